@@ -1,0 +1,56 @@
+"""Infinitely wide residual networks of any depth, in JAX.
+
+Importing this package makes `import neural_tangents` work on today's JAX, without
+TensorFlow. Its parts are imported when they are first used:
+
+* `schedules`: the residual scale α as a function of depth;
+* `stax`: residual layers for neural-tangents;
+* `rntk`: the kernel of fully-connected residual networks in closed form;
+* `theory`: what the kernel becomes as depth grows;
+* `regression`: kernel regression with early stopping;
+* `data`: data sets to try it on;
+* `experiments`: the claims of arXiv 2403.04545, one function each.
+
+Example:
+  >>> import nt_residual
+  >>> from nt_residual import rntk, schedules
+  >>> import jax.numpy as jnp
+  >>> kernel = rntk.ResidualKernel(depth=1000, schedule=schedules.PowerLaw(gamma=0.5))
+  >>> kernel(jnp.eye(2)).round(4)
+  Array([[1.    , 0.1928],
+         [0.1928, 1.    ]], dtype=float32)
+"""
+
+import importlib
+import typing
+
+from nt_residual import compat
+
+if typing.TYPE_CHECKING:
+    from nt_residual import data, experiments, regression, rntk, schedules, stax, theory
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "__version__",
+    "compat",
+    "data",
+    "experiments",
+    "regression",
+    "rntk",
+    "schedules",
+    "stax",
+    "theory",
+]
+
+compat.install()
+
+
+def __getattr__(name: str):
+    if name in __all__:
+        return importlib.import_module(f"nt_residual.{name}")
+    raise AttributeError(f"module 'nt_residual' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

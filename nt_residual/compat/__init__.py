@@ -1,0 +1,21 @@
+"""neural-tangents 0.6.5 on today's JAX, without TensorFlow.
+
+neural-tangents was last released for the JAX of late 2023. It imports names
+that JAX has since moved or removed, and TensorFlow for one experimental
+function. `install` puts a finder in front of Python's import system that acts
+on `neural_tangents` and on nothing else:
+
+* `finder` gives each of its modules an import statement of its own, one that
+  sees JAX through the overlay built in `jax_names`;
+* `jax_names` lists what neural-tangents expects and where it is now;
+* `experimental` stands in for the module that needs TensorFlow.
+
+JAX itself is never written to, not even while neural-tangents is being
+imported, so other packages and other threads see JAX exactly as it is.
+
+This is the only package of ours that touches JAX internals.
+"""
+
+from nt_residual.compat.finder import KNOWN_JAX as KNOWN_JAX
+from nt_residual.compat.finder import NEURAL_TANGENTS_VERSION as NEURAL_TANGENTS_VERSION
+from nt_residual.compat.finder import install as install

@@ -1,0 +1,136 @@
+import sys
+
+import neural_tangents as nt
+import pytest
+from helpers import run_python
+
+import nt_residual
+from nt_residual import compat
+
+
+def test_neural_tangents_imports_without_tensorflow():
+    result = run_python(
+        "import nt_residual, neural_tangents as nt, sys\n"
+        "assert 'tensorflow' not in sys.modules\n"
+        "print(nt.__version__)"
+    )
+    assert result.stdout.strip() == compat.NEURAL_TANGENTS_VERSION, result.stderr
+
+
+def test_jax_looks_to_others_exactly_as_before():
+    # Objects are compared by identity, removed names by the error JAX gives for them.
+    result = run_python("""
+import importlib, warnings
+warnings.simplefilter("ignore")
+import jax
+
+NAMES = ["jax", "jax.core", "jax.util", "jax.interpreters", "jax.interpreters.ad", "jax.extend",
+         "jax.extend.core"]
+REMOVED = ["Jaxpr", "JaxprEqn", "Literal", "Primitive", "Var", "get_aval", "safe_map", "safe_zip",
+           "zeros_like_p"]
+
+def look():
+    seen = {}
+    for name in NAMES:
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            seen[name] = repr(error)
+            continue
+        seen[name] = sorted(dir(module)), {k: id(v) for k, v in vars(module).items()}
+        for attribute in REMOVED:
+            try:
+                seen[name, attribute] = id(getattr(module, attribute))
+            except AttributeError as error:
+                seen[name, attribute] = repr(error)
+    seen["config"] = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision
+    return seen
+
+import jax.example_libraries.stax, jax.experimental.ode  # What neural-tangents imports of JAX.
+import jax.scipy.special, jax.extend.linear_util
+before = look()
+import nt_residual
+import neural_tangents
+from nt_residual import stax
+assert look() == before
+print("the same")
+""")
+    assert result.stdout.strip() == "the same", result.stderr
+
+
+def test_warning_filters_stay_as_they_are():
+    result = run_python(
+        "import jax, jax.example_libraries.stax, jax.experimental.ode, scipy.linalg, warnings\n"
+        "before = list(warnings.filters)\n"
+        "import nt_residual, neural_tangents\n"
+        "assert warnings.filters == before, warnings.filters\n"
+        "print('the same')"
+    )
+    assert result.stdout.strip() == "the same", result.stderr
+
+
+def test_the_kernel_works_where_neural_tangents_cannot_be_imported():
+    result = run_python(
+        "import sys\n"
+        "sys.modules['neural_tangents'] = None\n"
+        "import nt_residual, jax.numpy as jnp\n"
+        "from nt_residual import regression, rntk, schedules, theory\n"
+        "print(rntk.ResidualKernel(3, schedules.PowerLaw(1.0))(jnp.eye(2)).shape)"
+    )
+    assert result.stdout.strip() == "(2, 2)", result.stderr
+
+
+def test_a_missing_neural_tangents_is_named_with_the_remedy():
+    result = run_python(
+        "import importlib.machinery, sys, nt_residual\n"
+        "find = importlib.machinery.PathFinder.find_spec\n"
+        "def without(name, path=None, target=None):\n"
+        "    return None if name == 'neural_tangents' else find(name, path, target)\n"
+        "importlib.machinery.PathFinder.find_spec = without\n"
+        "from nt_residual import stax"
+    )
+    assert "ModuleNotFoundError: neural-tangents is not installed" in result.stderr
+    assert "pip install --no-deps neural-tangents==0.6.5 frozendict" in result.stderr
+
+
+def test_another_version_of_neural_tangents_is_refused():
+    result = run_python(
+        "import importlib.metadata, nt_residual\n"
+        "importlib.metadata.version = lambda name: '0.6.2'\n"
+        "import neural_tangents"
+    )
+    assert "ImportError: neural-tangents 0.6.2 is installed" in result.stderr
+    assert "pip install --no-deps neural-tangents==0.6.5" in result.stderr
+
+
+def test_on_an_unknown_jax_the_error_names_what_is_missing_and_what_works():
+    result = run_python(
+        "import nt_residual\n"
+        "from nt_residual.compat import jax_names\n"
+        "jax_names._MISSING['jax.core'].pop('Jaxpr')\n"
+        "import neural_tangents"
+    )
+    last = result.stderr.strip().splitlines()[-1]
+    assert "cannot import name 'Jaxpr'" in last
+    assert "JAX 0.7.2 to 0.12.0.1 are known to work" in last
+
+
+def test_functions_that_need_tensorflow_say_so():
+    for function in (
+        nt.experimental.empirical_ntk_fn_tf,
+        nt.experimental.get_apply_fn_and_params,
+    ):
+        with pytest.raises(NotImplementedError, match="needs TensorFlow"):
+            function(None)
+
+
+def test_installing_twice_changes_nothing():
+    before = list(sys.meta_path)
+    compat.install()
+    assert sys.meta_path == before
+
+
+def test_parts_are_found_as_attributes_and_others_are_not():
+    assert nt_residual.rntk.ResidualKernel
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = nt_residual.nothing
