@@ -1,0 +1,210 @@
+"""The residual scale α as a function of depth, and the effective time of a network.
+
+A block computes `x + α·branch(x)`. What becomes of a network of L blocks as L
+grows depends on one number, the effective time T = Σ_ℓ log(1 + α_ℓ²): where it
+vanishes or stays finite the kernel stays informative, where it diverges the
+kernel degenerates to a constant (arXiv 2403.04545).
+
+A schedule is any callable that takes the depth and returns one α per block.
+"""
+
+import dataclasses
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, SupportsIndex, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+Schedule = Callable[[int], ArrayLike]
+
+
+def check_alphas(alphas: ArrayLike) -> np.ndarray:
+    """Returns `alphas` as a float64 array of shape (depth,), having checked it.
+
+    Args:
+      alphas: the residual scale of each block, shape (depth,), depth ≥ 1.
+
+    Raises:
+      TypeError: if `alphas` does not hold real numbers.
+      ValueError: if it is not one-dimensional, is empty, or holds a value that is
+        NaN, infinite or negative.
+
+    Example:
+      >>> check_alphas([0.5, 1])
+      array([0.5, 1. ])
+    """
+    array = np.asarray(alphas)
+    if array.dtype.kind not in "iuf" and not _is_low_precision(array.dtype):
+        raise TypeError(
+            f"alphas must hold real numbers, got dtype {array.dtype}. "
+            "Pass one non-negative float per block."
+        )
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(
+            f"alphas must have shape (depth,) with depth ≥ 1, got shape {array.shape}. "
+            "Pass one α per block."
+        )
+    array = array.astype(np.float64)
+    bad = ~(np.isfinite(array) & (array >= 0))
+    if bad.any():
+        block = int(np.argmax(bad))
+        raise ValueError(
+            f"alphas must be finite and non-negative, got {array[block]} in block {block}. "
+            "The sign of α changes nothing (the branch is symmetric): pass |α|."
+        )
+    return array
+
+
+def _is_low_precision(dtype: np.dtype) -> bool:
+    """Whether `dtype` is one of ml_dtypes' floats (bfloat16, …), which NumPy calls void."""
+    return dtype.name.startswith(("bfloat", "float"))
+
+
+def check_depth(depth: Any) -> int | float:
+    """Returns `depth` as an `int`, or `math.inf`, having checked it.
+
+    Raises:
+      TypeError: if `depth` is neither an integer nor `math.inf`.
+      ValueError: if `depth` is less than 1.
+
+    Example:
+      >>> check_depth(10), check_depth(math.inf)
+      (10, inf)
+    """
+    remedy = "Pass the number of residual blocks, an int ≥ 1, or math.inf."
+    if isinstance(depth, float) and depth == math.inf:
+        return math.inf
+    try:
+        if isinstance(depth, bool):
+            raise TypeError
+        count = operator.index(cast(SupportsIndex, depth))
+    except TypeError:
+        message = f"depth must be an integer or math.inf, got {depth!r}. {remedy}"
+        # A float is the right kind of thing with a wrong value.
+        raise (ValueError if isinstance(depth, float) else TypeError)(message) from None
+    if count < 1:
+        raise ValueError(f"depth must be at least 1, got {count}. {remedy}")
+    return count
+
+
+def effective_time(alphas: ArrayLike) -> float:
+    """The effective time T = Σ_ℓ log(1 + α_ℓ²) of a network.
+
+    The output variance of the network is exp(T) times that of its input.
+
+    Args:
+      alphas: the residual scale of each block, shape (depth,).
+
+    Returns:
+      T as a float, dimensionless.
+
+    Raises:
+      TypeError, ValueError: as `check_alphas`.
+
+    Example:
+      >>> round(effective_time(PowerLaw(gamma=0.5)(1000)), 4)
+      0.9995
+    """
+    return float(np.sum(np.log1p(np.square(check_alphas(alphas)))))
+
+
+@dataclasses.dataclass(frozen=True)
+class PowerLaw:
+    """The schedule α = c·L^(−γ), the same in each of the L blocks.
+
+    Args:
+      gamma: γ ≥ 0. Below 1/2 the kernel degenerates as L grows, at 1/2 it has a
+        limit that depends on c, above 1/2 it becomes that of one hidden layer.
+      c: the scale at depth 1, positive.
+
+    Raises:
+      TypeError: if an argument is not a real number.
+      ValueError: if `gamma` is negative, `c` is not positive, or either is not finite.
+
+    Example:
+      >>> schedule = PowerLaw(gamma=0.5, c=2.0)
+      >>> schedule(4)
+      array([1., 1., 1., 1.])
+      >>> schedule.limiting_effective_time
+      4.0
+    """
+
+    gamma: float
+    c: float = 1.0
+
+    def __post_init__(self):
+        for name in ("gamma", "c"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+                raise TypeError(f"{name} must be a real number, got {value!r}.")
+            object.__setattr__(self, name, float(value))
+        if not (math.isfinite(self.gamma) and self.gamma >= 0):
+            raise ValueError(
+                f"gamma must be finite and ≥ 0, got {self.gamma}. In α = c·L^(−γ) a negative γ "
+                "lets α grow with depth; for another rule pass any callable depth -> alphas."
+            )
+        if not (math.isfinite(self.c) and self.c > 0):
+            raise ValueError(
+                f"c must be finite and > 0, got {self.c}. In α = c·L^(−γ) it is the residual "
+                "scale of a network of one block."
+            )
+
+    def __call__(self, depth: int) -> np.ndarray:
+        """Returns α for each block, float64 of shape (depth,)."""
+        count = check_depth(depth)
+        if count == math.inf:
+            raise ValueError(
+                "a schedule gives one α per block, and depth=math.inf has no last block. For the "
+                "limit use limiting_effective_time, or rntk.ResidualKernel(math.inf, schedule)."
+            )
+        return np.full(int(count), self.c * float(count) ** -self.gamma)
+
+    @property
+    def limiting_effective_time(self) -> float:
+        """The limit of T as L → ∞: infinite for γ < 1/2, c² for γ = 1/2, else 0."""
+        if self.gamma < 0.5:
+            return math.inf
+        return self.c**2 if self.gamma == 0.5 else 0.0
+
+
+def Constant(c: float = 1.0) -> PowerLaw:
+    """The schedule α = c at every depth: `PowerLaw` with γ = 0.
+
+    Example:
+      >>> Constant(0.5)(3)
+      array([0.5, 0.5, 0.5])
+    """
+    return PowerLaw(gamma=0.0, c=c)
+
+
+@dataclasses.dataclass(frozen=True)
+class Explicit:
+    """The schedule of one network whose blocks have the given α.
+
+    Args:
+      alphas: the residual scale of each block, shape (depth,).
+
+    Raises:
+      TypeError, ValueError: as `check_alphas`.
+
+    Example:
+      >>> Explicit([1.0, 0.5, 0.25])(3)
+      array([1.  , 0.5 , 0.25])
+    """
+
+    alphas: Sequence[float]
+
+    def __post_init__(self):
+        # A tuple makes the schedule hashable, as kernels built from it must be.
+        object.__setattr__(self, "alphas", tuple(check_alphas(self.alphas).tolist()))
+
+    def __call__(self, depth: int) -> np.ndarray:
+        """Returns the α of each block, float64 of shape (depth,)."""
+        if check_depth(depth) != len(self.alphas):
+            raise ValueError(
+                f"this schedule holds {len(self.alphas)} alphas, got depth={depth}. "
+                f"Pass depth={len(self.alphas)}, or a schedule that is a function of depth."
+            )
+        return np.array(self.alphas)

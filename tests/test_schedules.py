@@ -1,0 +1,100 @@
+import math
+
+import numpy as np
+import pytest
+
+from nt_residual import schedules
+
+
+def test_power_law_gives_one_alpha_per_block():
+    np.testing.assert_allclose(schedules.PowerLaw(0.5, c=3.0)(9), np.ones(9), rtol=1e-15)
+
+
+def test_constant_is_the_power_law_of_exponent_zero():
+    assert schedules.Constant(0.3) == schedules.PowerLaw(gamma=0.0, c=0.3)
+
+
+def test_explicit_gives_its_alphas_back_and_is_hashable():
+    schedule = schedules.Explicit(np.array([0.5, 0.25]))
+    np.testing.assert_array_equal(schedule(2), [0.5, 0.25])
+    assert hash(schedule) == hash(schedules.Explicit([0.5, 0.25]))
+
+
+def test_effective_time_is_the_logarithm_of_the_variance_gain():
+    alphas = np.array([1.0, 0.5, 0.0])
+    assert schedules.effective_time(alphas) == pytest.approx(math.log(2 * 1.25), rel=1e-15)
+
+
+@pytest.mark.parametrize(("gamma", "limit"), [(0, math.inf), (0.4, math.inf), (0.5, 4.0), (0.6, 0)])
+def test_effective_time_approaches_its_limit(gamma, limit):
+    schedule = schedules.PowerLaw(gamma, c=2.0)
+    assert schedule.limiting_effective_time == limit
+    shallow, deep = (schedules.effective_time(schedule(depth)) for depth in (10**3, 10**6))
+    if limit == math.inf:
+        assert deep > 3 * shallow
+    else:
+        assert abs(deep - limit) < abs(shallow - limit) / 3
+
+
+@pytest.mark.parametrize("alphas", [[math.nan], [1.0, math.inf], [1.0, -0.1]])
+def test_alphas_that_are_not_finite_and_non_negative_are_refused(alphas):
+    message = r"alphas must be finite and non-negative, got .* in block"
+    with pytest.raises(ValueError, match=message):
+        schedules.effective_time(alphas)
+
+
+@pytest.mark.parametrize("alphas", [1.0, [], [[1.0]]])
+def test_alphas_of_the_wrong_shape_are_refused(alphas):
+    with pytest.raises(ValueError, match=r"shape \(depth,\)"):
+        schedules.effective_time(alphas)
+
+
+def test_alphas_that_are_not_numbers_are_refused():
+    with pytest.raises(TypeError, match="alphas must hold real numbers, got dtype"):
+        schedules.effective_time(["a"])
+
+
+@pytest.mark.parametrize("depth", [0, -3])
+def test_a_depth_below_one_is_refused(depth):
+    with pytest.raises(ValueError, match=f"depth must be at least 1, got {depth}"):
+        schedules.PowerLaw(1.0)(depth)
+
+
+def test_a_fractional_depth_is_refused():
+    with pytest.raises(ValueError, match=r"depth must be an integer or math.inf, got 2.5"):
+        schedules.PowerLaw(1.0)(2.5)
+
+
+@pytest.mark.parametrize("depth", ["10", True, None])
+def test_a_depth_of_another_type_is_refused(depth):
+    with pytest.raises(TypeError, match="depth must be an integer"):
+        schedules.PowerLaw(1.0)(depth)
+
+
+def test_infinite_depth_has_no_alphas():
+    with pytest.raises(ValueError, match="limiting_effective_time"):
+        schedules.PowerLaw(1.0)(math.inf)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"gamma": -0.1}, "gamma must be finite and ≥ 0, got -0.1"),
+        ({"gamma": math.nan}, "gamma must be finite"),
+        ({"gamma": 1, "c": 0}, "c must be finite and > 0, got 0"),
+        ({"gamma": 1, "c": math.inf}, "c must be finite"),
+    ],
+)
+def test_a_power_law_out_of_range_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        schedules.PowerLaw(**arguments)
+
+
+def test_a_power_law_of_another_type_is_refused():
+    with pytest.raises(TypeError, match="gamma must be a real number, got '1'"):
+        schedules.PowerLaw("1")
+
+
+def test_an_explicit_schedule_refuses_another_depth():
+    with pytest.raises(ValueError, match="holds 2 alphas, got depth=3"):
+        schedules.Explicit([1.0, 0.5])(3)
