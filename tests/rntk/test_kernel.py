@@ -1,0 +1,347 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import REFERENCE_NETWORKS, naive_kernel
+
+from nt_residual import schedules
+from nt_residual.rntk import ResidualKernel, angle, chebyshev
+from nt_residual.rntk import kernel as kernel_module
+
+# Largest error of a kernel value, divided by the kernel of the inputs with themselves.
+ERROR = {"float32": 2e-6, "float64": 2e-10}
+
+KERNELS = [
+    ResidualKernel(1, schedules.Constant(1.0)),
+    ResidualKernel(1000, schedules.Constant(1.0)),
+    ResidualKernel(50, schedules.PowerLaw(0.25), kind="nngp"),
+    ResidualKernel(1000, schedules.PowerLaw(0.5), trained="all"),
+    ResidualKernel(1000, schedules.PowerLaw(0.5), normalize=False),
+    ResidualKernel(20, schedules.PowerLaw(1.0), trained="all", normalize=False),
+    ResidualKernel(7, schedules.Explicit([0.0, 1.0, 0.5, 2.0, 0.1, 0.3, 1.0])),
+    ResidualKernel(math.inf, schedules.PowerLaw(0.25)),
+    ResidualKernel(math.inf, schedules.PowerLaw(0.5, c=2.0)),
+    ResidualKernel(math.inf, schedules.PowerLaw(0.5), kind="nngp", normalize=False),
+    ResidualKernel(math.inf, schedules.PowerLaw(1.0)),
+    ResidualKernel(math.inf, schedules.PowerLaw(1.0), trained="all"),
+]
+
+
+@pytest.fixture(params=KERNELS, ids=lambda k: f"{k.depth}-{k.kind}-{k.trained}-{k.schedule}")
+def kernel(request):
+    return request.param
+
+
+def _inputs(dtype, n=6, dim=5, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, dim))
+    x[1] = 3 * x[0] + 1e-4 * rng.standard_normal(dim)  # Nearly parallel to the first.
+    x[2] = -x[0]
+    return jnp.asarray(x, dtype)
+
+
+def _diagonal(kernel, x1, x2):
+    norms = np.linalg.norm(x1, axis=1)[:, None] * np.linalg.norm(x2, axis=1)
+    return norms * float(kernel.at_angle(0.0))
+
+
+# Laws that every kernel obeys.
+
+
+def test_values_are_those_of_the_recursion(kernel, dtype):
+    x1, x2 = _inputs(dtype), _inputs(dtype, seed=1)
+    theta = angle(x1.astype(dtype), x2)
+    scale = _diagonal(kernel, x1, x2)
+    expected = scale / float(kernel.at_angle(0.0)) * kernel.at_angle(np.asarray(theta, np.float64))
+    assert np.max(np.abs(kernel(x1, x2) - expected) / scale) < ERROR[dtype.name]
+
+
+def test_the_matrix_is_exactly_symmetric_with_an_exact_diagonal(kernel, dtype):
+    x = _inputs(dtype)
+    gram = np.asarray(kernel(x))
+    assert gram.dtype == dtype
+    np.testing.assert_array_equal(gram, gram.T)
+    scale = 1.0 if kernel.normalize else math.exp(kernel.log_diagonal)
+    diagonal = np.sum(np.square(x, dtype=np.float64), axis=1) * scale
+    np.testing.assert_allclose(np.diag(gram), diagonal, rtol=8 * jnp.finfo(dtype).eps)
+
+
+def test_the_matrix_is_positive_semi_definite(kernel, dtype):
+    x = _inputs(dtype, n=40)
+    gram = np.asarray(kernel(x), np.float64)
+    eigenvalues = np.linalg.eigvalsh(gram / np.sqrt(np.outer(np.diag(gram), np.diag(gram))))
+    assert eigenvalues[0] > -len(x) * ERROR[dtype.name]
+
+
+def test_one_batch_gives_the_same_as_the_batch_twice(kernel, dtype):
+    x = _inputs(dtype)
+    scale = _diagonal(kernel, x, x)
+    # Between duplicates at slightly different rounding the limit of degenerate kernels jumps.
+    off = ~np.eye(len(x), dtype=bool)
+    assert np.max(np.abs(kernel(x) - kernel(x, x))[off] / scale[off]) < ERROR[dtype.name]
+
+
+def test_the_kernel_is_homogeneous(kernel, dtype):
+    x1, x2 = _inputs(dtype), _inputs(dtype, seed=1)
+    scale = 2.0 ** jnp.arange(-3, 3, dtype=dtype)[:, None]
+    np.testing.assert_allclose(kernel(scale * x1, x2), scale * kernel(x1, x2), rtol=1e-6)
+
+
+def test_the_kernel_is_invariant_under_rotation(kernel, dtype):
+    x1, x2 = _inputs(dtype)[3:], _inputs(dtype, seed=1)[3:]
+    q, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((5, 5)))
+    rotated = kernel(jnp.asarray(x1 @ q, dtype), jnp.asarray(x2 @ q, dtype))
+    error = np.abs(rotated - kernel(x1, x2)) / _diagonal(kernel, x1, x2)
+    assert np.max(error) < 10 * ERROR[dtype.name]
+
+
+def test_jit_vmap_and_single_entries_give_the_same(kernel, dtype):
+    x1, x2 = _inputs(dtype), _inputs(dtype, n=4, seed=1)
+    whole = np.asarray(kernel(x1, x2))
+    scale = _diagonal(kernel, x1, x2)
+    vmapped = jax.vmap(lambda a: kernel(a[None], x2)[0])(x1)
+    entries = np.array([[float(kernel(a[None], b[None])[0, 0]) for b in x2] for a in x1])
+    for other in (jax.jit(kernel)(x1, x2), vmapped, entries):
+        assert np.max(np.abs(other - whole) / scale) < ERROR[dtype.name]
+
+
+def test_a_second_call_compiles_nothing(kernel):
+    x = _inputs(jnp.float32)
+    kernel(x)
+    compiled = kernel_module._gram._cache_size()
+    kernel(x + 1)
+    assert kernel_module._gram._cache_size() == compiled
+
+
+def test_equal_kernels_are_equal_and_hash_alike(kernel):
+    copy = ResidualKernel(
+        kernel.depth, kernel.schedule, kernel.kind, kernel.trained, kernel.normalize
+    )
+    assert copy == kernel
+    assert hash(copy) == hash(kernel)
+
+
+# Values.
+
+
+@pytest.mark.parametrize("trained", ["blocks", "all"])
+@pytest.mark.parametrize("kind", ["ntk", "nngp"])
+def test_the_unnormalised_kernel_is_that_of_the_network_as_written(kind, trained, x64):
+    alphas = [0.3, 1.0, 0.0, 0.7]
+    kernel = ResidualKernel(4, schedules.Explicit(alphas), kind, trained, normalize=False)
+    x1, x2 = np.random.default_rng(0).standard_normal((2, 3, 5))
+    expected = [[naive_kernel(a, b, alphas, kind=kind, trained=trained) for b in x2] for a in x1]
+    np.testing.assert_allclose(kernel(x1, x2), expected, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("depth", [30, math.inf])
+@pytest.mark.parametrize("trained", ["blocks", "all"])
+@pytest.mark.parametrize("kind", ["ntk", "nngp"])
+def test_normalising_divides_by_the_kernel_of_a_unit_input_with_itself(kind, trained, depth):
+    schedule = schedules.PowerLaw(0.5)
+    options = {"kind": kind, "trained": trained}
+    plain = ResidualKernel(depth, schedule, **options, normalize=False)
+    theta = np.linspace(0, np.pi, 5)
+    expected = plain.at_angle(theta) / plain.at_angle(0.0)
+    normalised = ResidualKernel(depth, schedule, **options)
+    np.testing.assert_allclose(normalised.at_angle(theta), expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize(("alphas", "rows"), REFERENCE_NETWORKS, ids=lambda value: str(len(value)))
+def test_inputs_at_a_known_angle_agree_with_every_row_of_the_reference(alphas, rows, dtype):
+    kernel = ResidualKernel(len(alphas), schedules.Explicit(alphas))
+    # In the plane, next to an axis, so that the angle itself is not rounded away in float32.
+    theta = np.array([row["theta"] for row in rows])
+    x1 = jnp.array([[1.0, 0.0]], dtype)
+    x2 = jnp.asarray(np.stack([np.cos(theta), np.sin(theta)], axis=1), dtype)
+    expected = [float(row["ntk"]) for row in rows]
+    atol = {"float32": 5e-6, "float64": 2e-10}[dtype.name]
+    np.testing.assert_allclose(kernel(x1, x2)[0], expected, rtol=0, atol=atol)
+
+
+def test_a_degenerate_limit_is_a_quarter_but_for_equal_inputs():
+    kernel = ResidualKernel(math.inf, schedules.Constant(1.0))
+    x = jnp.array([[1.0, 0.0], [0.0, 2.0], [1.0, 0.0]])
+    np.testing.assert_array_equal(kernel(x), [[1, 0.5, 1], [0.5, 4, 0.5], [1, 0.5, 1]])
+
+
+def test_a_vanishing_alpha_gives_the_kernel_of_one_hidden_layer():
+    theta = np.linspace(0, np.pi, 7)
+    small = ResidualKernel(10, schedules.Constant(1e-6)).at_angle(theta)
+    limit = ResidualKernel(math.inf, schedules.PowerLaw(1.0)).at_angle(theta)
+    np.testing.assert_allclose(small, limit, atol=1e-5)
+
+
+def test_a_deep_network_with_constant_alpha_stays_finite_when_normalised():
+    kernel = ResidualKernel(2000, schedules.Constant(1.0))
+    assert np.all(np.isfinite(kernel(_inputs(jnp.float32))))
+
+
+@pytest.mark.parametrize("low", [jnp.bfloat16, jnp.float16])
+def test_low_precision_inputs_are_computed_in_float32_and_returned_as_they_came(low):
+    kernel = ResidualKernel(10, schedules.PowerLaw(0.5))
+    x = _inputs(low)
+    gram = kernel(x)
+    assert gram.dtype == low
+    np.testing.assert_array_equal(gram, kernel(x.astype(jnp.float32)).astype(low))
+
+
+def test_norms_do_not_overflow_or_underflow():
+    kernel = ResidualKernel(10, schedules.PowerLaw(0.5))
+    x = jnp.array([[1e25, 0.0], [0.0, 1e-30], [1e-30, 1e-30]])
+    gram = np.asarray(kernel(x))
+    assert gram[0, 1] == pytest.approx(1e-5 * kernel.at_angle(math.pi / 2), rel=1e-5)
+
+
+def test_gradients_agree_with_finite_differences(x64):
+    kernel = ResidualKernel(10, schedules.PowerLaw(0.5))
+    rng = np.random.default_rng(0)
+    x1, x2, direction = (jnp.asarray(rng.standard_normal((2, 3))) for _ in range(3))
+
+    def total(x):
+        return jnp.sum(kernel(x, x2) ** 2)
+
+    step = 1e-5
+    difference = (total(x1 + step * direction) - total(x1 - step * direction)) / (2 * step)
+    np.testing.assert_allclose(jnp.vdot(jax.grad(total)(x1), direction), difference, rtol=1e-6)
+
+
+def test_gradients_are_finite_where_inputs_coincide():
+    kernel = ResidualKernel(10, schedules.PowerLaw(0.5))
+    x = jnp.array([[1.0, 2.0], [1.0, 2.0], [-1.0, -2.0]])
+    for gradient in (
+        jax.grad(lambda x: kernel(x).sum())(x),
+        jax.grad(lambda x: kernel(x, x[:1]).sum())(x),
+    ):
+        assert np.all(np.isfinite(gradient))
+
+
+# Angles and series.
+
+
+@pytest.mark.parametrize("theta", [1e-6, 1e-4, 1e-2, 1.0, np.pi - 1e-2, np.pi - 1e-4])
+def test_angles_keep_their_accuracy_between_nearly_parallel_inputs(theta, dtype):
+    x1 = jnp.array([[2.0, 0.0]], dtype)
+    x2 = jnp.array([[math.cos(theta), math.sin(theta)]], dtype)
+    got = float(angle(x1, x2)[0, 0])
+    assert abs(got - theta) < 8 * float(jnp.finfo(dtype).eps)
+
+
+def test_the_series_reports_an_error_that_holds():
+    series = chebyshev.fit(np.cos, bend=0.0, tol=1e-6)
+    theta = np.linspace(0, np.pi, 1001)
+    assert np.max(np.abs(series(jnp.asarray(theta)) - np.cos(theta))) < series.error + 1e-6
+
+
+def test_the_bend_shortens_the_series_of_a_function_that_is_steep_at_zero():
+    def steep(theta):
+        return 1 / (1 + 30 * theta)
+
+    plain = chebyshev.fit(steep, bend=0.0, tol=1e-10)
+    bent = chebyshev.fit(steep, bend=30.0, tol=1e-10)
+    assert len(bent.coefficients) < len(plain.coefficients) / 3
+
+
+def test_where_no_series_is_accurate_enough_the_recursion_is_used(x64):
+    # The kernel has a kink of width 1e-5 at θ = π, which no short series resolves.
+    kernel = ResidualKernel(50, schedules.Constant(1e-6))
+    assert kernel_module._series(kernel, "float64") is None
+    x1, x2 = _inputs(jnp.float64), _inputs(jnp.float64, seed=1)
+    expected = kernel.at_angle(np.asarray(angle(x1, x2))) * np.outer(
+        np.linalg.norm(x1, axis=1), np.linalg.norm(x2, axis=1)
+    )
+    np.testing.assert_allclose(kernel(x1, x2), expected, rtol=0, atol=1e-12)
+
+
+# Bad input.
+
+
+def _refused(message, x1, x2=None, error=ValueError):
+    kernel = ResidualKernel(10, schedules.PowerLaw(0.5))
+    with pytest.raises(error, match=message):
+        kernel(x1, x2)
+
+
+def test_bad_inputs_are_refused_with_what_came_and_what_to_do():
+    good = np.ones((3, 2), np.float32)
+    bad = good.copy()
+    bad[1, 0] = np.nan
+    zero = good.copy()
+    zero[2] = 0
+    _refused(r"x1 must have shape \(n, d\).*got shape \(2,\).*x1\[None, :\]", good[0])
+    _refused(r"x1 must hold at least one input, got shape \(0, 2\)", good[:0])
+    _refused(r"x1 must hold at least one input, got shape \(3, 0\)", good[:, :0])
+    _refused(r"x1 must be finite, got NaN or infinity in row 1 \(1 such rows\)", bad)
+    _refused(r"x2 must be finite", good, bad)
+    _refused(r"x1 has a zero row, row 2 .*angle .*undefined", zero)
+    _refused(r"x2 has a zero row", good, zero)
+    _refused(r"same number of features, got shapes \(3, 2\) and \(3, 1\)", good, good[:, :1])
+    _refused(r"x1 must hold real floats, got dtype int", good.astype(int), error=TypeError)
+    _refused(r"x1 must hold real floats, got dtype complex", good + 1j, error=TypeError)
+    _refused(r"x1 must hold real floats, got dtype <U1", [["a", "b"]], error=TypeError)
+    _refused(r"x1 must be an array", [[1.0, 2.0], [3.0]], error=TypeError)
+
+
+def test_shapes_are_checked_under_jit_too():
+    kernel = ResidualKernel(10, schedules.PowerLaw(0.5))
+    with pytest.raises(ValueError, match="same number of features"):
+        jax.jit(kernel)(jnp.ones((3, 2)), jnp.ones((3, 1)))
+
+
+@pytest.mark.parametrize("depth", [0, -1, 1.5, math.nan, -math.inf])
+def test_a_depth_out_of_range_is_refused(depth):
+    with pytest.raises(ValueError, match=r"depth must be"):
+        ResidualKernel(depth, schedules.PowerLaw(0.5))
+
+
+@pytest.mark.parametrize("alpha", [math.nan, math.inf, -0.5])
+def test_an_alpha_out_of_range_is_refused(alpha):
+    with pytest.raises(ValueError, match="alphas must be finite and non-negative"):
+        ResidualKernel(2, lambda depth: np.array([1.0, alpha]))
+
+
+def test_a_schedule_that_gives_another_number_of_alphas_is_refused():
+    with pytest.raises(ValueError, match="one α per block, got 3 alphas for depth=2"):
+        ResidualKernel(2, lambda depth: np.ones(3))
+
+
+def test_a_schedule_that_is_not_callable_is_refused():
+    with pytest.raises(TypeError, match=r"schedule must be a callable.*got float"):
+        ResidualKernel(2, 0.5)
+
+
+@pytest.mark.parametrize("option", [{"kind": "NTK"}, {"trained": "last"}])
+def test_an_unknown_option_is_refused(option):
+    with pytest.raises(ValueError, match=f"{next(iter(option))} must be one of"):
+        ResidualKernel(2, schedules.PowerLaw(0.5), **option)
+
+
+def test_a_normalize_that_is_not_boolean_is_refused():
+    with pytest.raises(TypeError, match="normalize must be True or False, got 'no'"):
+        ResidualKernel(2, schedules.PowerLaw(0.5), normalize="no")
+
+
+def test_infinite_depth_needs_a_schedule_with_a_limit():
+    with pytest.raises(ValueError, match="needs a schedule whose limit is known"):
+        ResidualKernel(math.inf, lambda depth: np.ones(depth))
+
+
+def test_a_kernel_that_is_zero_is_refused():
+    with pytest.raises(ValueError, match="every α is zero"):
+        ResidualKernel(2, schedules.Explicit([0.0, 0.0]))
+    with pytest.raises(ValueError, match=r"the NTK of the blocks is zero.*normalize=True"):
+        ResidualKernel(math.inf, schedules.PowerLaw(1.0), normalize=False)
+
+
+def test_an_unnormalised_kernel_that_overflows_is_refused(dtype):
+    kernel = ResidualKernel(2000, schedules.Constant(1.0), normalize=False)
+    with pytest.raises(ValueError, match=r"beyond the range of float.*normalize=True"):
+        kernel(_inputs(dtype))
+
+
+@pytest.mark.parametrize("theta", [-0.1, 3.2, math.nan])
+def test_an_angle_out_of_range_is_refused(theta):
+    with pytest.raises(ValueError, match="theta must hold angles"):
+        ResidualKernel(3, schedules.PowerLaw(0.5)).at_angle(theta)
