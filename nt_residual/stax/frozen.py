@@ -1,0 +1,87 @@
+# Copyright 2026 The nt_residual Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     https://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Layers that are not trained."""
+
+import functools
+
+import jax
+from jax import lax
+from neural_tangents import Kernel, stax
+
+
+@stax.layer
+def Frozen(layer):
+  """The same layer with its parameters left out of training.
+
+  Outputs and NNGP are those of `layer`. The NTK holds only what the parameters
+  of the layers before contribute: the gradient with respect to the layer's own
+  parameters is zero.
+
+  Example:
+    >>> from neural_tangents import stax
+    >>> from nt_residual.stax import Frozen
+    >>> import jax.numpy as jnp
+    >>> dense = stax.Dense(512)
+    >>> _, _, kernel_fn = stax.serial(dense, stax.Relu(), Frozen(dense))
+    >>> k = kernel_fn(jnp.ones((1, 3)))
+    >>> k.nngp, k.ntk  # The last layer would add the NNGP to the NTK.
+    (Array([[0.5]], dtype=float32), Array([[0.5]], dtype=float32))
+
+  Args:
+    layer:
+      the layer to freeze, an `(init_fn, apply_fn, kernel_fn)` triple.
+
+  Returns:
+    `(init_fn, apply_fn, kernel_fn)`.
+  """
+  init_fn, apply_fn, kernel_fn = layer
+
+  @functools.wraps(apply_fn)
+  def frozen_apply_fn(params, inputs, **kwargs):
+    return apply_fn(lax.stop_gradient(params), inputs, **kwargs)
+
+  # `wraps` also carries over the requirements that `stax.requires` has set.
+  @functools.wraps(kernel_fn)
+  def frozen_kernel_fn(k, **kwargs):
+    ntk = _ntk(k)
+    if all(leaf is None for leaf in ntk):
+      return kernel_fn(k, **kwargs)
+
+    def outputs(ntk):
+      out = kernel_fn(_with_ntk(k, ntk), **kwargs)
+      return _ntk(out), out
+
+    # The output NTK is an affine function of the input NTK: a linear part, and
+    # the contribution of the layer's own parameters. Its directional derivative
+    # is the linear part alone.
+    _, linear_part, out = jax.jvp(outputs, (ntk,), (ntk,), has_aux=True)
+    return _with_ntk(out, linear_part)
+
+  return init_fn, frozen_apply_fn, frozen_kernel_fn
+
+
+def _is_kernel(k) -> bool:
+  return isinstance(k, Kernel)
+
+
+def _ntk(kernels):
+  """The NTK of each kernel in a tree of kernels."""
+  return [k.ntk for k in jax.tree.leaves(kernels, is_leaf=_is_kernel)]
+
+
+def _with_ntk(kernels, ntk):
+  """Replaces the NTK of each kernel in a tree of kernels."""
+  leaves, tree = jax.tree.flatten(kernels, is_leaf=_is_kernel)
+  return tree.unflatten([k.replace(ntk=t) for k, t in zip(leaves, ntk)])
