@@ -1,0 +1,7 @@
+"""Data sets, as NumPy arrays in a small named structure."""
+
+from nt_residual.data import sphere as sphere
+from nt_residual.data.dataset import Dataset as Dataset
+from nt_residual.data.dataset import one_hot as one_hot
+from nt_residual.data.dataset import unit_norm as unit_norm
+from nt_residual.data.load import load as load
