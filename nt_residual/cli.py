@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import importlib
 import importlib.metadata
+import importlib.util
 import json
 import math
 import pathlib
@@ -100,7 +101,14 @@ def _demo(options: argparse.Namespace) -> int:
 
     from nt_residual.experiments import digits
 
-    # Before the work, so that a folder that cannot be written costs nothing.
+    # Before the work, so that a missing package or folder costs nothing.
+    modules = {"scikit-learn": "sklearn", "matplotlib": "matplotlib"}
+    missing = [name for name in modules if importlib.util.find_spec(modules[name]) is None]
+    if missing:
+        raise ImportError(
+            f"the demonstration needs {' and '.join(missing)}, not installed here: "
+            f"pip install {' '.join(missing)}"
+        )
     options.out.mkdir(parents=True, exist_ok=True)
     gammas = list(dict.fromkeys(options.gamma))
     result = digits.run(

@@ -68,6 +68,13 @@ def test_an_output_folder_that_is_a_file_is_refused(tmp_path, capsys):
     assert path.read_text() == "mine"
 
 
+def test_missing_packages_are_named_before_the_work(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert cli.main(["demo", "--out", str(tmp_path / "new")]) == 1
+    assert "pip install scikit-learn matplotlib" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 def test_an_interruption_is_reported(tmp_path, monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt

@@ -17,8 +17,8 @@ def load(n_train: int | None, seed: int) -> Dataset:
         from sklearn.model_selection import train_test_split
     except ModuleNotFoundError as error:
         raise ImportError(
-            "the digits come with scikit-learn, which is not installed: "
-            "pip install 'nt-residual[data]'"
+            "the digits come with scikit-learn, which is not installed: pip install scikit-learn "
+            "(the extra 'data')"
         ) from error
 
     digits = cast(Any, load_digits())

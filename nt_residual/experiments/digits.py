@@ -165,7 +165,8 @@ def plot(result: Result) -> Any:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise ImportError(
-            "figures need matplotlib, which is not installed: pip install 'nt-residual[plots]'"
+            "figures need matplotlib, which is not installed: pip install matplotlib "
+            "(the extra 'plots')"
         ) from error
 
     depths = list(dict.fromkeys(row.depth for row in result.rows))
@@ -175,7 +176,7 @@ def plot(result: Result) -> Any:
     for row, accuracy in zip(result.rows, result.test_accuracy, strict=True):
         axes, i = panels[depths.index(row.depth)], gammas.index(row.gamma)
         # Curves may coincide: a narrower one is drawn over a wider one.
-        line = {"color": f"C{i}", "lw": max(1.2, 3.2 - 0.6 * i)}
+        line = {"color": f"C{i}", "lw": max(1.2, 5.5 - 1.4 * i)}
         axes.plot(result.times[:-1], 100 * accuracy[:-1], label=f"γ = {row.gamma:g}", **line)
         if math.isfinite(row.stopping_time):
             axes.plot(row.stopping_time, 100 * row.test_accuracy, "o", color=f"C{i}")
