@@ -58,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
         "--gamma", type=_gamma, nargs="+", default=[0.0, 0.25, 0.5, 1.0], help="exponents γ"
     )
     demo.add_argument(
+        "--n-train", type=_n_train, default=1437, help="digits to train and validate on"
+    )
+    demo.add_argument(
         "--label-noise", type=_fraction, default=0.0, help="fraction of wrong training labels"
     )
     demo.add_argument("--seed", type=_seed, default=0, help="of the split of the data")
@@ -92,6 +95,7 @@ _depth = _checked(
     lambda text: math.inf if text == "inf" else int(text), lambda d: d >= 1, "an integer ≥ 1 or inf"
 )
 _gamma = _checked(float, lambda g: 0 <= g < math.inf, "a finite number ≥ 0")
+_n_train = _checked(int, lambda n: 20 <= n <= 1437, "an integer from 20 to 1437")
 _fraction = _checked(float, lambda f: 0 <= f < 1, "a number in [0, 1)")
 _seed = _checked(int, lambda s: 0 <= s < 2**32, "an integer in [0, 2^32)")
 
@@ -114,6 +118,7 @@ def _demo(options: argparse.Namespace) -> int:
     result = digits.run(
         options.depth,
         gammas,
+        n_train=options.n_train,
         label_noise=options.label_noise,
         seed=options.seed,
         progress=lambda kernels: tqdm(kernels, desc="kernels", unit="kernel", file=sys.stderr),

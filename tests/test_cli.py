@@ -13,7 +13,7 @@ def demo(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         lines = []
         patch.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(map(str, words))))
-        arguments = ["demo", "--depth", "20", "--gamma", "0.5", "1", "--seed", "3"]
+        arguments = ["demo", "--depth=20", "--gamma", "0.5", "1", "--seed=3", "--n-train=100"]
         status = cli.main([*arguments, "--out", str(out)])
     assert status == 0
     return out, "\n".join(lines)
@@ -34,6 +34,7 @@ def test_the_demo_writes_the_table_as_csv_and_json(demo):
     assert [row["depth"] for row in rows] == ["20", "20", "inf", "inf"]
     assert [row["gamma"] for row in record["rows"]] == [0.5, 1.0, 0.5, 1.0]
     assert record["config"]["seed"] == 3
+    assert record["config"]["images"] == {"train": 75, "validation": 25, "test": 360}
     assert record["versions"]["jax"]
 
 
@@ -50,6 +51,7 @@ def test_the_demo_draws_a_figure(demo):
         ("--gamma", "-1", "a finite number ≥ 0"),
         ("--gamma", "nan", "a finite number ≥ 0"),
         ("--label-noise", "1", r"a number in [0, 1)"),
+        ("--n-train", "10", "an integer from 20 to 1437"),
         ("--seed", "-1", "an integer in [0, 2^32)"),
     ],
 )

@@ -61,6 +61,7 @@ def run(
     depth: int | float = 1000,
     gammas: Sequence[float] = GAMMAS,
     *,
+    n_train: int | None = None,
     label_noise: float = 0.0,
     seed: int = 0,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = lambda kernels: kernels,
@@ -68,12 +69,13 @@ def run(
     """Classifies handwritten digits with the kernels of deep residual networks.
 
     For each γ, at the given depth and at infinite depth, the kernel of the blocks of
-    a network with α = L^(−γ) is fitted to 1078 digits by gradient flow, which is
-    stopped where the squared error on 359 validation digits is least.
+    a network with α = L^(−γ) is fitted to digits by gradient flow, which is stopped
+    where the squared error on validation digits, a quarter of them, is least.
 
     Args:
       depth: the number of residual blocks, or `math.inf` for the limits alone.
       gammas: the exponents γ.
+      n_train: the number of digits to train and validate on; `None` for all 1437.
       label_noise: the fraction of training and validation labels, in [0, 1), that are
         replaced by another one drawn at random. Test labels stay as they are.
       seed: of the split into training, validation and test sets, and of the noise.
@@ -87,7 +89,7 @@ def run(
       ImportError: if scikit-learn is missing.
 
     Example:
-      >>> result = run(depth=10, gammas=[0.5])
+      >>> result = run(depth=10, gammas=[0.5], n_train=100)
       >>> [row.regime for row in result.rows]
       ['critical', 'critical']
     """
@@ -97,7 +99,7 @@ def run(
     kernels = [
         rntk.ResidualKernel(d, schedules.PowerLaw(gamma)) for d in depths for gamma in gammas
     ]
-    digits = data.load("digits", seed=seed)
+    digits = data.load("digits", n_train, seed=seed)
     n_val = len(digits.x_train) // 4
     x_val, x_train = np.split(data.unit_norm(digits.x_train), [n_val])
     y_val, y_train = np.split(_with_noise(digits.y_train, label_noise, seed), [n_val])

@@ -87,7 +87,8 @@ class GradientFlow:
         _check_symmetric(kernel, tolerance)
 
         # float64: at float32 the error of a small eigenvalue exceeds the eigenvalue.
-        values, vectors = scipy.linalg.eigh(kernel)
+        # Divide and conquer is the fastest driver where all eigenvectors are wanted.
+        values, vectors = scipy.linalg.eigh(kernel, driver="evd")
         if values[0] < -math.sqrt(epsilon) * values[-1] or values[-1] <= 0:
             raise ValueError(
                 "k_train must be positive semi-definite, got eigenvalues from "

@@ -11,12 +11,21 @@ returns an array of the same kind and dtype.
 """
 
 import math
+import types
 from typing import Any
+
+import jax
+import numpy as np
 
 Array = Any  # A NumPy or a JAX array of real floats.
 
 # sin θ − θ cos θ = Σ_k (−1)^(k+1) 2k/(2k+1)! θ^(2k+1). Ten terms reach 1e-17 at θ = 1.
 _SERIES = [(-1) ** (k + 1) * 2 * k / math.factorial(2 * k + 1) for k in range(1, 11)]
+
+
+def namespace(x: Array) -> types.ModuleType:
+    """`jax.numpy` for a JAX array, `numpy` for all else, its scalars included."""
+    return jax.numpy if isinstance(x, jax.Array) else np
 
 
 def kappa0(theta: Array) -> Array:
@@ -44,7 +53,7 @@ def kappa1(theta: Array) -> Array:
       >>> kappa1(np.array([0.0, np.pi])).round(12)
       array([1., 0.])
     """
-    xp = theta.__array_namespace__()
+    xp = namespace(theta)
     return xp.cos(theta) + kappa1_gain(theta)
 
 
@@ -61,7 +70,7 @@ def kappa1_gain(theta: Array) -> Array:
       >>> bool(np.isclose(kappa1_gain(np.array(1e-5)), 1e-15 / (3 * np.pi), rtol=1e-9))
       True
     """
-    xp = theta.__array_namespace__()
+    xp = namespace(theta)
     small = theta < 1
     # The unused side of `where` must stay finite, or its gradient would be NaN.
     x = xp.where(small, theta, xp.zeros_like(theta))

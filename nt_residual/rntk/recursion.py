@@ -50,7 +50,8 @@ def block_sums(theta: Array, alphas: Array) -> BlockSums:
       theta: angles between inputs in radians, in [0, π], any shape. A NumPy array
         is computed with NumPy in its own dtype; a JAX array with one `lax.scan`,
         which can be jitted and differentiated with respect to `alphas`.
-      alphas: residual scale of each block, shape (depth,), at least one positive.
+      alphas: residual scale of each block, shape (depth,). Where all are zero, the
+        NTK of the blocks is zero, rather than 1 at θ = 0.
 
     Returns:
       The sums as arrays of the shape and dtype of `theta`.
@@ -70,10 +71,11 @@ def block_sums(theta: Array, alphas: Array) -> BlockSums:
         state = _start(theta)
         for share in shares:
             state = _block(state, share)
-    xp = theta.__array_namespace__()
+    xp = arc_cosine.namespace(theta)
     return BlockSums(
         correlation=state.cos2 - state.sin2,
-        blocks=state.blocks / (2 * xp.sum(shares)),
+        # With every α zero there are no blocks, and their NTK is zero.
+        blocks=state.blocks / xp.maximum(2 * xp.sum(shares), xp.finfo(shares.dtype).tiny),
         input_layer=xp.cos(theta) * state.remainder,
     )
 
@@ -86,7 +88,7 @@ class _State(NamedTuple):
 
 
 def _start(theta: Array) -> _State:
-    xp = theta.__array_namespace__()
+    xp = arc_cosine.namespace(theta)
     sin2, cos2 = xp.square(xp.sin(theta / 2)), xp.square(xp.cos(theta / 2))
     return _State(sin2, cos2, xp.zeros_like(theta), xp.ones_like(theta))
 
@@ -110,7 +112,7 @@ def half_angle_to_angle(sin2: Array, cos2: Array) -> Array:
 
     The gradient at sin²(θ/2) = 0 is taken to be zero: the angle has a cusp there.
     """
-    xp = sin2.__array_namespace__()
+    xp = arc_cosine.namespace(sin2)
     apart = sin2 > 0
     sine = xp.sqrt(xp.where(apart, sin2, xp.ones_like(sin2)))
     # Rounding may leave cos² a hair below zero where θ = π.

@@ -8,7 +8,7 @@ from nt_residual.experiments import digits
 
 @pytest.fixture(scope="module")
 def result():
-    return digits.run(depth=300, gammas=[0.0, 1.0], label_noise=0.3, seed=1)
+    return digits.run(depth=300, gammas=[0.0, 1.0], n_train=800, label_noise=0.3, seed=1)
 
 
 def test_there_is_a_row_per_depth_and_exponent(result):
@@ -18,7 +18,7 @@ def test_there_is_a_row_per_depth_and_exponent(result):
         (math.inf, 0.0),
         (math.inf, 1.0),
     ]
-    assert result.sizes == {"train": 1078, "validation": 359, "test": 360}
+    assert result.sizes == {"train": 600, "validation": 200, "test": 360}
     assert result.test_accuracy.shape == (4, len(result.times))
 
 
@@ -29,7 +29,7 @@ def test_the_degenerate_limit_knows_no_more_than_the_commonest_digit(result):
 def test_a_learnable_kernel_learns_and_gains_from_stopping_early(result):
     for row in (result.rows[1], result.rows[3]):
         assert row.regime == "learnable"
-        assert row.test_accuracy > 0.93
+        assert row.test_accuracy > 0.9
         assert row.test_accuracy > row.test_accuracy_at_infinity + 0.03
 
 

@@ -97,6 +97,7 @@ def test_the_kernel_is_invariant_under_rotation(kernel, dtype):
     assert np.max(error) < 10 * ERROR[dtype.name]
 
 
+@pytest.mark.parametrize("kernel", KERNELS[::4], ids=str)
 def test_jit_vmap_and_single_entries_give_the_same(kernel, dtype):
     x1, x2 = _inputs(dtype), _inputs(dtype, n=4, seed=1)
     whole = np.asarray(kernel(x1, x2))
@@ -326,6 +327,16 @@ def test_a_normalize_that_is_not_boolean_is_refused():
 def test_infinite_depth_needs_a_schedule_with_a_limit():
     with pytest.raises(ValueError, match="needs a schedule whose limit is known"):
         ResidualKernel(math.inf, lambda depth: np.ones(depth))
+
+
+@pytest.mark.parametrize("options", [{"kind": "nngp"}, {"trained": "all"}])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_without_any_branch_the_kernel_is_linear(options, normalize, dtype):
+    kernel = ResidualKernel(3, schedules.Explicit([0.0] * 3), normalize=normalize, **options)
+    x1, x2 = _inputs(dtype), _inputs(dtype, seed=1)
+    layers = 2 if "trained" in options and not normalize else 1
+    scale = _diagonal(kernel, x1, x2)
+    assert np.max(np.abs(kernel(x1, x2) - layers * x1 @ x2.T) / scale) < ERROR[dtype.name]
 
 
 def test_a_kernel_that_is_zero_is_refused():

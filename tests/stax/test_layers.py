@@ -69,8 +69,9 @@ def test_the_stack_kernel_equals_that_of_the_unrolled_network(x1, x2, symmetric,
 
 @pytest.mark.filterwarnings("ignore:.FanIn. layers assume")
 @pytest.mark.parametrize("pooling", [nt_stax.Flatten, nt_stax.GlobalAvgPool])
-def test_a_stack_with_one_convolution_per_branch_equals_the_unrolled_network(pooling, dtype):
+def test_a_stack_with_one_convolution_per_branch_equals_the_unrolled_network(pooling, x64):
     # neural-tangents' `repeat` does not allow an odd number of convolutions.
+    dtype = jnp.dtype("float64")
     x1, x2 = (random.normal(random.PRNGKey(i), (2, 5, 4, 3), dtype) for i in range(2))
     first, last = nt_stax.Conv(4, (3, 3)), nt_stax.serial(pooling(), nt_stax.Dense(1))
     ours = nt_stax.serial(first, stax.ResidualStack(_conv_branch(), ALPHAS[:3]), last)
