@@ -112,14 +112,18 @@ def ResidualStack(
       alpha, block_params, block_rng = block_inputs
       _, block_apply_fn, _ = block(alpha)
       y = block_apply_fn(block_params, x, rng=block_rng, **kwargs)
-      return y.astype(x.dtype), None
+      return _with_dtype_of(x, y), None
 
     if remat:
       apply_block = jax.checkpoint(apply_block, prevent_cse=False)
     rngs = None if rng is None else random.split(rng, depth)
-    outputs, _ = lax.scan(
-        apply_block, inputs, (jnp.asarray(alphas), params, rngs)
-    )
+    blocks = (jnp.asarray(alphas), params, rngs)
+    if kwargs.get('mask_constant') is not None:
+      # The first block turns an array into a `MaskedArray`, which others keep.
+      first = jax.tree.map(lambda leaf: leaf[0], blocks)
+      blocks = jax.tree.map(lambda leaf: leaf[1:], blocks)
+      inputs, _ = apply_block(inputs, first)
+    outputs, _ = lax.scan(apply_block, inputs, blocks)
     return outputs
 
   # `wraps` also carries over the requirements that `stax.requires` has set.
@@ -156,6 +160,13 @@ def _shape_only(init_fn, input_shape):
 
   jax.eval_shape(init, jax.eval_shape(random.PRNGKey, 0))
   return shape
+
+
+def _with_dtype_of(x, y):
+  """Casts `y`, an array or a `MaskedArray`, to the dtype of `x` if like it."""
+  if jax.tree.structure(x) != jax.tree.structure(y):
+    return y
+  return jax.tree.map(lambda a, b: b.astype(a.dtype), x, y)
 
 
 def _check_alphas(alphas):

@@ -175,19 +175,48 @@ def test_a_residual_kernel_agrees_with_monte_carlo():
     )
 
 
-def test_masks_pass_through_a_residual_block():
-    x = random.normal(random.PRNGKey(0), (2, 6, 3)).at[:, 4:].set(100.0)
-    net = nt_stax.serial(
-        nt_stax.Conv(4, (3,), padding="SAME"),
-        stax.Residual(
-            nt_stax.serial(nt_stax.Relu(), nt_stax.Conv(4, (3,), padding="SAME")), alpha=0.5
-        ),
-        nt_stax.GlobalAvgPool(),
+MASKABLE_BRANCH = nt_stax.serial(nt_stax.Relu(), nt_stax.Conv(4, (3,), padding="SAME"))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [stax.Residual(MASKABLE_BRANCH, 0.5), stax.ResidualStack(MASKABLE_BRANCH, [0.5, 0.3, 0.2])],
+    ids=["block", "stack"],
+)
+@pytest.mark.parametrize("first", [nt_stax.Conv(4, (3,), padding="SAME"), nt_stax.Dense(4)])
+def test_what_is_masked_reaches_neither_kernels_nor_outputs(layer, first):
+    x = random.normal(random.PRNGKey(0), (2, 6, 3))
+    init_fn, apply_fn, kernel_fn = nt_stax.serial(first, layer, nt_stax.GlobalAvgPool())
+    _, params = init_fn(random.PRNGKey(1), x.shape)
+    kernels, outputs = [], []
+    for masked in (100.0, -7.0):
+        x = x.at[:, 4:].set(masked)
+        kernels.append(kernel_fn(x, None, "nngp", mask_constant=masked))
+        outputs.append(nt_stax.unmask_fn(apply_fn)(params, x, mask_constant=masked))
+    np.testing.assert_allclose(*kernels, rtol=1e-6)
+    np.testing.assert_allclose(*outputs, rtol=1e-6, atol=1e-7)
+    assert np.max(np.abs(kernels[0])) < 10
+    assert np.max(np.abs(outputs[0])) < 10
+
+
+def test_a_masked_input_may_go_straight_into_a_stack():
+    x = random.normal(random.PRNGKey(0), (2, 6, 4)).at[:, 4:].set(100.0)
+    branch = nt_stax.serial(nt_stax.Dense(4), MASKABLE_BRANCH)
+    stack = stax.ResidualStack(branch, [0.5, 0.3])
+    blocks = nt_stax.serial(stax.Residual(branch, 0.5), stax.Residual(branch, 0.3))
+    _, params = stack[0](random.PRNGKey(1), x.shape)
+    in_turn = [jax.tree.map(lambda leaf, i=i: leaf[i], params) for i in range(2)]
+    np.testing.assert_allclose(
+        nt_stax.unmask_fn(stack[1])(params, x, mask_constant=100.0),
+        nt_stax.unmask_fn(blocks[1])(in_turn, x, mask_constant=100.0),
+        rtol=1e-5,
+        atol=1e-6,
     )
-    masked = net[2](x, None, "nngp", mask_constant=100.0)
-    other = net[2](x.at[:, 4:].set(-7.0), None, "nngp", mask_constant=-7.0)
-    np.testing.assert_allclose(masked, other, rtol=1e-6)
-    assert np.max(np.abs(masked)) < 10
+    np.testing.assert_allclose(
+        stack[2](x, None, "ntk", mask_constant=100.0),
+        blocks[2](x, None, "ntk", mask_constant=100.0),
+        rtol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("get", ["nngp", "ntk"])
