@@ -95,7 +95,9 @@ _depth = _checked(
     lambda text: math.inf if text == "inf" else int(text), lambda d: d >= 1, "an integer ≥ 1 or inf"
 )
 _gamma = _checked(float, lambda g: 0 <= g < math.inf, "a finite number ≥ 0")
-_n_train = _checked(int, lambda n: 20 <= n <= 1437, "an integer from 20 to 1437")
+_n_train = _checked(
+    int, lambda n: 20 <= n <= 1427 or n == 1437, "an integer from 20 to 1427, or 1437"
+)
 _fraction = _checked(float, lambda f: 0 <= f < 1, "a number in [0, 1)")
 _seed = _checked(int, lambda s: 0 <= s < 2**32, "an integer in [0, 2^32)")
 

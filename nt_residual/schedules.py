@@ -107,7 +107,11 @@ def effective_time(alphas: ArrayLike) -> float:
       >>> round(effective_time(PowerLaw(gamma=0.5)(1000)), 4)
       0.9995
     """
-    return float(np.sum(np.log1p(np.square(check_alphas(alphas)))))
+    alphas = check_alphas(alphas)
+    small, large = np.minimum(alphas, 1), np.maximum(alphas, 1)
+    # log(1 + α²) = log(1 + α⁻²) + 2 log α for α > 1, where α² might overflow.
+    terms = np.where(alphas > 1, np.log1p(large**-2) + 2 * np.log(large), np.log1p(small**2))
+    return float(np.sum(terms))
 
 
 @dataclasses.dataclass(frozen=True)

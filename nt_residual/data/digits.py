@@ -28,10 +28,11 @@ def load(n_train: int | None, seed: int) -> Dataset:
     )
     if n_train is not None:
         n_train = operator.index(n_train)
-        if not 10 <= n_train <= len(x_train):
+        whole = len(x_train)
+        if n_train != whole and not 10 <= n_train <= whole - 10:
             raise ValueError(
-                f"n_train must be between 10, one digit per class, and {len(x_train)}, got "
-                f"{n_train}."
+                f"n_train must be {whole}, or between 10 and {whole - 10}, so that each class is "
+                f"split, got {n_train}."
             )
         if n_train < len(x_train):
             x_train, _, y_train, _ = train_test_split(

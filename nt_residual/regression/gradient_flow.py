@@ -2,15 +2,15 @@
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Literal
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class GradientFlow:
     r"""Kernel regression trained by gradient flow for a time t, from f_0 = 0.
 
@@ -69,15 +69,15 @@ class GradientFlow:
         """
         if solver not in ("auto", "eigh"):
             raise ValueError(f"solver must be 'auto' or 'eigh', got {solver!r}.")
-        epsilon = _epsilon(k_train)
-        kernel = _real_array(k_train, "k_train")
+        epsilon = float(jnp.finfo(_float_dtype(k_train)).eps)
+        kernel = real_array(k_train, "k_train")
         if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or kernel.size == 0:
             raise ValueError(
                 f"k_train must have shape (n, n), n ≥ 1, got shape {kernel.shape}. "
                 "Pass kernel(x_train)."
             )
         n = kernel.shape[0]
-        outputs = _real_array(y, "y")
+        outputs = real_array(y, "y")
         if outputs.ndim not in (1, 2) or outputs.shape[0] != n or outputs.size == 0:
             raise ValueError(
                 f"y must have shape (n,) or (n, n_outputs) with n = {n}, the size of k_train, "
@@ -110,14 +110,14 @@ class GradientFlow:
         Returns:
           Shape (n_test, n_outputs), or (T, n_test, n_outputs) for a vector of times,
           without the last axis where `y` had one dimension. The dtype of
-          `k_test_train`.
+          `k_test_train` if that is a float dtype, else float64.
 
         Raises:
           TypeError: if an argument does not hold real numbers.
           ValueError: if a shape is wrong, a value is NaN, or a time is negative.
         """
-        dtype = getattr(k_test_train, "dtype", np.float64)
-        kernel = _real_array(k_test_train, "k_test_train")
+        dtype = _float_dtype(k_test_train)
+        kernel = real_array(k_test_train, "k_test_train")
         n = self.eigenvectors.shape[0]
         if kernel.ndim != 2 or kernel.shape[1] != n:
             raise ValueError(
@@ -140,24 +140,13 @@ class GradientFlow:
 
     def _filter(self, time: float) -> np.ndarray:
         """(1 − exp(−tλ/n))/λ: by how much each eigendirection has been fitted."""
-        return -np.expm1(-time * self.eigenvalues / self.n_train) / self.eigenvalues
+        with np.errstate(over="ignore"):
+            return -np.expm1(-time * self.eigenvalues / self.n_train) / self.eigenvalues
 
 
-def _epsilon(k: ArrayLike) -> float:
-    """Rounding error of the entries of `k`; integers and lists count as float64."""
-    dtype = getattr(k, "dtype", np.dtype(np.float64))
-    return float(jax.numpy.finfo(dtype).eps) if jax.numpy.issubdtype(dtype, np.floating) else 2**-52
-
-
-def _real_array(values: ArrayLike, name: str) -> np.ndarray:
-    """`values` in float64, refused if they are not finite real numbers."""
-    array = np.asarray(values)
-    try:
-        if array.dtype.kind == "c":
-            raise TypeError
-        array = array.astype(np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}.") from None
+def real_array(values: ArrayLike, name: str) -> np.ndarray:
+    """Returns `values` in float64, refused if they are not finite real numbers."""
+    array = _numbers(values, name)
     if not np.isfinite(array).all():
         raise ValueError(
             f"{name} must be finite, got {int(np.sum(~np.isfinite(array)))} values that are NaN or "
@@ -166,15 +155,33 @@ def _real_array(values: ArrayLike, name: str) -> np.ndarray:
     return array
 
 
+def _numbers(values: ArrayLike, name: str) -> np.ndarray:
+    """Returns `values` in float64, refused if they are not real numbers."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise TypeError(f"{name} must be an array of real numbers: {error}") from None
+    if array.dtype != bool and (
+        not jnp.issubdtype(array.dtype, np.number)
+        or jnp.issubdtype(array.dtype, np.complexfloating)
+    ):
+        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}.")
+    return array.astype(np.float64)
+
+
+def _float_dtype(k: ArrayLike) -> np.dtype:
+    """The dtype of `k` if it is a float dtype; integers and lists count as float64."""
+    dtype = np.dtype(getattr(k, "dtype", np.float64))
+    return dtype if jnp.issubdtype(dtype, np.floating) else np.dtype(np.float64)
+
+
 def _times(t: ArrayLike) -> np.ndarray:
-    times: Any = np.asarray(t)
-    if times.dtype.kind not in "iuf":
-        raise TypeError(f"t must hold real numbers, got dtype {times.dtype}.")
+    times = _numbers(t, "t")
     if times.ndim > 1 or times.size == 0:
         raise ValueError(f"t must be a scalar or have shape (T,), T ≥ 1, got shape {times.shape}.")
     if not np.all(times >= 0):
         raise ValueError(f"t must be ≥ 0 and not NaN, got {t!r}. math.inf is the interpolant.")
-    return times.astype(np.float64)
+    return times
 
 
 def _check_symmetric(kernel: np.ndarray, tolerance: float) -> None:

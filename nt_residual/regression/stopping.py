@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nt_residual.regression.gradient_flow import GradientFlow
+from nt_residual.regression.gradient_flow import GradientFlow, real_array
 
 
 class Stopping(NamedTuple):
@@ -64,11 +64,12 @@ def holdout(
       times: the times to try, shape (T,); `None` for `time_grid(flow)`.
 
     Returns:
-      The earliest of the best times, with the error at every time.
+      The first listed of the best times, with the error at every time.
 
     Raises:
-      TypeError, ValueError: as `GradientFlow.predict`.
-      ValueError: if the shape of `y_val` is not that of the predictions.
+      TypeError: if an argument does not hold real numbers.
+      ValueError: as `GradientFlow.predict`, if `y_val` is empty or holds NaN, or if its
+        shape is not that of the predictions.
 
     Example:
       >>> import numpy as np
@@ -78,7 +79,9 @@ def holdout(
     """
     times = time_grid(flow) if times is None else np.atleast_1d(np.asarray(times, np.float64))
     predictions = flow.predict(k_val_train, times)
-    targets = np.asarray(y_val)
+    targets = real_array(y_val, "y_val")
+    if targets.size == 0:
+        raise ValueError(f"y_val must hold at least one target, got shape {targets.shape}.")
     if targets.shape != predictions.shape[1:]:
         raise ValueError(
             f"y_val must have the shape of the predictions, {predictions.shape[1:]}, got shape "

@@ -51,9 +51,9 @@ def check_inputs(x: ArrayLike, name: str) -> jax.Array:
         )
     if array.size == 0:
         raise ValueError(f"{name} must hold at least one input, got shape {array.shape}.")
-    array = jnp.asarray(array)
+    given, array = array.dtype, jnp.asarray(array)
     if not isinstance(array, Tracer):
-        _check_rows(array, name)
+        _check_rows(array, name if array.dtype == given else f"{name}, converted to {array.dtype},")
     return array
 
 
@@ -83,32 +83,40 @@ def row_norms(x: jax.Array) -> jax.Array:
     return largest * jnp.linalg.norm(x / largest, axis=1, keepdims=True)
 
 
-def angle(x1: jax.Array, x2: jax.Array) -> jax.Array:
+def angle(x1: jax.Array, x2: jax.Array | None = None) -> jax.Array:
     """Angles between all pairs of rows, in radians, accurate also where they are tiny.
 
     Args:
       x1: shape (n1, d), rows finite and not zero.
-      x2: shape (n2, d), likewise.
+      x2: shape (n2, d), likewise; `None` for `x1`, whose angles with itself are
+        exactly zero on the diagonal.
 
     Returns:
-      Shape (n1, n2), in [0, π].
+      Shape (n1, n2), in [0, π]. Not checked: a zero row gives NaN.
 
     Example:
       >>> import jax.numpy as jnp
       >>> angle(jnp.eye(2), jnp.array([[1.0, 1e-6]]))[0]
       Array([1.e-06], dtype=float32)
     """
-    unit1, unit2 = x1 / row_norms(x1), x2 / row_norms(x2)
+    unit1 = x1 / row_norms(x1)
+    unit2 = unit1 if x2 is None else x2 / row_norms(x2)
     cosine = jnp.matmul(unit1, unit2.T, precision="highest")
+    if x2 is None:
+        # Any value will do on the diagonal, and zero leaves its rows out of what follows.
+        same = jnp.eye(x1.shape[0], dtype=bool)
+        cosine = jnp.where(same, 0, cosine)
     nearly_parallel = jnp.abs(cosine) > _NEARLY_PARALLEL
-    chord = jnp.where(nearly_parallel, 0.5, 2 * jnp.sqrt((1 - jnp.abs(cosine)) / 2))
+    # The side of a `where` that is not taken must stay finite, or its gradient is NaN.
+    chord = 2 * jnp.sqrt((1 - jnp.abs(jnp.where(nearly_parallel, 0, cosine))) / 2)
     # |x/|x| − x'/|x'||, only for those rows of x1 that have a nearly parallel row in x2.
     exact = jax.lax.map(
         functools.partial(_chords_of_row, unit2=unit2), (unit1, cosine, nearly_parallel.any(1))
     )
     chord = jnp.where(nearly_parallel, exact, chord)
     acute = 2 * jnp.arcsin(jnp.minimum(chord / 2, 1))
-    return jnp.where(cosine < 0, jnp.pi - acute, acute)
+    theta = jnp.where(cosine < 0, jnp.pi - acute, acute)
+    return theta if x2 is not None else jnp.where(same, 0, theta)
 
 
 def _chords_of_row(row: Any, unit2: jax.Array) -> jax.Array:

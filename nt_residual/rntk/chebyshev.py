@@ -2,9 +2,9 @@
 
 The kernel of a residual network is analytic in the angle θ on [0, π], so a few
 dozen coefficients carry it to working precision at any depth. When the effective
-time T is large the function varies on the scale 1/√T near θ = 0; the variable
+time T is large the function varies on the scale 1/T near θ = 0; the variable
 
-    y = θ (1 + bπ) / (π (1 + bθ)),   b = √T,
+    y = asinh(bθ)/asinh(bπ),   b = T,
 
 in [0, 1], then spreads that region out. b = 0 is a plain series in θ.
 """
@@ -19,7 +19,6 @@ import numpy as np
 from numpy.polynomial import chebyshev
 
 _NODES = (32, 64, 128, 256, 512, 1024)
-_LARGE_EFFECTIVE_TIME = 100.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +41,10 @@ class Series:
         Args:
           theta: angles in radians, in [0, π], any shape and float dtype.
         """
-        y = theta * (1 + self.bend * math.pi) / (math.pi * (1 + self.bend * theta))
+        if self.bend > 0:
+            y = jnp.arcsinh(self.bend * theta) / math.asinh(self.bend * math.pi)
+        else:
+            y = theta / math.pi
         z = 2 * y - 1
         current, previous = jnp.zeros_like(z), jnp.zeros_like(z)
         for coefficient in self.coefficients[:0:-1]:
@@ -52,7 +54,7 @@ class Series:
 
 def bend_for(effective_time: float) -> float:
     """The parameter b that suits a network of the given effective time."""
-    return math.sqrt(effective_time) if effective_time > _LARGE_EFFECTIVE_TIME else 0.0
+    return effective_time if effective_time > 1 else 0.0
 
 
 def fit(f: Callable[[np.ndarray], np.ndarray], *, bend: float, tol: float) -> Series:
@@ -75,7 +77,8 @@ def fit(f: Callable[[np.ndarray], np.ndarray], *, bend: float, tol: float) -> Se
 
     def of_z(z: np.ndarray) -> np.ndarray:
         y = (z + 1) / 2
-        return f(np.clip(math.pi * y / (1 + bend * math.pi * (1 - y)), 0, math.pi))
+        theta = np.sinh(y * math.asinh(bend * math.pi)) / bend if bend > 0 else math.pi * y
+        return f(np.clip(theta, 0, math.pi))
 
     for nodes in _NODES:
         coefficients = np.asarray(chebyshev.chebinterpolate(of_z, nodes - 1))  # type: ignore[call-overload]

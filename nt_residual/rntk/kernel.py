@@ -8,6 +8,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from nt_residual import schedules
@@ -25,10 +26,12 @@ class ResidualKernel:
 
         r(θ) = Σ_ℓ s_ℓ [κ1(ρ_{ℓ−1}) + ρ_{ℓ−1} κ0(ρ_{ℓ−1})] Π_{i>ℓ} (1 − s_i θ_{i−1}/π) / (2 Σ s_ℓ)
 
-    and the kernel is |x| |x'| r(θ), which costs the same at every depth: r is computed
-    once on the host in float64, and kept as a Chebyshev series whose error is below
-    2e-7 (float32) or 1e-10 (float64) of the diagonal. Where 1024 coefficients do not
-    reach that, as for α ≪ 1/L in float64, the recursion itself runs on the device.
+    and the kernel is |x| |x'| r(θ). The first call computes r on the host in float64, at a
+    cost that grows with depth (about 0.1 s for 1000 blocks), and keeps it as a Chebyshev
+    series; after that a call costs the same at every depth. The series is within 2e-7
+    (float32) or 1e-10 (float64) of r. Where 1024 coefficients do not reach that, as for
+    α ≪ 1/L in float64, the recursion itself runs on the device; at infinite depth,
+    where there is none, float64 is then good to 1e-7 (γ = 1/2 and c < 1e-4).
 
     Args:
       depth: the number of blocks L ≥ 1, or `math.inf` for the limit.
@@ -75,16 +78,17 @@ class ResidualKernel:
         for name, choices in (("kind", ("ntk", "nngp")), ("trained", ("blocks", "all"))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}.")
+        try:
+            hash(self.schedule)
+        except TypeError:
+            raise TypeError(
+                "schedule must be hashable, since kernels are compared and cached by it, got "
+                f"{type(self.schedule).__name__}. A dataclass is with frozen=True."
+            ) from None
         if not isinstance(self.normalize, bool):
             raise TypeError(f"normalize must be True or False, got {self.normalize!r}.")
         if self.log_diagonal == -math.inf:
-            raise ValueError(
-                "the NTK of the blocks is zero: every α is zero, or vanishes at infinite depth. "
-                "Pass normalize=True for the limit of its shape, or trained='all'."
-                if not self.normalize
-                else "every α is zero, so the NTK of the blocks is zero and has no shape. Pass at "
-                "least one positive α, kind='nngp', or trained='all'."
-            )
+            self._check_zero()
 
     def __call__(self, x1: ArrayLike, x2: ArrayLike | None = None) -> jax.Array:
         """The kernel between two batches of inputs.
@@ -105,8 +109,8 @@ class ResidualKernel:
         Raises:
           TypeError: if an input does not hold real floats.
           ValueError: if an input is not two-dimensional, is empty, has NaN, infinity
-            or a zero row, if the widths differ, or if an un-normalised kernel leaves
-            the range of the dtype.
+            or a zero row, if the widths differ, or if the kernel would leave the range of
+            the dtype.
         """
         x1 = check_inputs(x1, "x1")
         if x2 is not None:
@@ -117,7 +121,7 @@ class ResidualKernel:
                     f"and {x2.shape}."
                 )
         dtype = jnp.promote_types(x1.dtype, jnp.float32)
-        self._check_range(x1.dtype)
+        self._check_range(x1, x1 if x2 is None else x2)
         x2 = None if x2 is None else x2.astype(dtype)
         return _gram(self, x1.astype(dtype), x2).astype(x1.dtype)
 
@@ -125,7 +129,7 @@ class ResidualKernel:
         """The kernel of two unit inputs at a given angle, from the recursion itself.
 
         This is the reference that the compiled form is checked with: its cost grows
-        with depth, its error does not (below 1e-12 of the diagonal).
+        with depth, its error does not: 1e-12 of the diagonal (1e-10 at infinite depth).
 
         Args:
           theta: angles in radians, in [0, π], any shape.
@@ -188,9 +192,6 @@ class ResidualKernel:
         """Σ s_ℓ."""
         if self.depth != math.inf:
             return float(recursion.branch_share(self._alphas).sum())
-        if self.normalize and self.effective_time == 0:
-            # The shape of the NTK of the blocks has a limit, though its size vanishes.
-            return np.finfo(np.float64).tiny
         return self.effective_time
 
     def _profile(self, theta):
@@ -208,13 +209,36 @@ class ResidualKernel:
         share = 1.0 if total == math.inf else total / (total + 1)
         return share * sums.blocks + (1 - share) * ends
 
-    def _check_range(self, dtype: jnp.dtype) -> None:
-        limit = math.log(float(jnp.finfo(dtype).max))
-        if not self.normalize and self.log_diagonal > limit:
+    def _check_zero(self) -> None:
+        """Refuses an NTK of the blocks that is zero, unless it is the limit of a shape."""
+        if not self.normalize:
             raise ValueError(
-                f"the un-normalised kernel of a unit input is exp({self.log_diagonal:.4g}), beyond "
-                f"the range of {dtype} (exp({limit:.4g})). Pass normalize=True."
+                "the NTK of the blocks is zero: every α is zero, or vanishes at infinite depth. "
+                "Pass normalize=True for the limit of its shape, or trained='all'."
             )
+        if self.depth != math.inf and not np.any(self._alphas):
+            raise ValueError(
+                "every α is zero, so the NTK of the blocks is zero and has no shape. Pass at "
+                "least one positive α, kind='nngp', or trained='all'."
+            )
+
+    def _check_range(self, x1: jax.Array, x2: jax.Array) -> None:
+        """Refuses inputs whose kernel would overflow, as far as their values are known."""
+        log_kernel = 0.0 if self.normalize else self.log_diagonal
+        if not isinstance(x1, Tracer) and not isinstance(x2, Tracer):
+            log_kernel += _log_largest_norm(x1) + _log_largest_norm(x2)
+        limit = math.log(float(jnp.finfo(x1.dtype).max))
+        if log_kernel > limit:
+            raise ValueError(
+                f"the kernel of these inputs reaches exp({log_kernel:.4g}), beyond the range of "
+                f"{x1.dtype} (exp({limit:.4g})). Scale the inputs down"
+                + ("." if self.normalize else ", or pass normalize=True.")
+            )
+
+
+def _log_largest_norm(x: jax.Array) -> float:
+    largest = float(jnp.max(jnp.abs(x)))
+    return math.log(largest) + math.log(float(jnp.max(row_norms(x / largest))))
 
 
 @functools.lru_cache(maxsize=256)
@@ -232,13 +256,13 @@ def _series(kernel: ResidualKernel, dtype: str) -> chebyshev.Series | None:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _gram(kernel: ResidualKernel, x1: jax.Array, x2: jax.Array | None) -> jax.Array:
-    theta = angle(x1, x1 if x2 is None else x2)
-    if x2 is None:
-        n = x1.shape[0]
-        theta = jnp.where(jnp.eye(n, dtype=bool), 0, theta)
+    theta = angle(x1, x2)
     series = _series(kernel, theta.dtype.name)
     profile = kernel._profile(theta) if series is None else series(theta)
-    profile = jnp.where(theta == 0, 1, profile)
+    # Where the kernel jumps at θ = 0, angles that rounding can produce count as zero.
+    jumps = kernel.depth == math.inf and kernel.effective_time == math.inf
+    rounding = 8 * jnp.finfo(theta.dtype).eps if jumps else 0
+    profile = jnp.where(theta <= rounding, 1, profile)
     if not kernel.normalize:
         profile = profile * math.exp(kernel.log_diagonal)
     norm1 = row_norms(x1)

@@ -39,8 +39,13 @@ class BlockSums(NamedTuple):
 
 def branch_share(alphas: Array) -> Array:
     """The share of the branch in a block's output variance, s = α²/(1 + α²)."""
-    square = alphas * alphas
-    return square / (1 + square)
+    return _branch_norm(alphas) ** 2
+
+
+def _branch_norm(alphas: Array) -> Array:
+    """α/√(1 + α²), without overflow where α is huge."""
+    xp = arc_cosine.namespace(alphas)
+    return alphas / xp.hypot(xp.ones_like(alphas), alphas)
 
 
 def block_sums(theta: Array, alphas: Array) -> BlockSums:
@@ -63,27 +68,39 @@ def block_sums(theta: Array, alphas: Array) -> BlockSums:
       array([1.       , 0.4028058])
     """
     if isinstance(theta, jax.Array):
-        alphas = jax.numpy.asarray(alphas, theta.dtype)
-        shares = branch_share(alphas)
-        state, _ = jax.lax.scan(lambda state, s: (_block(state, s), None), _start(theta), shares)
+        shares, weights = _shares_and_weights(jax.numpy.asarray(alphas, theta.dtype))
+        state, _ = jax.lax.scan(
+            lambda state, block: (_block(state, *block), None), _start(theta), (shares, weights)
+        )
     else:
-        shares = branch_share(np.asarray(alphas, theta.dtype))
+        shares, weights = _shares_and_weights(np.asarray(alphas, theta.dtype))
         state = _start(theta)
-        for share in shares:
-            state = _block(state, share)
+        for share, weight in zip(shares, weights, strict=True):
+            state = _block(state, share, weight)
     xp = arc_cosine.namespace(theta)
+    total = xp.sum(weights)
     return BlockSums(
         correlation=state.cos2 - state.sin2,
-        # With every α zero there are no blocks, and their NTK is zero.
-        blocks=state.blocks / xp.maximum(2 * xp.sum(shares), xp.finfo(shares.dtype).tiny),
+        blocks=state.blocks / (2 * xp.where(total > 0, total, 1)),
         input_layer=xp.cos(theta) * state.remainder,
     )
+
+
+def _shares_and_weights(alphas: Array) -> tuple[Array, Array]:
+    """s_ℓ, and s_ℓ divided by the largest of them, which does not underflow for tiny α.
+
+    r is a ratio in which only the second matters; both are zero where every α is.
+    """
+    xp = arc_cosine.namespace(alphas)
+    norm = _branch_norm(alphas)
+    largest = xp.max(norm)
+    return norm**2, (norm / xp.where(largest > 0, largest, 1)) ** 2
 
 
 class _State(NamedTuple):
     sin2: Array  # sin²(θ_ℓ/2)
     cos2: Array  # cos²(θ_ℓ/2)
-    blocks: Array  # R_ℓ
+    blocks: Array  # R_ℓ, divided by the largest s
     remainder: Array  # P_ℓ
 
 
@@ -93,7 +110,7 @@ def _start(theta: Array) -> _State:
     return _State(sin2, cos2, xp.zeros_like(theta), xp.ones_like(theta))
 
 
-def _block(state: _State, share: Array) -> _State:
+def _block(state: _State, share: Array, weight: Array) -> _State:
     theta = half_angle_to_angle(state.sin2, state.cos2)
     gain = arc_cosine.kappa1_gain(theta)
     correlation = state.cos2 - state.sin2
@@ -102,7 +119,7 @@ def _block(state: _State, share: Array) -> _State:
     return _State(
         sin2=state.sin2 - share * gain / 2,
         cos2=state.cos2 + share * gain / 2,
-        blocks=state.blocks * kept + share * branch,
+        blocks=state.blocks * kept + weight * branch,
         remainder=state.remainder * kept,
     )
 

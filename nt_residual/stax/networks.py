@@ -40,8 +40,12 @@ def FullyConnectedResNet(
     f(x) = v^T x_L / \sqrt{m}
 
   with :math:`\sigma` = ReLU, input dimension :math:`d`, width :math:`m`, all
-  entries standard normal, no biases. Its kernel is that of
-  `rntk.ResidualKernel` with the same arguments, divided by :math:`d`.
+  entries standard normal, no biases. Without `normalize` its kernel is that of
+  `rntk.ResidualKernel(..., normalize=False)` divided by :math:`d`. With it the
+  NNGP is that of `rntk.ResidualKernel(..., kind='nngp')` divided by :math:`d`,
+  and the NTK that of `rntk.ResidualKernel(...)` multiplied by
+  :math:`\sum_\ell 2 \alpha_\ell^2 / (1 + \alpha_\ell^2)`, plus 2 if
+  `trained='all'`, and divided by :math:`d`.
 
   Example:
     >>> from nt_residual import schedules
@@ -90,7 +94,7 @@ def FullyConnectedResNet(
     raise TypeError(
         f'`schedule` must be a callable depth -> alphas, got {schedule!r}.'
     )
-  alphas = schedule(depth)
+  alphas = schedules.check_alphas(schedule(depth))
   if len(alphas) != depth:
     raise ValueError(
         f'`schedule` must give one value per block, got {len(alphas)} for '
@@ -108,6 +112,8 @@ def FullyConnectedResNet(
 
 def _check_size(value, name):
   try:
+    if isinstance(value, bool):
+      raise TypeError
     size = operator.index(value)
   except TypeError:
     error = ValueError if isinstance(value, float) else TypeError

@@ -122,13 +122,16 @@ def _AddBranch():
 
   def init_fn(rng, input_shape):
     shortcut, branch = input_shape
+    check_shapes(shortcut, branch)
+    return shortcut, ()
+
+  def check_shapes(shortcut, branch):
     if tuple(shortcut) != tuple(branch):
       raise ValueError(
           f'`branch` and `shortcut` must have the same output shape, got '
           f'{branch} and {shortcut}. Give `Residual` a `shortcut` that maps '
           f'its input to the shape of the branch, e.g. `stax.Dense`.'
       )
-    return shortcut, ()
 
   def apply_fn(params, inputs, **kwargs):
     shortcut, branch = inputs
@@ -136,6 +139,7 @@ def _AddBranch():
 
   def kernel_fn(ks, **kwargs) -> Kernel:
     shortcut, branch = ks
+    check_shapes(shortcut.shape1, branch.shape1)
     if branch.is_reversed != shortcut.is_reversed:
       branch = branch.reverse()
 

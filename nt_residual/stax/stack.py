@@ -84,7 +84,7 @@ def ResidualStack(
       block changes the shape of its input.
   """
   alphas = _check_alphas(alphas)
-  depth = len(alphas)
+  depth = alphas.shape[0]
 
   def block(alpha):
     return Residual(branch, alpha, shortcut, normalize)
@@ -111,18 +111,21 @@ def ResidualStack(
     def apply_block(x, block_inputs):
       alpha, block_params, block_rng = block_inputs
       _, block_apply_fn, _ = block(alpha)
-      y = block_apply_fn(block_params, x, rng=block_rng, **kwargs)
-      return _with_dtype_of(x, y), None
+      return block_apply_fn(block_params, x, rng=block_rng, **kwargs), None
 
     if remat:
       apply_block = jax.checkpoint(apply_block, prevent_cse=False)
     rngs = None if rng is None else random.split(rng, depth)
     blocks = (jnp.asarray(alphas), params, rngs)
-    if kwargs.get('mask_constant') is not None:
+    first = jax.tree.map(lambda leaf: leaf[0], blocks)
+    like = jax.eval_shape(lambda: apply_block(inputs, first)[0])
+    if _structure(like) == _structure(inputs):
+      # A block may promote the dtype of its input; those after it then keep it.
+      inputs = jax.tree.map(lambda a, b: a.astype(b.dtype), inputs, like)
+    else:
       # The first block turns an array into a `MaskedArray`, which others keep.
-      first = jax.tree.map(lambda leaf: leaf[0], blocks)
-      blocks = jax.tree.map(lambda leaf: leaf[1:], blocks)
       inputs, _ = apply_block(inputs, first)
+      blocks = jax.tree.map(lambda leaf: leaf[1:], blocks)
     outputs, _ = lax.scan(apply_block, inputs, blocks)
     return outputs
 
@@ -131,7 +134,9 @@ def ResidualStack(
   def kernel_fn(k, **kwargs):
     def apply_block(k, alpha):
       _, _, kernel_fn = block(alpha)
-      return kernel_fn(k, **kwargs), None
+      out = kernel_fn(k, **kwargs)
+      # An odd number of convolutions on the shortcut reverses spatial axes.
+      return out.reverse() if out.is_reversed != k.is_reversed else out, None
 
     # The first block turns an input kernel into one with the metadata (masks,
     # NTK shape) that all others keep.
@@ -162,11 +167,9 @@ def _shape_only(init_fn, input_shape):
   return shape
 
 
-def _with_dtype_of(x, y):
-  """Casts `y`, an array or a `MaskedArray`, to the dtype of `x` if like it."""
-  if jax.tree.structure(x) != jax.tree.structure(y):
-    return y
-  return jax.tree.map(lambda a, b: b.astype(a.dtype), x, y)
+def _structure(x):
+  """Tells arrays from `MaskedArray`s, and masks of different shape apart."""
+  return jax.tree.structure(x), [leaf.shape for leaf in jax.tree.leaves(x)]
 
 
 def _check_alphas(alphas):
