@@ -52,7 +52,9 @@ def Residual(
     branch:
       an `(init_fn, apply_fn, kernel_fn)` triple. Must end in a layer with
       mean-zero Gaussian outputs, such as `Dense` or `Conv`, possibly followed
-      by linear layers without parameters.
+      by linear layers without parameters. That its input reaches its output
+      only through that layer is not verified: a branch that is itself a
+      residual block must be followed by a `Dense` or `Conv`.
 
     alpha:
       the scale of the branch, a finite real number or a traced JAX scalar.

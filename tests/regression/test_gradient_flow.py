@@ -194,6 +194,22 @@ def test_early_stopping_beats_interpolation_on_noisy_data():
     assert np.min(stopping.errors) < stopping.errors[-1] / 5
 
 
+def test_an_integer_kernel_gives_float_predictions():
+    flow = regression.GradientFlow.fit(np.array([[2, 1], [1, 2]]), [0.4, -0.4])
+    np.testing.assert_allclose(flow.predict(np.array([[2, 1]]), math.inf), [0.4])
+
+
+def test_holdout_refuses_targets_that_are_missing(problem):
+    k_train, k_val, y = problem
+    flow = regression.GradientFlow.fit(k_train, y)
+    with pytest.raises(ValueError, match="y_val must be finite, got 1 values"):
+        regression.holdout(flow, k_val, np.where(np.arange(6).reshape(3, 2) == 4, np.nan, 1.0))
+    with pytest.raises(ValueError, match="y_val must hold at least one target"):
+        regression.holdout(flow, k_val[:0], y[:0])
+    with pytest.raises(TypeError, match="y_val must hold real numbers, got dtype complex128"):
+        regression.holdout(flow, k_val, np.ones((3, 2)) * 1j)
+
+
 def test_holdout_refuses_targets_of_another_length(problem):
     k_train, k_val, y = problem
     flow = regression.GradientFlow.fit(k_train, y)

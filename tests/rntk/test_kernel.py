@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import jax
@@ -191,9 +192,32 @@ def test_low_precision_inputs_are_computed_in_float32_and_returned_as_they_came(
 
 def test_norms_do_not_overflow_or_underflow():
     kernel = ResidualKernel(10, schedules.PowerLaw(0.5))
-    x = jnp.array([[1e25, 0.0], [0.0, 1e-30], [1e-30, 1e-30]])
-    gram = np.asarray(kernel(x))
-    assert gram[0, 1] == pytest.approx(1e-5 * kernel.at_angle(math.pi / 2), rel=1e-5)
+    large, small = jnp.array([[1e25, 0.0]]), jnp.array([[0.0, 1e-30], [1e-30, 1e-30]])
+    expected = [1e-5 * kernel.at_angle(np.pi / 2), 2**0.5 * 1e-5 * kernel.at_angle(np.pi / 4)]
+    np.testing.assert_allclose(kernel(large, small)[0], expected, rtol=1e-5)
+
+
+def test_a_kernel_that_overflows_is_refused(dtype):
+    x = jnp.eye(2, dtype=dtype) * float(jnp.finfo(dtype).max) ** 0.7
+    with pytest.raises(ValueError, match=r"beyond the range of float.*Scale the inputs down\."):
+        ResidualKernel(10, schedules.PowerLaw(0.5))(x)
+    with pytest.raises(ValueError, match=r"Scale the inputs down, or pass normalize=True\."):
+        ResidualKernel(10, schedules.PowerLaw(0.5), normalize=False)(x)
+
+
+@pytest.mark.parametrize("alpha", [1e-160, 1e-20, 1e200])
+def test_alphas_of_any_size_give_a_kernel(alpha):
+    kernel = ResidualKernel(2, schedules.Constant(alpha))
+    limit = 0.50224301 if alpha < 1 else 0.47093048  # Of s = 0 and of s = 1.
+    np.testing.assert_allclose(kernel.at_angle([0.0, 1.0]), [1, limit], rtol=1e-7)
+
+
+@pytest.mark.parametrize("dim", [3, 64, 784])
+def test_parallel_inputs_stay_parallel_in_a_degenerate_limit(dim, dtype):
+    kernel = ResidualKernel(math.inf, schedules.Constant(1.0))
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((20, dim)), dtype)
+    row_by_row = np.array([kernel(x[i : i + 1], 3 * x)[0] for i in range(len(x))])
+    np.testing.assert_allclose(row_by_row, 3 * kernel(x), rtol=1e-5)
 
 
 def test_gradients_agree_with_finite_differences(x64):
@@ -207,6 +231,15 @@ def test_gradients_agree_with_finite_differences(x64):
     step = 1e-5
     difference = (total(x1 + step * direction) - total(x1 - step * direction)) / (2 * step)
     np.testing.assert_allclose(jnp.vdot(jax.grad(total)(x1), direction), difference, rtol=1e-6)
+
+
+def test_gradients_are_finite_on_the_diagonal(dtype):
+    kernel = ResidualKernel(10, schedules.PowerLaw(0.5))
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((100, 20)), dtype)
+    assert np.all(np.isfinite(jax.grad(lambda x: kernel(x).sum())(x)))
+    # The kernel of an input with itself is |x|².
+    gradient = jax.grad(lambda x: jnp.trace(kernel(x)))(x)
+    np.testing.assert_allclose(gradient, 2 * x, rtol=1e-5, atol=1e-5)
 
 
 def test_gradients_are_finite_where_inputs_coincide():
@@ -322,6 +355,16 @@ def test_an_unknown_option_is_refused(option):
 def test_a_normalize_that_is_not_boolean_is_refused():
     with pytest.raises(TypeError, match="normalize must be True or False, got 'no'"):
         ResidualKernel(2, schedules.PowerLaw(0.5), normalize="no")
+
+
+def test_a_schedule_that_cannot_be_hashed_is_refused():
+    @dataclasses.dataclass
+    class Mutable:
+        def __call__(self, depth):
+            return np.ones(depth)
+
+    with pytest.raises(TypeError, match=r"schedule must be hashable.*frozen=True"):
+        ResidualKernel(2, Mutable())
 
 
 def test_infinite_depth_needs_a_schedule_with_a_limit():

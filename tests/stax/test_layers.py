@@ -105,6 +105,28 @@ def test_the_finite_stack_applies_its_blocks_in_turn(x1):
     np.testing.assert_allclose(stack[1](params, x1), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("given", "rtol"), [("int32", 1e-5), ("bfloat16", 0.02)])
+def test_the_finite_stack_promotes_its_input_as_its_blocks_do(given, rtol):
+    x = jnp.arange(6).reshape(2, 3).astype(given)
+    stack = stax.ResidualStack(_dense_branch(width=3), [0.5, 0.3])
+    blocks = nt_stax.serial(*(stax.Residual(_dense_branch(width=3), a) for a in (0.5, 0.3)))
+    _, params = stack[0](random.PRNGKey(0), x.shape)
+    in_turn = [jax.tree.map(lambda leaf, i=i: leaf[i], params) for i in range(2)]
+    got = stack[1](params, x)
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, blocks[1](in_turn, x), rtol=rtol)
+
+
+def test_a_convolution_on_the_shortcut_may_reverse_spatial_axes(x64):
+    x = random.normal(random.PRNGKey(0), (2, 5, 4, 4))
+    layers = {"branch": _conv_branch(), "shortcut": nt_stax.Conv(4, (3, 3), padding="SAME")}
+    first, last = nt_stax.Conv(4, (3, 3)), nt_stax.serial(nt_stax.GlobalAvgPool(), nt_stax.Dense(1))
+    stack = stax.ResidualStack(alphas=[0.5, 0.3], **layers)
+    blocks = nt_stax.serial(*(stax.Residual(alpha=a, **layers) for a in (0.5, 0.3)))
+    got, expected = (nt_stax.serial(first, net, last)[2](x, None, "ntk") for net in (stack, blocks))
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
 def test_the_blocks_of_a_stack_have_independent_parameters():
     init_fn, _, _ = stax.ResidualStack(_dense_branch(), np.ones(3))
     _, params = init_fn(random.PRNGKey(0), (1, 8))
