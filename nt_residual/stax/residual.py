@@ -70,11 +70,13 @@ def Residual(
     `(init_fn, apply_fn, kernel_fn)`.
 
   Raises:
-    TypeError: if `alpha` is not a real scalar.
+    TypeError: if `alpha` is not a real scalar, or a layer is not a triple.
     ValueError: if `alpha` is NaN or infinite, or, from `kernel_fn`, if the
       branch does not end in a mean-zero Gaussian layer or changes the shape.
   """
   shortcut = stax.Identity() if shortcut is None else shortcut
+  _check_layer(branch, 'branch')
+  _check_layer(shortcut, 'shortcut')
   scaled_branch = stax.serial(_CheckedBranch(branch), Scale(alpha))
   layers = [
       stax.FanOut(2),
@@ -84,6 +86,29 @@ def Residual(
   if normalize:
     layers += [Scale((1 + alpha**2) ** -0.5)]
   return stax.serial(*layers)
+
+
+def abstract_init(init_fn, input_shape):
+  """The output shape of a layer and its parameters, none of which is drawn."""
+  output_shape = None
+
+  def init(rng):
+    nonlocal output_shape
+    output_shape, params = init_fn(rng, input_shape)
+    return params
+
+  params = jax.eval_shape(init, jax.eval_shape(random.PRNGKey, 0))
+  return output_shape, params
+
+
+def _check_layer(layer, name):
+  if not (
+      isinstance(layer, tuple) and len(layer) == 3 and all(map(callable, layer))
+  ):
+    raise TypeError(
+        f'`{name}` must be a layer, an `(init_fn, apply_fn, kernel_fn)` triple,'
+        f' got {layer!r}. Pass `stax.Dense(512)`, say, not `stax.Dense`.'
+    )
 
 
 @stax.layer
@@ -102,17 +127,14 @@ def _CheckedBranch(branch):
           'mean-zero Gaussian (it may end in a nonlinearity). Append '
           '`stax.Dense(width)` to the branch.'
       )
-    if not jax.tree.leaves(parameters(k.shape1)):
+    _, parameters = abstract_init(init_fn, k.shape1)
+    if not jax.tree.leaves(parameters):
       raise ValueError(
           '`branch` must have parameters of its own, got one without any, '
           'whose output is not independent of the shortcut. Append '
           '`stax.Dense(width)` to the branch.'
       )
     return out
-
-  def parameters(shape):
-    key = jax.eval_shape(random.PRNGKey, 0)
-    return jax.eval_shape(lambda rng: init_fn(rng, shape)[1], key)
 
   return init_fn, apply_fn, checked_kernel_fn
 

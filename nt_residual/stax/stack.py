@@ -22,7 +22,7 @@ from jax import lax, random
 from jax import numpy as jnp
 from neural_tangents import stax
 
-from nt_residual.stax.residual import Residual
+from nt_residual.stax.residual import Residual, abstract_init
 
 
 @stax.layer
@@ -92,7 +92,7 @@ def ResidualStack(
   block_init_fn, _, block_kernel_fn = block(1.0)
 
   def init_fn(rng, input_shape):
-    output_shape = _shape_only(block_init_fn, input_shape)
+    output_shape, _ = abstract_init(block_init_fn, input_shape)
     if tuple(output_shape) != tuple(input_shape):
       raise ValueError(
           f'a block of `ResidualStack` must keep the shape of its input, got '
@@ -116,15 +116,20 @@ def ResidualStack(
     if remat:
       apply_block = jax.checkpoint(apply_block, prevent_cse=False)
     rngs = None if rng is None else random.split(rng, depth)
-    blocks = (jnp.asarray(alphas), params, rngs)
-    first = jax.tree.map(lambda leaf: leaf[0], blocks)
-    like = jax.eval_shape(lambda: apply_block(inputs, first)[0])
+    # Like a Python float, α does not widen what it multiplies.
+    dtype = jnp.result_type(0.0, *jax.tree.leaves((inputs, params)))
+    blocks = (jnp.asarray(alphas, dtype), params, rngs)
+
+    def apply_first(x, blocks):
+      return apply_block(x, jax.tree.map(lambda leaf: leaf[0], blocks))[0]
+
+    like = jax.eval_shape(apply_first, inputs, blocks)
     if _structure(like) == _structure(inputs):
       # A block may promote the dtype of its input; those after it then keep it.
       inputs = jax.tree.map(lambda a, b: a.astype(b.dtype), inputs, like)
     else:
       # The first block turns an array into a `MaskedArray`, which others keep.
-      inputs, _ = apply_block(inputs, first)
+      inputs = apply_first(inputs, blocks)
       blocks = jax.tree.map(lambda leaf: leaf[1:], blocks)
     outputs, _ = lax.scan(apply_block, inputs, blocks)
     return outputs
@@ -152,19 +157,6 @@ def ResidualStack(
     return k
 
   return init_fn, apply_fn, kernel_fn
-
-
-def _shape_only(init_fn, input_shape):
-  """The output shape of a layer, without drawing its parameters."""
-  shape = None
-
-  def init(rng):
-    nonlocal shape
-    shape, params = init_fn(rng, input_shape)
-    return params
-
-  jax.eval_shape(init, jax.eval_shape(random.PRNGKey, 0))
-  return shape
 
 
 def _structure(x):

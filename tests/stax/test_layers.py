@@ -105,6 +105,14 @@ def test_the_finite_stack_applies_its_blocks_in_turn(x1):
     np.testing.assert_allclose(stack[1](params, x1), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_the_finite_stack_keeps_float32_with_x64_enabled(x64):
+    init_fn, apply_fn, _ = stax.ResidualStack(_dense_branch(width=3), [0.5, 0.3])
+    x = jnp.ones((2, 3), "float32")
+    _, params = init_fn(random.PRNGKey(0), x.shape)
+    params = jax.tree.map(lambda leaf: leaf.astype("float32"), params)
+    assert apply_fn(params, x).dtype == jnp.float32
+
+
 @pytest.mark.parametrize(("given", "rtol"), [("int32", 1e-5), ("bfloat16", 0.02)])
 def test_the_finite_stack_promotes_its_input_as_its_blocks_do(given, rtol):
     x = jnp.arange(6).reshape(2, 3).astype(given)
@@ -312,6 +320,13 @@ def test_a_branch_that_does_not_end_in_a_zero_mean_layer_is_refused(x1):
     for layer in (stax.Residual(branch), stax.ResidualStack(branch, [0.5, 0.5])):
         with pytest.raises(ValueError, match=r"`branch` must end in .* mean-zero.*Append"):
             layer[2](x1)
+
+
+@pytest.mark.parametrize("not_a_layer", [nt_stax.Dense, None, (1, 2, 3)])
+def test_a_branch_that_is_no_layer_is_refused(not_a_layer):
+    for factory in (stax.Residual, lambda branch: stax.ResidualStack(branch, [0.5])):
+        with pytest.raises(TypeError, match=r"`branch` must be a layer.*triple"):
+            factory(not_a_layer)
 
 
 def test_a_branch_without_random_layers_is_refused(x1):
