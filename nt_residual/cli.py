@@ -115,6 +115,8 @@ def _demo(options: argparse.Namespace) -> int:
             f"the demonstration needs {' and '.join(missing)}, not installed here: "
             f"pip install {' '.join(missing)}"
         )
+    if options.out.exists() and not options.out.is_dir():
+        raise ValueError(f"--out must be a folder, got the file {options.out}: pass another name")
     options.out.mkdir(parents=True, exist_ok=True)
     gammas = list(dict.fromkeys(options.gamma))
     result = digits.run(
