@@ -177,11 +177,11 @@ def plot(result: Result) -> Any:
     panels = figure.subplots(1, len(depths), sharey=True, squeeze=False)[0]
     for row, accuracy in zip(result.rows, result.test_accuracy, strict=True):
         axes, i = panels[depths.index(row.depth)], gammas.index(row.gamma)
-        # Curves may coincide: a narrower one is drawn over a wider one.
-        line = {"color": f"C{i}", "lw": max(1.2, 5.5 - 1.4 * i)}
+        # Curves may coincide: every second one is dashed, and shows the one below it.
+        line = {"color": f"C{i}", "lw": 2, "ls": (0, (3, 2)) if i % 2 else "-"}
         axes.plot(result.times[:-1], 100 * accuracy[:-1], label=f"γ = {row.gamma:g}", **line)
         if math.isfinite(row.stopping_time):
-            axes.plot(row.stopping_time, 100 * row.test_accuracy, "o", color=f"C{i}")
+            axes.plot(row.stopping_time, 100 * row.test_accuracy, "o", color=f"C{i}", ms=7)
     for axes, depth in zip(panels, depths, strict=True):
         axes.set(
             xscale="log",
