@@ -58,15 +58,15 @@ def check_inputs(x: ArrayLike, name: str) -> jax.Array:
 
 
 def _check_rows(x: jax.Array, name: str) -> None:
-    not_finite, zero = (mask.tolist() for mask in _bad_rows(x))
-    if any(not_finite):
+    not_finite, zero = map(np.asarray, _bad_rows(x))
+    if not_finite.any():
         raise ValueError(
-            f"{name} must be finite, got NaN or infinity in row {not_finite.index(True)} "
-            f"({sum(not_finite)} such rows). Remove or impute them."
+            f"{name} must be finite, got NaN or infinity in row {not_finite.argmax()} "
+            f"({not_finite.sum()} such rows). Remove or impute them."
         )
-    if any(zero):
+    if zero.any():
         raise ValueError(
-            f"{name} has a zero row, row {zero.index(True)} ({sum(zero)} such rows), and the "
+            f"{name} has a zero row, row {zero.argmax()} ({zero.sum()} such rows), and the "
             "angle between zero and another input is undefined. Remove these rows, or append a "
             "constant feature, which acts as a bias of the first layer."
         )

@@ -237,8 +237,14 @@ class ResidualKernel:
 
 
 def _log_largest_norm(x: jax.Array) -> float:
-    largest = float(jnp.max(jnp.abs(x)))
-    return math.log(largest) + math.log(float(jnp.max(row_norms(x / largest))))
+    # In two factors, neither of which overflows.
+    return sum(math.log(float(factor)) for factor in _largest_norm(x))
+
+
+@jax.jit
+def _largest_norm(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    largest = jnp.max(jnp.abs(x))
+    return largest, jnp.max(row_norms(x / largest))
 
 
 @functools.lru_cache(maxsize=256)

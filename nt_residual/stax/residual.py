@@ -15,7 +15,6 @@
 """A residual block with a scaled branch."""
 
 import functools
-import operator
 
 import jax
 from jax import random
@@ -182,6 +181,6 @@ def _AddBranch():
     shortcut, branch = mask
     if shortcut is None or branch is None:
       return shortcut if branch is None else branch
-    return operator.and_(shortcut, branch)
+    return shortcut & branch
 
   return init_fn, apply_fn, kernel_fn, mask_fn
