@@ -12,7 +12,7 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nt_residual.compat import jax_names
+from nt_residual.compat import jax_names, replacements
 
 PACKAGE = "neural_tangents"
 NEURAL_TANGENTS_VERSION = "0.6.5"
@@ -67,6 +67,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
         module.__dict__["__builtins__"] = {**vars(builtins), "__import__": _import}
         try:
             super().exec_module(module)
+            replacements.apply(module)
         except (ImportError, AttributeError) as error:
             raise _explain(error) from error
 

@@ -1,7 +1,7 @@
 """The names neural-tangents 0.6.5 expects of JAX, and where they are today.
 
-Each function names the JAX release that took names away. An entry is used only where
-the installed JAX lacks or deprecates the name, so an older JAX is left as it is.
+Each function says what became of a name, and in which release of JAX. A name of
+`_MISSING` is replaced only where the installed JAX lacks or deprecates it.
 """
 
 import importlib
@@ -50,6 +50,21 @@ def _private_util(name: str) -> Any:
     return getattr(importlib.import_module("jax._src.util"), name)
 
 
+def _compile_time(name: str) -> Any:
+    """`jax.core.eval_context` has refused tracers of outer transformations since JAX 0.4.36.
+
+    What it did before, computing at once what needs no tracer, is now done by the public
+    `jax.ensure_compile_time_eval`.
+    """
+    del name
+    return importlib.import_module("jax").ensure_compile_time_eval
+
+
+def _source_info(name: str) -> Any:
+    """`ad.source_info_util` was an import of a private module (gone in JAX 0.7)."""
+    return importlib.import_module(f"jax.extend.{name}")
+
+
 def _retired_primitive(name: str) -> Any:
     """`ad.zeros_like_p` was removed in JAX 0.4.24: zeros are now instantiated directly.
 
@@ -59,6 +74,7 @@ def _retired_primitive(name: str) -> Any:
     return _extend_core("Primitive")(f"retired_{name}")
 
 
+# Names that the installed JAX may lack or deprecate.
 _MISSING: dict[str, dict[str, Callable[[str], Any]]] = {
     "jax.core": {
         "Jaxpr": _extend_core,
@@ -73,7 +89,15 @@ _MISSING: dict[str, dict[str, Callable[[str], Any]]] = {
         "safe_zip": _private_util,
     },
     "jax.interpreters.ad": {
+        "source_info_util": _source_info,
         "zeros_like_p": _retired_primitive,
+    },
+}
+
+# Names that are there, with another meaning.
+_CHANGED: dict[str, dict[str, Callable[[str], Any]]] = {
+    "jax.core": {
+        "eval_context": _compile_time,
     },
 }
 
@@ -96,9 +120,10 @@ def build_overlays() -> dict[str, types.ModuleType]:
     overlays: dict[str, types.ModuleType] = {}
     for module_name, names in _MISSING.items():
         base = _import_or_none(module_name)
-        missing = {name: find(name) for name, find in names.items() if not _has(base, name)}
-        if missing:
-            overlays[module_name] = Overlay(module_name, base, missing)
+        found = {name: find(name) for name, find in names.items() if not _has(base, name)}
+        found |= {name: find(name) for name, find in _CHANGED.get(module_name, {}).items()}
+        if found:
+            overlays[module_name] = Overlay(module_name, base, found)
 
     # `jax.interpreters.ad` is also reached as an attribute of its parents.
     for name in list(overlays):

@@ -1,0 +1,163 @@
+"""Stands in for the parts of `neural_tangents._src.empirical` that JAX has left behind."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.interpreters import ad
+
+from nt_residual.compat import linear_program
+from nt_residual.compat.linear_program import Equation, Variable
+
+
+def primals_out_and_pullback(
+    backward_pass: Callable,
+    fn: Callable,
+    mode: Any,
+    _j_rules: bool,
+    _s_rules: bool,
+    _fwd: bool | None,
+    *primals_in: Any,
+) -> tuple[Any, Callable]:
+    """Replaces `_get_primals_out_and_pullback`, which calls `ad.linearize`.
+
+    That function gained and lost arguments, and since JAX 0.4.36 returns another jaxpr.
+    """
+    leaves, structure = jax.tree.flatten(primals_in)
+    value, program = linear_program.linearize(
+        lambda *leaves: fn(*jax.tree.unflatten(structure, leaves)), *leaves
+    )
+
+    def pullback(*cotangents: Any) -> Any:
+        return jax.tree.unflatten(
+            structure,
+            backward_pass(
+                program,
+                consts=program.consts,
+                primals_in=[ad.UndefinedPrimal(var.aval) for var in program.invars],
+                cotangents_in=tuple(jax.tree.leaves(cotangents)),
+                mode=mode,
+                _j_rules=_j_rules,
+                _s_rules=_s_rules,
+                _fwd=_fwd,
+            ),
+        )
+
+    return value, pullback
+
+
+def equation_jvp(equation: Equation | None, index: int, tangent: Any, *inputs: Any) -> Any:
+    """Replaces `_eqn_jvp_fn`, which calls the rules of `ad.primitive_jvps` itself.
+
+    An equation of a linear program is its own derivative.
+    """
+    if equation is None:
+        return tangent
+    arrays = [_zeros_if_unknown(x) for x in inputs]
+    if equation.primitive.name == "custom_lin":
+        # The derivative of a `custom_vjp` function can only be transposed: do so twice.
+        def vjp(cotangent):
+            return equation_vjp(equation, cotangent, *inputs)[index]
+
+        (tangent_out,) = jax.linear_transpose(vjp, equation.outvars[0].aval)(tangent)
+        return tangent_out
+    arrays[index] = tangent
+    return equation(*arrays)
+
+
+def equation_vjp(equation: Equation | None, cotangent: Any, *inputs: Any) -> Sequence[Any]:
+    """Replaces `_eqn_vjp_fn`, which calls JAX's transpose rules itself.
+
+    It reaches them through `ad.source_info_util` and `ad.reducing_transposes`, both gone
+    from `jax.interpreters.ad` (since JAX 0.7 and 0.10).
+    """
+    if equation is None:
+        return (cotangent,)
+    linear = [i for i, x in enumerate(inputs) if isinstance(x, ad.UndefinedPrimal)]
+    cotangents: list[Any] = [None] * len(inputs)
+    if isinstance(cotangent, ad.Zero):
+        return cotangents
+    arrays = [_zeros_if_unknown(x) for x in inputs]
+
+    def forward(*tangents):
+        args = list(arrays)
+        for i, tangent in zip(linear, tangents, strict=True):
+            args[i] = tangent
+        return equation(*args)
+
+    shapes = [_shape(inputs[i].aval) for i in linear]
+    transposed = jax.linear_transpose(forward, *shapes)
+    if equation.primitive == lax.reshape_p:
+        # neural-tangents gives it cotangents in the shape of the input.
+        cotangent = cotangent.reshape(jax.eval_shape(forward, *shapes).shape)
+    for i, ct in zip(linear, transposed(cotangent), strict=True):
+        cotangents[i] = ct
+    return cotangents
+
+
+def _shape(aval: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+
+
+def _zeros_if_unknown(x: Any) -> Any:
+    """Zeros where neural-tangents passes a shape alone: the value plays no part there."""
+    aval = x.aval if isinstance(x, ad.UndefinedPrimal) else x
+    if isinstance(aval, jax.core.ShapedArray):
+        return jnp.zeros(aval.shape, aval.dtype)
+    return x
+
+
+def read_primal(env: Mapping[Variable, Any], var: Variable) -> Any:
+    """Replaces `_read_primal`, which asks for `core.DShapedArray` (gone since JAX 0.8)."""
+    return env.get(var, ad.UndefinedPrimal(var.aval))
+
+
+def write_cotangent(primitive: Any, env: dict[Variable, Any], var: Variable, ct: Any) -> None:
+    """Replaces `_write_cotangent`, which asks for `ad.config` and `core.lattice_join`.
+
+    Both went with JAX 0.4.36, and only served JAX's internal checks.
+    """
+    del primitive
+    if ct is not None and not isinstance(ct, ad.Zero):
+        env[var] = ad.add_tangents(env[var], ct) if var in env else ct
+
+
+def flops(f: Callable, optimize: bool, *args: Any, **kwargs: Any) -> float:
+    """Replaces `_get_flops`: `cost_analysis` returns a dictionary since JAX 0.4.36.
+
+    It may also return nothing, or leave out a count of zero; both are 0 here.
+    """
+    stage = jax.jit(f).lower(*args, **kwargs)
+    analysis = (stage.compile() if optimize else stage).cost_analysis()
+    return float((analysis or {}).get("flops", 0.0))
+
+
+def array_functions() -> dict[str, Callable]:
+    """Replaces `jnp.size` and `jnp.shape`, which want arrays, and `jnp.dtype`, which wants none.
+
+    Here the first two also get abstract shapes (an error to come, warned of since JAX
+    0.4.36), and the third gets arrays (likewise, since JAX 0.8).
+    """
+    return {
+        "size": lambda x: math.prod(x.shape),
+        "shape": lambda x: tuple(x.shape),
+        "dtype": lambda x: x.dtype,
+    }
+
+
+def hashable(tree: Any) -> tuple:
+    """Replaces `_to_tuple_tree`, which knows of tuples, lists and dictionaries only.
+
+    `AUTO` takes it as the key of its cache: trees of other classes, such as the states
+    of Flax, are not hashable themselves.
+    """
+    leaves, structure = jax.tree.flatten(tree, is_leaf=_is_shape)
+    return tuple(leaves), structure
+
+
+def _is_shape(x: Any) -> bool:
+    return isinstance(x, tuple) and all(isinstance(size, int) for size in x)
+

@@ -1,0 +1,184 @@
+"""The linear part of a function as a flat list of equations, from JAX's public API.
+
+neural-tangents' structured derivatives walk the jaxpr that `ad.linearize` used to
+return. That jaxpr has changed its form again and again: nested `jit` equations (named
+`pjit` before JAX 0.7), equations with several outputs (`split` since JAX 0.4.36, where
+there were slices), rematerialised blocks with non-linear equations in them, constants
+among the equations. `linearize` gives the one form that they were written for.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import Literal
+
+# Equations that call a jaxpr once, on their own inputs and for their own outputs.
+_CALLS = {
+    "checkpoint",
+    "closed_call",
+    "core_call",
+    "core_closed_call",
+    "custom_jvp_call",
+    "custom_vjp_call",
+    "jit",
+    "pjit",
+    "remat",
+    "remat2",
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Variable:
+    """A value of a linear program, told apart by identity; `aval` has its shape and dtype."""
+
+    aval: Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Equation:
+    """One primitive with one output. Calling it evaluates it.
+
+    Where the primitive has several outputs, there is one equation for each, and
+    `output` says for which.
+    """
+
+    primitive: Any
+    params: Mapping[str, Any]
+    invars: Sequence[Variable]
+    outvars: Sequence[Variable]
+    output: int = 0
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Returns the output at these inputs, one for each of `invars`."""
+        outputs = bind(self.primitive, self.params, inputs)
+        return outputs[self.output]
+
+    def replace(self, **changes: Any) -> "Equation":
+        """Returns a copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LinearProgram:
+    """Equations from `invars` to `outvars`, linear in `invars`, with the names of a jaxpr."""
+
+    invars: Sequence[Variable]
+    outvars: Sequence[Variable]
+    eqns: Sequence[Equation]
+    constvars: Sequence[Variable]
+    consts: Sequence[Any]
+
+
+def bind(primitive: Any, params: Mapping[str, Any], inputs: Sequence[Any]) -> Sequence[Any]:
+    """Evaluates a primitive and returns its outputs as a sequence."""
+    bound = primitive.get_bind_params(params)
+    # The functions that a primitive calls came apart from its parameters until JAX 0.10.
+    functions, params = bound if isinstance(bound, tuple) else ((), bound)
+    outputs = primitive.bind(*functions, *inputs, **params)
+    return outputs if primitive.multiple_results else [outputs]
+
+
+def linearize(fun: Callable, *primals: jax.Array) -> tuple[Any, LinearProgram]:
+    """Returns the value of a function and its derivative as a linear program.
+
+    Works under `jax.jit` and `jax.vmap`: constants of the program may be tracers.
+
+    Args:
+      fun: takes arrays and returns a pytree of arrays.
+      *primals: floating-point arrays, where to take the derivative.
+
+    Returns:
+      `fun(*primals)`, and a program with an input for each of `primals` and an output
+      for each leaf of the value.
+    """
+    value, tangent_fun = jax.linearize(fun, *primals)
+    closed = jax.make_jaxpr(tangent_fun)(*primals)
+    return value, _Flattener().flatten(closed.jaxpr, closed.consts)
+
+
+class _Flattener:
+    """Rewrites one linear jaxpr as a linear program."""
+
+    def __init__(self):
+        self.equations: list[Equation] = []
+        # Everything else that the equations mention is linear in the program's inputs.
+        self.constants: dict[Variable, Any] = {}
+
+    def flatten(self, jaxpr: Any, consts: Sequence[Any]) -> LinearProgram:
+        invars = [Variable(var.aval) for var in jaxpr.invars]
+        outvars = self._inline(jaxpr, consts, invars)
+        equations = _needed(self.equations, outvars)
+        return LinearProgram(
+            invars, outvars, equations, list(self.constants), list(self.constants.values())
+        )
+
+    def _inline(
+        self, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Variable]
+    ) -> list[Variable]:
+        """Appends the equations of a jaxpr and returns its outputs."""
+        env = dict(zip(jaxpr.invars, inputs, strict=True))
+        env.update(zip(jaxpr.constvars, map(self._constant, map(jnp.asarray, consts)), strict=True))
+
+        def read(atom: Any) -> Variable:
+            if isinstance(atom, Literal):
+                # A scalar or an array of another kind, which the rules do not know.
+                return self._constant(jnp.asarray(atom.val, atom.aval.dtype))
+            return env[atom]
+
+        for eqn in jaxpr.eqns:
+            outputs = self._equation(eqn, [read(atom) for atom in eqn.invars])
+            env.update(zip(eqn.outvars, outputs, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def _equation(self, eqn: Any, inputs: Sequence[Variable]) -> list[Variable]:
+        """Appends what one equation amounts to and returns its outputs."""
+        primitive, params = eqn.primitive, eqn.params
+        if all(var in self.constants for var in inputs):
+            values = bind(primitive, params, [self.constants[var] for var in inputs])
+            return [self._constant(value) for value in values]
+        if primitive.name in _CALLS:
+            inner = next(params[key] for key in ("jaxpr", "call_jaxpr") if key in params)
+            return self._inline(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), inputs)
+
+        outputs = [Variable(var.aval) for var in eqn.outvars]
+        if primitive.name == "split":
+            self.equations.extend(_slices(params, inputs, outputs))
+        else:
+            self.equations.extend(
+                Equation(primitive, params, inputs, [output], index)
+                for index, output in enumerate(outputs)
+            )
+        return outputs
+
+    def _constant(self, value: Any) -> Variable:
+        var = Variable(jax.typeof(value))
+        self.constants[var] = value
+        return var
+
+
+def _slices(
+    params: Mapping[str, Any], inputs: Sequence[Variable], outputs: Sequence[Variable]
+) -> Iterator[Equation]:
+    """`split` as the slices that it was before JAX 0.4.36."""
+    (operand,) = inputs
+    axis, stop = params["axis"], 0
+    for size, output in zip(params["sizes"], outputs, strict=True):
+        start, stop = stop, stop + int(size)
+        starts, limits = [0] * operand.aval.ndim, list(operand.aval.shape)
+        starts[axis], limits[axis] = start, stop
+        where = {"start_indices": tuple(starts), "limit_indices": tuple(limits), "strides": None}
+        yield Equation(lax.slice_p, where, inputs, [output])
+
+
+def _needed(equations: Sequence[Equation], outvars: Sequence[Variable]) -> list[Equation]:
+    """The equations that some output depends on."""
+    needed, kept = set(outvars), []
+    for equation in reversed(equations):
+        if needed.intersection(equation.outvars):
+            needed.update(equation.invars)
+            kept.append(equation)
+    return kept[::-1]

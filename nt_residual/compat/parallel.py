@@ -1,0 +1,47 @@
+"""`jax.pmap` as neural-tangents uses it, on `jax.shard_map`."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+
+def pmap(fun: Callable) -> Callable:
+    """Maps a function over the leading axis of all its inputs, one device for each entry.
+
+    `jax.pmap` has been in maintenance mode since JAX 0.8, and is advised against.
+
+    Args:
+      fun: takes and returns pytrees of arrays.
+
+    Returns:
+      A function of the same arguments, each array with a leading axis more.
+    """
+    by_device = PartitionSpec("device")
+
+    def on_device(args: Any, kwargs: Any) -> Any:
+        args, kwargs = jax.tree.map(lambda x: x[0], (args, kwargs))
+        return jax.tree.map(lambda x: jax.numpy.asarray(x)[None], fun(*args, **kwargs))
+
+    @functools.cache
+    def compiled(device_count: int) -> tuple[Callable, NamedSharding]:
+        mesh = jax.make_mesh(
+            (device_count,),
+            ("device",),
+            axis_types=(AxisType.Auto,),
+            devices=jax.local_devices()[:device_count],
+        )
+        mapped = jax.shard_map(
+            on_device, mesh=mesh, in_specs=by_device, out_specs=by_device, check_vma=False
+        )
+        return jax.jit(mapped), NamedSharding(mesh, by_device)
+
+    @functools.wraps(fun)
+    def mapped(*args: Any, **kwargs: Any) -> Any:
+        device_count = jax.tree.leaves((args, kwargs))[0].shape[0]
+        function, sharding = compiled(device_count)
+        return function(*jax.device_put((args, kwargs), sharding))
+
+    return mapped

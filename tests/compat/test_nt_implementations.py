@@ -1,0 +1,352 @@
+"""The implementations of `nt.empirical_ntk_fn` against each other, on networks and primitives.
+
+`JACOBIAN_CONTRACTION` is plain reverse-mode differentiation, and so the oracle of the others.
+"""
+
+import functools
+
+import flax.linen
+import jax
+import jax.numpy as jnp
+import neural_tangents as nt
+import numpy as np
+import pytest
+from flax import nnx
+from jax import lax
+from neural_tangents import stax
+from nt_cases import IMAGES, NETWORKS, SEQUENCES, VECTORS, array, parameters
+
+TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
+OTHERS = [
+    nt.NtkImplementation.NTK_VECTOR_PRODUCTS,
+    nt.NtkImplementation.STRUCTURED_DERIVATIVES,
+    nt.NtkImplementation.AUTO,
+]
+
+
+def assert_close(actual, expected, rtol):
+    """Leaf by leaf, relative to the largest entry."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == e.dtype
+        assert a.shape == e.shape
+        np.testing.assert_allclose(a, e, rtol=0, atol=rtol * np.abs(e).max() + 1e-300)
+
+
+def ntk(f, x1, x2, params, implementation, rng=None, **options):
+    ntk_fn = nt.empirical_ntk_fn(f, implementation=implementation, **options)
+    kwargs = {} if rng is None else {"rng": rng}
+    return jax.jit(lambda x1, x2, params: ntk_fn(x1, x2, params, **kwargs))(x1, x2, params)
+
+
+# Networks. Each function returns f, parameters, inputs and what empirical_ntk_fn needs to know.
+
+
+def _of_stax(layers, inputs, **kwargs):
+    init_fn, apply_fn, _ = layers
+    shape = jax.tree.map(jnp.shape, inputs[0])
+    return apply_fn, parameters(init_fn, shape), inputs, kwargs
+
+
+def _case(name):
+    inputs, network = NETWORKS[name]
+    return _of_stax(network(), inputs, vmap_axes=0)
+
+
+def _dense():
+    return _of_stax(
+        stax.serial(stax.Dense(16, W_std=1.4, b_std=0.1), stax.Relu(), stax.Dense(4)),
+        VECTORS,
+        vmap_axes=0,
+    )
+
+
+def _conv():
+    return _of_stax(
+        stax.serial(
+            stax.Conv(4, (3, 3), padding="SAME", b_std=0.1),
+            stax.Relu(),
+            stax.Conv(4, (3, 3), strides=(2, 1), padding="CIRCULAR"),
+            stax.Relu(),
+            stax.AvgPool((2, 2), padding="VALID"),
+            stax.Flatten(),
+            stax.Dense(3),
+        ),
+        IMAGES,
+        vmap_axes=0,
+    )
+
+
+def _dropout():
+    layers = stax.serial(stax.Dense(16), stax.Relu(), stax.Dropout(0.6), stax.Dense(3))
+    return _of_stax(layers, VECTORS, rng=jax.random.PRNGKey(3))
+
+
+def _attention():
+    return _of_stax(
+        stax.serial(
+            stax.GlobalSelfAttention(4, 4, 4, n_heads=2, linear_scaling=False, b_std=0.1),
+            stax.LayerNorm(),
+            stax.Relu(),
+            stax.GlobalAvgPool(),
+            stax.Dense(3),
+        ),
+        SEQUENCES,
+        vmap_axes=0,
+    )
+
+
+def _several_outputs():
+    layers = stax.serial(
+        stax.Dense(8), stax.Relu(), stax.FanOut(2), stax.parallel(stax.Dense(3), stax.Dense(2))
+    )
+    return _of_stax(layers, VECTORS, vmap_axes=0)
+
+
+def _several_inputs():
+    layers = stax.serial(
+        stax.parallel(stax.Dense(8), stax.serial(stax.Dense(8), stax.Erf())),
+        stax.FanInSum(),
+        stax.Relu(),
+        stax.Dense(3),
+    )
+    inputs = tuple((x, x[:, :4] + 1.0) for x in VECTORS)
+    return _of_stax(layers, inputs, vmap_axes=0)
+
+
+def _dictionaries():
+    def f(params, x):
+        hidden = jnp.tanh(x["left"] @ params["w"]["left"] + x["right"] @ params["w"]["right"])
+        return {"mean": hidden @ params["v"], "scale": hidden[..., :2] ** 2}
+
+    params = {"w": {"left": array(6, 5), "right": array(3, 5)}, "v": array(5, 2)}
+    inputs = tuple({"left": x, "right": x[:, :3]} for x in VECTORS)
+    return f, params, inputs, {"vmap_axes": 0}
+
+
+def _linen():
+    class Network(flax.linen.Module):
+        @flax.linen.compact
+        def __call__(self, x):
+            x = flax.linen.Conv(4, (3, 3), strides=(2, 2))(x)
+            x = flax.linen.GroupNorm(num_groups=2)(flax.linen.gelu(x))
+            x = flax.linen.avg_pool(x, (2, 2))
+            return flax.linen.Dense(3)(x.reshape(len(x), -1))
+
+    network, dtype = Network(), IMAGES[0].dtype
+    params = network.init(jax.random.PRNGKey(0), IMAGES[0].astype(dtype))
+    return network.apply, params, IMAGES, {"vmap_axes": 0}
+
+
+def _nnx():
+    class Network(nnx.Module):
+        def __init__(self, rngs):
+            self.first = nnx.Conv(2, 4, (3, 3), strides=2, rngs=rngs)
+            self.norm = nnx.LayerNorm(4, rngs=rngs)
+            self.last = nnx.Linear(4, 3, rngs=rngs)
+
+        def __call__(self, x):
+            hidden = nnx.relu(self.norm(self.first(x)))
+            return self.last(hidden.mean(axis=(1, 2)))
+
+    graph, params = nnx.split(Network(nnx.Rngs(0)))
+    return lambda p, x: nnx.merge(graph, p)(x), params, IMAGES, {"vmap_axes": 0}
+
+
+NETWORK_CASES = {
+    "dense": _dense,
+    "dense, without vmap_axes": lambda: (*_dense()[:3], {}),
+    "convolutions, stride, pooling, padding": _conv,
+    "transposed convolution": lambda: _case("ConvTranspose"),
+    "locally connected": lambda: _case("ConvLocal"),
+    "FanInSum": lambda: _case("FanInSum_conv"),
+    "FanInConcat": lambda: _case("FanInConcat"),
+    "LayerNorm": lambda: _case("LayerNorm_spatial"),
+    "dropout": _dropout,
+    "attention": _attention,
+    "several outputs": _several_outputs,
+    "several inputs": _several_inputs,
+    "dictionaries": _dictionaries,
+    "flax.linen": _linen,
+    "flax.nnx": _nnx,
+}
+
+
+@pytest.mark.parametrize("name", NETWORK_CASES)
+def test_all_implementations_agree_on(name, dtype):
+    f, params, inputs, options = NETWORK_CASES[name]()
+    params, (x1, x2) = jax.tree.map(lambda x: x.astype(dtype), (params, inputs))
+    run = functools.partial(ntk, f, x1, x2, params, trace_axes=(), **options)
+    expected = run(nt.NtkImplementation.JACOBIAN_CONTRACTION)
+    assert all(k.dtype == dtype for k in jax.tree.leaves(expected))
+    for implementation in OTHERS:
+        assert_close(run(implementation), expected, TOLERANCE[dtype.name])
+
+
+AXES = {
+    "trace": {"trace_axes": (-1,)},
+    "diagonal": {"trace_axes": (), "diagonal_axes": (-1,)},
+    "spatial trace": {"trace_axes": (1, -1)},
+    "spatial diagonal": {"trace_axes": (-1,), "diagonal_axes": (1, 2)},
+    "batch diagonal": {"trace_axes": (), "diagonal_axes": (0,)},
+}
+
+
+@pytest.mark.parametrize("axes", AXES)
+@pytest.mark.parametrize("same", [True, False], ids=["one batch", "two batches"])
+def test_all_implementations_agree_with_axes_of(axes, same, x64):
+    layers = stax.serial(stax.Conv(4, (3, 3), padding="SAME"), stax.Relu(), stax.Conv(2, (2, 2)))
+    f, params, (x1, x2), _ = _of_stax(layers, (IMAGES[0], IMAGES[0][::-1] * 0.5))
+    x2 = None if same else x2
+    run = functools.partial(ntk, f, x1, x2, params, **AXES[axes])
+    expected = run(nt.NtkImplementation.JACOBIAN_CONTRACTION)
+    for implementation in OTHERS:
+        assert_close(run(implementation), expected, 1e-10)
+
+
+@pytest.mark.parametrize("vmap_axes", [None, (0, 0, {"scale": 0})], ids=str)
+def test_vmap_axes_of_inputs_outputs_and_keyword_arguments(vmap_axes, x64):
+    def f(params, x, scale):
+        return scale * jnp.tanh(x @ params)
+
+    x1, x2, params = map(jnp.asarray, (*VECTORS, array(6, 3)))
+    scales = jnp.asarray(array(4, 3, seed=0.3)), jnp.asarray(array(3, 3, seed=0.4))
+    results = [
+        nt.empirical_ntk_fn(f, (), vmap_axes=vmap_axes, implementation=implementation)(
+            x1, x2, params, scale=scales
+        )
+        for implementation in (1, 2, 3)
+    ]
+    assert_close(results[1:], results[:1] * 2, 1e-10)
+
+
+# Primitives, applied to the parameters themselves: there the rules count.
+
+
+@jax.custom_vjp
+def _scaled(w):
+    return 3.0 * w
+
+
+_scaled.defvjp(lambda w: (3.0 * w, None), lambda _, ct: (3.0 * ct,))
+
+
+@jax.custom_jvp
+def _cubed(w):
+    return w**3
+
+
+_cubed.defjvp(lambda primals, tangents: (_cubed(*primals), 3 * primals[0] ** 2 * tangents[0]))
+
+
+def _conv_of(w, lhs=None, **options):
+    numbers = ("NHWC", "HWIO", "NHWC")
+    lhs = array(1, 5, 4, 4) if lhs is None else lhs
+    return lax.conv_general_dilated(lhs, w, (1, 1), "SAME", dimension_numbers=numbers, **options)
+
+
+_MASK = np.asarray(array(3, 4)) > 0
+
+PRIMITIVES = {
+    "identity": ((3, 4), lambda w: w),
+    "neg": ((3, 4), lambda w: -w),
+    "copy": ((3, 4), jnp.copy),
+    "device_put": ((3, 4), lambda w: jax.device_put(w, jax.devices()[0])),
+    "convert_element_type": ((3, 4), lambda w: w.astype(jnp.float32).astype(w.dtype)),
+    "transpose": ((3, 4, 2), lambda w: w.transpose(2, 0, 1)),
+    "reshape": ((3, 4), lambda w: w.reshape(2, 6)),
+    "reshape, twice": ((3, 4), lambda w: w.reshape(2, 6)[:, :3] * w.reshape(6, 2).sum()),
+    "squeeze": ((3, 1, 4), lambda w: w.squeeze(1)),
+    "rev": ((3, 4), lambda w: w[:, ::-1]),
+    "broadcast_in_dim": ((3, 4), lambda w: jnp.broadcast_to(w, (2, 3, 4))),
+    "reduce_sum": ((3, 4, 2), lambda w: w.sum(axis=1)),
+    "reduce_window_sum": (
+        (1, 4, 4, 2),
+        lambda w: lax.reduce_window(w, 0.0, lax.add, (1, 2, 2, 1), (1, 1, 2, 1), "SAME"),
+    ),
+    "pad": ((3, 4), lambda w: jnp.pad(w, ((1, 0), (0, 2)))),
+    "concatenate": ((3, 4), lambda w: jnp.concatenate([w, jnp.sin(w), w], axis=1)),
+    "add": ((3, 4), lambda w: w + jnp.tanh(w)),
+    "add, broadcast": ((1, 4), lambda w: w + array(3, 1)),
+    "sub": ((3, 4), lambda w: array(3, 4) - w),
+    "mul": ((3, 4), lambda w: w * array(3, 4)),
+    "mul, broadcast": ((1, 4), lambda w: w * array(3, 4)),
+    "mul, scalar": ((3, 4), lambda w: 2.5 * w),
+    "mul, by itself": ((3, 4), lambda w: w * w),
+    "div": ((3, 4), lambda w: w / (2.0 + array(3, 4))),
+    "square": ((3, 4), jnp.square),
+    "integer_pow": ((3, 4), lambda w: w**3),
+    "dot_general": ((3, 4), lambda w: array(5, 3) @ w),
+    "dot_general, batched": ((2, 3, 4), lambda w: jnp.einsum("bij,bjk->bik", array(2, 5, 3), w)),
+    "conv_general_dilated": ((3, 3, 4, 2), _conv_of),
+    "conv_general_dilated, depthwise": (
+        (3, 3, 1, 4),
+        lambda w: _conv_of(w, feature_group_count=4),
+    ),
+    "conv_general_dilated, groups": (
+        (3, 3, 2, 4),
+        lambda w: _conv_of(w, feature_group_count=2),
+    ),
+    "conv_general_dilated, batches": (
+        (3, 3, 4, 2),
+        lambda w: _conv_of(w, array(2, 5, 4, 4), batch_group_count=2),
+    ),
+    "conv_general_dilated, input": ((1, 3, 3, 2), lambda w: _conv_of(array(2, 2, 2, 3), w)),
+    "select_n": ((3, 4), lambda w: jnp.where(_MASK, w, 0.0)),
+    "select_n, two cases": ((3, 4), lambda w: jnp.where(_MASK, w, w[::-1])),
+    "select_n, scalar": ((3, 4), lambda w: lax.select(jnp.sum(w) > 0, w, -w)),
+    "slice": ((3, 4), lambda w: lax.slice(w, (1, 0), (3, 4), (1, 2))),
+    "split": ((3, 4), lambda w: jnp.multiply(*jnp.split(w, 2, axis=1))),
+    "split, uneven": ((3, 5), lambda w: jnp.split(w, [1, 3], axis=1)[1]),
+    "dynamic_slice": ((3, 4), lambda w: lax.dynamic_slice(w, (w.argmax() % 2, 1), (2, 3))),
+    "gather": ((5, 4), lambda w: w[jnp.array([0, 3, 3])]),
+    "cumsum": ((3, 4), lambda w: jnp.cumsum(w, axis=1)),
+    "sort": ((3, 4), lambda w: jnp.sort(w, axis=1)),
+    "triangular_solve": (
+        (3, 4),
+        lambda w: lax.linalg.triangular_solve(
+            jnp.eye(3) + jnp.tril(array(3, 3)), w, left_side=True, lower=True
+        ),
+    ),
+    "linear_solve": ((3,), lambda w: jnp.linalg.solve(3 * jnp.eye(3) + array(3, 3), w)),
+    "jit": ((3, 4), jax.jit(lambda w: jnp.tanh(array(2, 3) @ w))),
+    "checkpoint": ((3, 4), jax.checkpoint(lambda w: jnp.tanh(array(2, 3) @ w))),
+    "custom_jvp": ((3, 4), _cubed),
+    "custom_vjp": ((3, 4), _scaled),
+    "scan": (
+        (4, 3, 3),
+        lambda w: lax.scan(lambda x, v: (jnp.tanh(x @ v), x.sum()), array(2, 3), w),
+    ),
+    "cond": ((3, 4), lambda w: lax.cond(w.sum() > 100.0, jnp.sin, jnp.cos, w)),
+    "nothing": ((3, 4), lambda w: (jnp.ones(3), 2.0 * w[0])),
+}
+
+# NTK_VECTOR_PRODUCTS needs forward mode, which a custom_vjp does not have.
+NO_FORWARD_MODE = {"custom_vjp"}
+# How structured derivatives treat an equation: by its rules, or column by column or row by row.
+SETTINGS = [
+    {},
+    {"_j_rules": False, "_fwd": True},
+    {"_j_rules": False, "_fwd": False},
+    {"_s_rules": False},
+    {"_j_rules": False, "_s_rules": False},
+]
+
+
+@pytest.mark.filterwarnings("ignore:No Jacobian rule found")
+@pytest.mark.parametrize("name", PRIMITIVES)
+def test_parameters_may_enter(name, x64):
+    shape, primitive = PRIMITIVES[name]
+
+    def f(params, x):
+        # A second use of the result, so that cotangents differ from entry to entry.
+        return jax.tree.map(lambda y: x.sum() * jnp.sin(y), primitive(params))
+
+    run = functools.partial(ntk, f, array(2), array(3), array(*shape), trace_axes=())
+    expected = run(nt.NtkImplementation.JACOBIAN_CONTRACTION)
+    rtol = 1e-6 if name == "convert_element_type" else 1e-10
+    if name not in NO_FORWARD_MODE:
+        assert_close(run(nt.NtkImplementation.NTK_VECTOR_PRODUCTS), expected, rtol)
+    for setting in SETTINGS:
+        structured = run(nt.NtkImplementation.STRUCTURED_DERIVATIVES, **setting)
+        assert_close(structured, expected, rtol)

@@ -1,0 +1,39 @@
+"""Computes the cases of `nt_cases` with the JAX that neural-tangents 0.6.5 was made for.
+
+It runs where nt_residual cannot, in an environment of its own with Python 3.10:
+
+    pip install 'jax==0.4.20' 'jaxlib==0.4.20' 'numpy<2' 'scipy<1.12' 'ml_dtypes<0.4' frozendict
+    pip install --no-deps 'neural-tangents==0.6.5'
+    python tests/reference/make_neural_tangents.py
+
+Only the module that needs TensorFlow is left out of neural-tangents.
+"""
+
+import pathlib
+import sys
+import types
+
+import jax
+import numpy as np
+
+HERE = pathlib.Path(__file__).parent
+
+
+def main():
+    jax.config.update("jax_enable_x64", True)
+    sys.modules["neural_tangents.experimental"] = types.ModuleType("experimental")
+    sys.path.insert(0, str(HERE.parent))
+    import nt_cases
+
+    arrays = {
+        f"{case}/{name}": value
+        for group in nt_cases.GROUPS
+        for case, values in nt_cases.compute(group).items()
+        for name, value in values.items()
+    }
+    np.savez_compressed(HERE / "neural_tangents_0.6.5_jax_0.4.20.npz", **arrays)
+    print(f"{len(arrays)} arrays, JAX {jax.__version__}")
+
+
+if __name__ == "__main__":
+    main()
