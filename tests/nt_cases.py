@@ -5,11 +5,15 @@
 So this module runs on both, and knows neither nt_residual nor pytest.
 """
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import neural_tangents as nt
 import numpy as np
 from neural_tangents import stax
+
+STORED = pathlib.Path(__file__).parent / "reference" / "neural_tangents_0.6.5_jax_0.4.20.npz"
 
 
 def array(*shape, seed=0.0):
@@ -53,9 +57,7 @@ def _flat(*layers):
 
 
 def _residual(shortcut, branch):
-    return stax.serial(
-        stax.FanOut(2), stax.parallel(shortcut, branch), stax.FanInSum()
-    )
+    return stax.serial(stax.FanOut(2), stax.parallel(shortcut, branch), stax.FanInSum())
 
 
 def _elementwise_relu():
@@ -277,8 +279,11 @@ def _aggregate(implementation):
         pattern = jnp.asarray(np.stack([[[0, 1], [1, 2], [2, 2], [-1, -1]]] * 2))
         options = {"to_dense": _edges_to_matrix(nodes), "implementation": "SPARSE"}
     _, _, kernel_fn = stax.serial(
-        stax.Dense(4), stax.Relu(), stax.Aggregate(aggregate_axis=1, batch_axis=0, **options),
-        stax.GlobalAvgPool(), stax.Dense(2),
+        stax.Dense(4),
+        stax.Relu(),
+        stax.Aggregate(aggregate_axis=1, batch_axis=0, **options),
+        stax.GlobalAvgPool(),
+        stax.Dense(2),
     )
     within = kernel_fn(features, None, ("nngp", "ntk"), pattern=(pattern, pattern))
     return {"nngp": within.nngp, "ntk": within.ntk}
@@ -326,22 +331,30 @@ def empirical():
                 ntk_fn = nt.empirical_ntk_fn(
                     apply_fn, **axes, vmap_axes=0, implementation=implementation
                 )
+                if name != "Relu":  # One network as it comes, the others in less time.
+                    ntk_fn = jax.jit(ntk_fn)
                 key = "_".join(["axes", *axes])
                 yield (
                     f"empirical/{name}/{implementation}/{key}",
                     {"ntk": ntk_fn(x1, x2, params), "within": ntk_fn(x1, None, params)},
                 )
-        yield f"empirical/{name}/nngp", {
-            "nngp": nt.empirical_nngp_fn(apply_fn)(x1, x2, params),
-            "full": nt.empirical_nngp_fn(apply_fn, trace_axes=())(x1, x2, params),
-        }
+        yield (
+            f"empirical/{name}/nngp",
+            {
+                "nngp": nt.empirical_nngp_fn(apply_fn)(x1, x2, params),
+                "full": nt.empirical_nngp_fn(apply_fn, trace_axes=())(x1, x2, params),
+            },
+        )
         vp_fn = nt.empirical_ntk_vp_fn(apply_fn, x1, x2, params)
         yield f"empirical/{name}/vp", {"vp": vp_fn(apply_fn(params, x2))}
         moved = jax.tree_util.tree_map(lambda p: p + 0.1 * jnp.cos(p), params)
-        yield f"empirical/{name}/expansions", {
-            "linear": nt.linearize(apply_fn, params)(moved, x1),
-            "cubic": nt.taylor_expand(apply_fn, params, 3)(moved, x1),
-        }
+        yield (
+            f"empirical/{name}/expansions",
+            {
+                "linear": nt.linearize(apply_fn, params)(moved, x1),
+                "cubic": nt.taylor_expand(apply_fn, params, 3)(moved, x1),
+            },
+        )
 
 
 def predict():
@@ -363,12 +376,21 @@ def predict():
 
     momentum_fn = nt.predict.gradient_descent(
         lambda fx, y: -jnp.mean(jax.nn.log_softmax(fx) * jax.nn.softmax(y)),
-        k_train.ntk, y_train, learning_rate=0.5, momentum=0.9,
+        k_train.ntk,
+        y_train,
+        learning_rate=0.5,
+        momentum=0.9,
     )
     state = momentum_fn(3.0, nt.predict.ODEState(*start, *start), None, k_test.ntk)
-    yield "predict/ode/momentum", {
-        "train": state.fx_train, "test": state.fx_test, "qx_train": state.qx_train, "qx_test": state.qx_test
-    }
+    yield (
+        "predict/ode/momentum",
+        {
+            "train": state.fx_train,
+            "test": state.fx_test,
+            "qx_train": state.qx_train,
+            "qx_test": state.qx_test,
+        },
+    )
 
     gp_fn = nt.predict.gp_inference(k_train, y_train, diag_reg=1e-3)
     k_test_test = kernel_fn(x_test, None).nngp
@@ -381,17 +403,23 @@ def predict():
     )
     for name, t in {"several": times, "infinite": None}.items():
         posterior = ensemble(t=t, x_test=x_test, get=("nngp", "ntk"), compute_cov=True)
-        yield f"predict/ensemble/{name}", {
-            "nngp": posterior.nngp.mean,
-            "nngp_covariance": posterior.nngp.covariance,
-            "ntk": posterior.ntk.mean,
-            "ntk_covariance": posterior.ntk.covariance,
-        }
+        yield (
+            f"predict/ensemble/{name}",
+            {
+                "nngp": posterior.nngp.mean,
+                "nngp_covariance": posterior.nngp.covariance,
+                "ntk": posterior.ntk.mean,
+                "ntk_covariance": posterior.ntk.covariance,
+            },
+        )
 
-    yield "predict/max_learning_rate", {
-        "plain": nt.predict.max_learning_rate(k_train.ntk, y_train_size=12),
-        "momentum": nt.predict.max_learning_rate(k_train.ntk, momentum=0.9),
-    }
+    yield (
+        "predict/max_learning_rate",
+        {
+            "plain": nt.predict.max_learning_rate(k_train.ntk, y_train_size=12),
+            "momentum": nt.predict.max_learning_rate(k_train.ntk, momentum=0.9),
+        },
+    )
 
 
 GROUPS = {
@@ -400,6 +428,15 @@ GROUPS = {
     "empirical": empirical,
     "predict": predict,
 }
+
+
+def stored():
+    """Returns what `make_neural_tangents.py` stored, in the form of `compute`."""
+    cases = {}
+    for key, value in np.load(STORED).items():
+        case, _, name = key.rpartition("/")
+        cases.setdefault(case, {})[name] = value
+    return cases
 
 
 def compute(group):

@@ -24,7 +24,7 @@ def primals_out_and_pullback(
 ) -> tuple[Any, Callable]:
     """Replaces `_get_primals_out_and_pullback`, which calls `ad.linearize`.
 
-    That function gained and lost arguments, and since JAX 0.4.36 returns another jaxpr.
+    Its result has another form since JAX 0.7, and its arguments since JAX 0.10.
     """
     leaves, structure = jax.tree.flatten(primals_in)
     value, program = linear_program.linearize(
@@ -71,8 +71,8 @@ def equation_jvp(equation: Equation | None, index: int, tangent: Any, *inputs: A
 def equation_vjp(equation: Equation | None, cotangent: Any, *inputs: Any) -> Sequence[Any]:
     """Replaces `_eqn_vjp_fn`, which calls JAX's transpose rules itself.
 
-    It reaches them through `ad.source_info_util` and `ad.reducing_transposes`, both gone
-    from `jax.interpreters.ad` (since JAX 0.7 and 0.10).
+    It reaches them through `ad.source_info_util` (gone since JAX 0.4.26) and
+    `ad.reducing_transposes` (gone since JAX 0.10).
     """
     if equation is None:
         return (cotangent,)
@@ -111,14 +111,14 @@ def _zeros_if_unknown(x: Any) -> Any:
 
 
 def read_primal(env: Mapping[Variable, Any], var: Variable) -> Any:
-    """Replaces `_read_primal`, which asks for `core.DShapedArray` (gone since JAX 0.8)."""
+    """Replaces `_read_primal`, which asks for `core.DShapedArray` (gone since JAX 0.8.2)."""
     return env.get(var, ad.UndefinedPrimal(var.aval))
 
 
 def write_cotangent(primitive: Any, env: dict[Variable, Any], var: Variable, ct: Any) -> None:
     """Replaces `_write_cotangent`, which asks for `ad.config` and `core.lattice_join`.
 
-    Both went with JAX 0.4.36, and only served JAX's internal checks.
+    They went with JAX 0.4.26 and 0.7, and only served JAX's internal checks.
     """
     del primitive
     if ct is not None and not isinstance(ct, ad.Zero):
@@ -126,7 +126,7 @@ def write_cotangent(primitive: Any, env: dict[Variable, Any], var: Variable, ct:
 
 
 def flops(f: Callable, optimize: bool, *args: Any, **kwargs: Any) -> float:
-    """Replaces `_get_flops`: `cost_analysis` returns a dictionary since JAX 0.4.36.
+    """Replaces `_get_flops`: `cost_analysis` returns a dictionary since JAX 0.5.
 
     It may also return nothing, or leave out a count of zero; both are 0 here.
     """
@@ -138,8 +138,8 @@ def flops(f: Callable, optimize: bool, *args: Any, **kwargs: Any) -> float:
 def array_functions() -> dict[str, Callable]:
     """Replaces `jnp.size` and `jnp.shape`, which want arrays, and `jnp.dtype`, which wants none.
 
-    Here the first two also get abstract shapes (an error to come, warned of since JAX
-    0.4.36), and the third gets arrays (likewise, since JAX 0.8).
+    Here the first two also get abstract shapes, which JAX warns of since 0.5.3, and the
+    third gets arrays, which it warns of since 0.8.2.
     """
     return {
         "size": lambda x: math.prod(x.shape),
@@ -160,4 +160,3 @@ def hashable(tree: Any) -> tuple:
 
 def _is_shape(x: Any) -> bool:
     return isinstance(x, tuple) and all(isinstance(size, int) for size in x)
-

@@ -61,7 +61,7 @@ def _compile_time(name: str) -> Any:
 
 
 def _source_info(name: str) -> Any:
-    """`ad.source_info_util` was an import of a private module (gone in JAX 0.7)."""
+    """`ad.source_info_util` moved to `jax.extend` (removed from `ad` in JAX 0.4.26)."""
     return importlib.import_module(f"jax.extend.{name}")
 
 

@@ -1,8 +1,8 @@
 """The linear part of a function as a flat list of equations, from JAX's public API.
 
 neural-tangents' structured derivatives walk the jaxpr that `ad.linearize` used to
-return. That jaxpr has changed its form again and again: nested `jit` equations (named
-`pjit` before JAX 0.7), equations with several outputs (`split` since JAX 0.4.36, where
+return. What JAX returns now differs from release to release: nested `jit` equations
+(`pjit` before JAX 0.7), equations with several outputs (`split` since JAX 0.4.38, where
 there were slices), rematerialised blocks with non-linear equations in them, constants
 among the equations. `linearize` gives the one form that they were written for.
 """
@@ -94,7 +94,17 @@ def linearize(fun: Callable, *primals: jax.Array) -> tuple[Any, LinearProgram]:
     Returns:
       `fun(*primals)`, and a program with an input for each of `primals` and an output
       for each leaf of the value.
+
+    Raises:
+      TypeError: if one of `primals` is not of a floating-point dtype.
     """
+    for primal in primals:
+        if not jnp.issubdtype(primal.dtype, jnp.inexact):
+            raise TypeError(
+                f"The NTK differentiates f with respect to all of params, which must be "
+                f"floating-point arrays; got {primal.dtype} of shape {primal.shape}. Close f "
+                f"over what is not trained, and pass the rest as params."
+            )
     value, tangent_fun = jax.linearize(fun, *primals)
     closed = jax.make_jaxpr(tangent_fun)(*primals)
     return value, _Flattener().flatten(closed.jaxpr, closed.consts)
@@ -142,7 +152,8 @@ class _Flattener:
             return [self._constant(value) for value in values]
         if primitive.name in _CALLS:
             inner = next(params[key] for key in ("jaxpr", "call_jaxpr") if key in params)
-            return self._inline(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), inputs)
+            consts = getattr(inner, "consts", ())  # An open jaxpr has none.
+            return self._inline(getattr(inner, "jaxpr", inner), consts, inputs)
 
         outputs = [Variable(var.aval) for var in eqn.outvars]
         if primitive.name == "split":
@@ -163,7 +174,7 @@ class _Flattener:
 def _slices(
     params: Mapping[str, Any], inputs: Sequence[Variable], outputs: Sequence[Variable]
 ) -> Iterator[Equation]:
-    """`split` as the slices that it was before JAX 0.4.36."""
+    """`split` as the slices that it was before JAX 0.4.38."""
     (operand,) = inputs
     axis, stop = params["axis"], 0
     for size, output in zip(params["sizes"], outputs, strict=True):

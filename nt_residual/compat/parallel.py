@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 def pmap(fun: Callable) -> Callable:
     """Maps a function over the leading axis of all its inputs, one device for each entry.
 
-    `jax.pmap` has been in maintenance mode since JAX 0.8, and is advised against.
+    JAX keeps `jax.pmap` in maintenance mode and advises `jax.shard_map` instead.
 
     Args:
       fun: takes and returns pytrees of arrays.

@@ -1,54 +1,62 @@
-"""Which functions of neural-tangents are replaced, module by module, once it has run."""
+"""What is replaced in modules of neural-tangents once they have run, by module.
+
+Everything here is needed on each JAX from 0.7.2 on, the oldest that nt_residual supports;
+where that depends on an installed version, the replacement checks it.
+"""
 
 import functools
 import types
+from collections.abc import Mapping
+from typing import Any
 
 from nt_residual.compat.jax_names import Overlay
 
 
 def apply(module: types.ModuleType) -> None:
-    """Replaces what today's JAX needs replaced in a module of neural-tangents."""
-    adapt = _ADAPTATIONS.get(module.__name__)
-    if adapt is not None:
-        adapt(module)
+    """Replaces what has to be replaced in a module of neural-tangents, if anything."""
+    if module.__name__ in _REPLACEMENTS:
+        vars(module).update(_REPLACEMENTS[module.__name__](module))
 
 
-def _empirical(module: types.ModuleType) -> None:
+# They import what they need when it is needed: `import nt_residual` stays light.
+
+
+def _batching(module: Any) -> Mapping[str, Any]:
+    from nt_residual.compat import parallel
+
+    return {"pmap": parallel.pmap}
+
+
+def _empirical(module: Any) -> Mapping[str, Any]:
     from nt_residual.compat import empirical
 
-    vars(module).update(
-        _get_primals_out_and_pullback=functools.partial(
-            empirical.primals_out_and_pullback, module._backward_pass
-        ),
-        _eqn_jvp_fn=empirical.equation_jvp,
-        _eqn_vjp_fn=empirical.equation_vjp,
-        _read_primal=empirical.read_primal,
-        _write_cotangent=empirical.write_cotangent,
-        _get_flops=empirical.flops,
-        _to_tuple_tree=empirical.hashable,
-        jnp=Overlay("jax.numpy", module.jnp, empirical.array_functions()),
-    )
+    pullback = functools.partial(empirical.primals_out_and_pullback, module._backward_pass)
+    return {
+        "_get_primals_out_and_pullback": pullback,
+        "_eqn_jvp_fn": empirical.equation_jvp,
+        "_eqn_vjp_fn": empirical.equation_vjp,
+        "_read_primal": empirical.read_primal,
+        "_write_cotangent": empirical.write_cotangent,
+        "_get_flops": empirical.flops,
+        "_to_tuple_tree": empirical.hashable,
+        "jnp": Overlay("jax.numpy", module.jnp, empirical.array_functions()),
+    }
 
 
-def _rules(module: types.ModuleType) -> None:
+def _predict(module: Any) -> Mapping[str, Any]:
+    from nt_residual.compat import scipy_names
+
+    return {"sp": scipy_names.overlay(module.sp)}
+
+
+def _rules(module: Any) -> Mapping[str, Any]:
     from nt_residual.compat import rules
 
     rules.add_rules(module)
+    return {}
 
 
-def _batching(module: types.ModuleType) -> None:
-    from nt_residual.compat import parallel
-
-    module.pmap = parallel.pmap
-
-
-def _predict(module: types.ModuleType) -> None:
-    from nt_residual.compat import scipy_names
-
-    module.sp = scipy_names.overlay(module.sp)
-
-
-_ADAPTATIONS = {
+_REPLACEMENTS = {
     "neural_tangents._src.batching": _batching,
     "neural_tangents._src.empirical": _empirical,
     "neural_tangents._src.predict": _predict,

@@ -7,7 +7,7 @@ A primitive in neither is differentiated densely. Their form is that of
 of all inputs, and the shape of the output.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ def add_rules(rules: Any) -> None:
     Structure = rules.Structure
 
     def select_n(equation: Any, index: int, inputs: Sequence[Any], output: Any) -> Any:
-        """`jnp.where` of linear values: since JAX 0.3 no longer `select`."""
+        """`jnp.where` of linear values: a mask, along every axis."""
         del equation
         axes = tuple(range(output.ndim))
         if inputs[0].ndim == 0:
@@ -31,7 +31,7 @@ def add_rules(rules: Any) -> None:
         )
 
     def slice_(equation: Any, index: int, inputs: Sequence[Any], output: Any) -> Any:
-        """What `split`, new in JAX 0.4.36, is made of: see `linear_program`."""
+        """What `split`, new in JAX 0.4.38, is made of: see `linear_program`."""
         axes = tuple(i for i in range(output.ndim) if output.shape[i] == inputs[0].shape[i])
         return Structure(out_trace=axes, in_trace=axes, in_trace_idxs=(index,))
 
@@ -53,9 +53,7 @@ def add_rules(rules: Any) -> None:
     )(equation, index, inputs, output)
 
 
-def _select_n_jacobian(
-    equation: Any, index: int, inputs: Sequence[Any], output: Any
-) -> jax.Array:
+def _select_n_jacobian(equation: Any, index: int, inputs: Sequence[Any], output: Any) -> jax.Array:
     """1 on the diagonal where `which` selects this case."""
     del equation
     selected = jnp.broadcast_to(inputs[0].astype(jnp.int32) == index - 1, output.shape)

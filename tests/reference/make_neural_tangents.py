@@ -16,13 +16,13 @@ import types
 import jax
 import numpy as np
 
-HERE = pathlib.Path(__file__).parent
+TESTS = pathlib.Path(__file__).parent.parent
 
 
 def main():
     jax.config.update("jax_enable_x64", True)
     sys.modules["neural_tangents.experimental"] = types.ModuleType("experimental")
-    sys.path.insert(0, str(HERE.parent))
+    sys.path.insert(0, str(TESTS))
     import nt_cases
 
     arrays = {
@@ -31,7 +31,7 @@ def main():
         for case, values in nt_cases.compute(group).items()
         for name, value in values.items()
     }
-    np.savez_compressed(HERE / "neural_tangents_0.6.5_jax_0.4.20.npz", **arrays)
+    np.savez_compressed(nt_cases.STORED, **arrays)
     print(f"{len(arrays)} arrays, JAX {jax.__version__}")
 
 

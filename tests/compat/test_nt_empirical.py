@@ -1,0 +1,175 @@
+"""The finite-width functions of neural-tangents against the definitions in their docstrings."""
+
+import jax
+import jax.numpy as jnp
+import neural_tangents as nt
+import numpy as np
+import pytest
+from neural_tangents import stax
+from nt_cases import VECTORS, array, parameters
+
+
+@pytest.fixture
+def network(x64):
+    init_fn, f, _ = stax.serial(stax.Dense(8, b_std=0.1), stax.Erf(), stax.Dense(3))
+    params = jax.tree.map(jnp.asarray, parameters(init_fn, (-1, 6)))
+    return f, params, *map(jnp.asarray, VECTORS)
+
+
+def jacobian(f, params, x):
+    """Of shape (n, outputs, parameters)."""
+    leaves = jax.tree.leaves(jax.jacobian(f)(params, x))
+    return np.concatenate([leaf.reshape(*f(params, x).shape, -1) for leaf in leaves], axis=-1)
+
+
+def moved(params):
+    return jax.tree.map(lambda p: p + 0.1 * jnp.cos(p), params)
+
+
+def test_linearize_adds_the_derivative(network):
+    f, params, x, _ = network
+    step = jax.tree.map(jnp.subtract, moved(params), params)
+    expected = f(params, x) + jacobian(f, params, x) @ np.concatenate(
+        [leaf.ravel() for leaf in jax.tree.leaves(step)]
+    )
+    np.testing.assert_allclose(nt.linearize(f, params)(moved(params), x), expected, rtol=1e-10)
+
+
+def test_taylor_expansions_of_a_polynomial_end_with_it(x64):
+    def f(w, x):
+        return x * w**3
+
+    w, new, x = jnp.asarray([1.0, -2.0]), jnp.asarray([1.5, 0.5]), 2.0
+    dw = new - w
+    terms = [w**3, 3 * w**2 * dw, 3 * w * dw**2, dw**3]
+    for degree in range(6):
+        expected = x * sum(terms[: degree + 1])
+        np.testing.assert_allclose(nt.taylor_expand(f, w, degree)(new, x), expected, rtol=1e-12)
+
+
+def test_taylor_expansions_approach_the_function(network):
+    f, params, x, _ = network
+    errors = [
+        jnp.abs(nt.taylor_expand(f, params, d)(moved(params), x) - f(moved(params), x)).max()
+        for d in range(4)
+    ]
+    assert errors == sorted(errors, reverse=True)
+    np.testing.assert_allclose(
+        nt.taylor_expand(f, params, 1)(moved(params), x),
+        nt.linearize(f, params)(moved(params), x),
+        rtol=1e-12,
+    )
+
+
+def test_the_nngp_is_the_product_of_outputs(network):
+    f, params, x1, x2 = network
+    fx1, fx2 = f(params, x1), f(params, x2)
+    np.testing.assert_allclose(nt.empirical_nngp_fn(f)(x1, x2, params), fx1 @ fx2.T / 3, rtol=1e-12)
+    np.testing.assert_allclose(
+        nt.empirical_nngp_fn(f, trace_axes=())(x1, x2, params),
+        jnp.einsum("ai,bj->abij", fx1, fx2),
+        rtol=1e-12,
+    )
+    np.testing.assert_allclose(
+        nt.empirical_nngp_fn(f, trace_axes=(), diagonal_axes=(0, 1))(x1, None, params),
+        fx1**2,
+        rtol=1e-12,
+    )
+
+
+@pytest.mark.parametrize("implementation", nt.NtkImplementation)
+def test_the_ntk_is_the_product_of_jacobians(network, implementation):
+    f, params, x1, x2 = network
+    j1, j2 = jacobian(f, params, x1), jacobian(f, params, x2)
+
+    def ntk(**axes):
+        return nt.empirical_ntk_fn(f, **axes, implementation=implementation)(x1, x2, params)
+
+    whole = np.einsum("aip,bjp->abij", j1, j2)
+    np.testing.assert_allclose(ntk(trace_axes=()), whole, rtol=1e-9)
+    np.testing.assert_allclose(ntk(), np.einsum("abii->ab", whole) / 3, rtol=1e-9)
+    diagonal = ntk(trace_axes=(), diagonal_axes=(1,))
+    np.testing.assert_allclose(diagonal, np.einsum("abii->abi", whole), rtol=1e-9)
+
+
+def test_ntk_vector_products_never_form_the_ntk(network):
+    f, params, x1, x2 = network
+    ntk = np.einsum("aip,bjp->abij", jacobian(f, params, x1), jacobian(f, params, x2))
+    vector = jnp.asarray(array(3, 3, seed=0.9))
+    product = nt.empirical_ntk_vp_fn(f, x1, x2, params)(vector)
+    np.testing.assert_allclose(product, np.einsum("abij,bj->ai", ntk, vector), rtol=1e-9)
+
+
+def test_empirical_kernels_come_together_or_one_by_one(network):
+    f, params, x1, x2 = network
+    kernel_fn = nt.empirical_kernel_fn(f)
+    both = kernel_fn(x1, x2, ("nngp", "ntk"), params)
+    np.testing.assert_array_equal(both.nngp, nt.empirical_nngp_fn(f)(x1, x2, params))
+    np.testing.assert_array_equal(both.ntk, kernel_fn(x1, x2, "ntk", params))
+    assert kernel_fn(x1, x2, None, params)._fields == ("nngp", "ntk")
+
+
+@pytest.mark.parametrize("implementation", nt.NtkImplementation)
+def test_ntks_can_be_jitted_and_differentiated(network, implementation):
+    f, params, x1, x2 = network
+    ntk_fn = nt.empirical_ntk_fn(f, implementation=implementation)
+    reference_fn = nt.empirical_ntk_fn(f, implementation=1)
+
+    def total(fn, x):
+        return jnp.sin(fn(x, x2, params)).sum()
+
+    if implementation == nt.NtkImplementation.AUTO:
+        # It compiles what it compares, so its inputs must be known.
+        np.testing.assert_allclose(total(ntk_fn, x1), total(reference_fn, x1), rtol=1e-10)
+        return
+    gradient = jax.jit(jax.grad(lambda x: total(ntk_fn, x)))(x1)
+    expected = jax.grad(lambda x: total(reference_fn, x))(x1)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-8)
+
+
+def test_auto_compares_floating_point_operations_once_per_shape(network, capsys):
+    f, params, x1, x2 = network
+    ntk_fn = nt.empirical_ntk_fn(f, implementation=nt.NtkImplementation.AUTO)
+    ntk_fn(x1, x2, params)
+    counts = [float(line.split("flops=")[1]) for line in capsys.readouterr().out.splitlines()]
+    assert len(counts) == 3
+    assert all(count > 0 for count in counts)
+    ntk_fn(x1 + 1.0, x2, params)
+    assert not capsys.readouterr().out
+    ntk_fn(x1[:2], x2, params)
+    assert capsys.readouterr().out
+
+
+def test_structured_derivatives_are_compiled_once(network):
+    f, params, x1, x2 = network
+    ntk_fn = jax.jit(nt.empirical_ntk_fn(f, implementation=3))
+    for shift in range(3):
+        ntk_fn(x1 + shift, x2, params)
+    assert ntk_fn._cache_size() == 1
+
+
+def test_structured_derivatives_take_fewer_operations_where_their_paper_says_so():
+    width, outputs = 256, 32
+
+    def f(params, x):
+        for w in params[:-1]:
+            x = jax.nn.relu(x @ w)
+        return x @ params[-1]
+
+    shapes = [(width, width)] * 3 + [(width, outputs)]
+    params = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    x = jax.ShapeDtypeStruct((4, width), jnp.float32)
+
+    def flops(implementation):
+        ntk_fn = nt.empirical_ntk_fn(f, (), vmap_axes=0, implementation=implementation)
+        return jax.jit(ntk_fn).lower(x, None, params).compile().cost_analysis()["flops"]
+
+    assert flops(1) > 20 * flops(3)
+    assert flops(2) > 5 * flops(3)
+
+
+def test_a_parameter_that_is_no_floating_point_number_is_refused(network):
+    _, _, x1, _ = network
+    ntk_fn = nt.empirical_ntk_fn(lambda p, x: x * p["w"] ** p["n"], implementation=3)
+    with pytest.raises(TypeError, match=r"floating-point.* int64 of shape \(6,\).*[Cc]lose f over"):
+        ntk_fn(x1, None, {"n": jnp.arange(6), "w": jnp.ones(6)})

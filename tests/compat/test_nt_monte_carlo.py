@@ -1,0 +1,80 @@
+"""`nt.monte_carlo_kernel_fn`: sampled kernels approach the closed form, as its docstring says."""
+
+import types
+
+import jax.numpy as jnp
+import neural_tangents as nt
+import numpy as np
+import pytest
+from jax import random
+from neural_tangents import stax
+from nt_cases import SEQUENCES, VECTORS
+
+X1, X2 = (jnp.asarray(x, jnp.float32) for x in VECTORS)
+
+NETWORKS = {
+    "dense": (
+        (X1, X2),
+        lambda width: (stax.Dense(width, 1.4), stax.Relu(), stax.Dense(width), stax.Erf()),
+    ),
+    "residual": (
+        (X1, X2),
+        lambda width: (
+            stax.Dense(width),
+            stax.FanOut(2),
+            stax.parallel(
+                stax.Identity(),
+                stax.serial(stax.Dense(width, 1.4), stax.Relu(), stax.Dense(width, 0.5)),
+            ),
+            stax.FanInSum(),
+        ),
+    ),
+    "convolution": (
+        tuple(jnp.asarray(x, jnp.float32) for x in SEQUENCES),
+        lambda width: (
+            stax.Conv(width, (3,), padding="SAME"),
+            stax.LayerNorm(),
+            stax.Relu(),
+            stax.GlobalAvgPool(),
+        ),
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:`FanIn` layers assume independent inputs")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_samples_approach_the_closed_form(name):
+    (x1, x2), layers = NETWORKS[name]
+    init_fn, apply_fn, kernel_fn = stax.serial(*layers(1024), stax.Dense(1))
+    sampled = nt.monte_carlo_kernel_fn(
+        init_fn,
+        apply_fn,
+        random.PRNGKey(1),
+        128,
+        vmap_axes=0,
+        implementation=nt.NtkImplementation.STRUCTURED_DERIVATIVES,
+    )(x1, x2, ("nngp", "ntk"))
+    expected = kernel_fn(x1, x2, ("nngp", "ntk"))
+    # One output: the NNGP of a sample is off by its own size, the NTK by one over √width.
+    scale = float(jnp.abs(expected.nngp).max())
+    np.testing.assert_allclose(sampled.nngp, expected.nngp, rtol=0, atol=0.4 * scale)
+    scale = float(jnp.abs(expected.ntk).max())
+    np.testing.assert_allclose(sampled.ntk, expected.ntk, rtol=0, atol=0.04 * scale)
+
+
+def test_a_list_of_sample_counts_gives_a_generator_of_running_means():
+    init_fn, apply_fn, _ = stax.serial(stax.Dense(64), stax.Relu(), stax.Dense(2))
+    estimates = nt.monte_carlo_kernel_fn(init_fn, apply_fn, random.PRNGKey(0), [2, 8])(X1, None)
+    assert isinstance(estimates, types.GeneratorType)
+    few, many = estimates
+    assert few.ntk.shape == many.ntk.shape == (4, 4)
+    alone = nt.monte_carlo_kernel_fn(init_fn, apply_fn, random.PRNGKey(0), 8)(X1, None)
+    np.testing.assert_allclose(many.ntk, alone.ntk, rtol=1e-5)
+
+
+def test_samples_may_be_taken_in_batches():
+    init_fn, apply_fn, _ = stax.serial(stax.Dense(64), stax.Relu(), stax.Dense(2))
+    arguments = (init_fn, apply_fn, random.PRNGKey(0), 4)
+    whole = nt.monte_carlo_kernel_fn(*arguments)(X1, None, "ntk")
+    batched = nt.monte_carlo_kernel_fn(*arguments, batch_size=2, device_count=0)(X1, None, "ntk")
+    np.testing.assert_allclose(batched, whole, rtol=1e-5)

@@ -1,0 +1,136 @@
+"""`neural_tangents.predict` against the formulas in its docstrings."""
+
+import jax
+import jax.numpy as jnp
+import neural_tangents as nt
+import numpy as np
+import pytest
+import scipy.linalg
+from neural_tangents import stax
+from nt_cases import VECTORS, array, mse
+
+_, _, KERNEL_FN = stax.serial(stax.Dense(1, 1.3, 0.2), stax.Erf(), stax.Dense(1))
+
+
+@pytest.fixture
+def problem(x64):
+    x_train, x_test = map(jnp.asarray, VECTORS)
+    y = jnp.asarray(array(4, 2, seed=0.4))
+    return KERNEL_FN(x_train, None, "ntk"), KERNEL_FN(x_test, x_train, "ntk"), y
+
+
+def _solution(k, k_test, y, t):
+    """K* K⁻¹ (I − exp(−tK/y.size)) y: the loss is a mean over all of y."""
+    decay = np.eye(len(k)) - scipy.linalg.expm(-t * np.asarray(k) / y.size)
+    return np.asarray(k_test) @ np.linalg.solve(k, decay @ y)
+
+
+@pytest.mark.parametrize("t", [0.3, 20.0])
+def test_mse_is_the_matrix_exponential(problem, t):
+    k, k_test, y = problem
+    predict_fn = nt.predict.gradient_descent_mse(k, y)
+    train, test = predict_fn(t, 0.0, 0.0, k_test)
+    np.testing.assert_allclose(train, _solution(k, k, y, t), rtol=1e-8)
+    np.testing.assert_allclose(test, _solution(k, k_test, y, t), rtol=1e-8)
+
+
+def test_mse_at_infinite_time_is_kernel_regression(problem):
+    k, k_test, y = problem
+    train, test = nt.predict.gradient_descent_mse(k, y)(None, 0.0, 0.0, k_test)
+    np.testing.assert_allclose(train, y, rtol=1e-12)
+    np.testing.assert_allclose(test, k_test @ np.linalg.solve(k, y), rtol=1e-9)
+
+
+def test_several_times_give_a_leading_axis(problem):
+    k, k_test, y = problem
+    predict_fn = nt.predict.gradient_descent_mse(k, y)
+    times = jnp.array([[0.5, 1.0, 2.0]])
+    train, test = predict_fn(times, 0.0, 0.0, k_test)
+    assert train.shape == (1, 3, 4, 2)
+    assert test.shape == (1, 3, 3, 2)
+    np.testing.assert_allclose(test[0, 1], predict_fn(1.0, 0.0, 0.0, k_test)[1], rtol=1e-10)
+
+
+def test_a_predictor_may_be_made_and_called_under_vmap_and_jit(problem):
+    k, k_test, y = problem
+
+    def final(scale):
+        return nt.predict.gradient_descent_mse(scale * k, y)(2.0, 0.0, 0.0, scale * k_test)[1]
+
+    scales = jnp.array([1.0, 2.0])
+    expected = jnp.stack([final(scale) for scale in scales])
+    np.testing.assert_allclose(jax.vmap(final)(scales), expected, rtol=1e-10)
+    np.testing.assert_allclose(jax.jit(jax.vmap(final))(scales), expected, rtol=1e-10)
+    # A kernel known in advance is factorised once, outside.
+    predict_fn = nt.predict.gradient_descent_mse(k, y)
+    jitted = jax.jit(lambda t: predict_fn(t, 0.0, 0.0, k_test)[1])
+    np.testing.assert_allclose(jitted(2.0), expected[0], rtol=1e-10)
+
+
+def test_gradient_descent_solves_the_same_equation_for_any_loss(problem):
+    k, k_test, y = problem
+    ode = nt.predict.gradient_descent(mse, k, y)(3.0, 0.0, 0.0, k_test)
+    closed = nt.predict.gradient_descent_mse(k, y)(3.0, 0.0, 0.0, k_test)
+    for actual, expected in zip(ode, closed, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+def test_momentum_reaches_the_same_end(problem):
+    k, _, y = problem
+    predict_fn = nt.predict.gradient_descent(mse, k, y, learning_rate=1.0, momentum=0.9)
+    state = nt.predict.ODEState(fx_train=jnp.zeros_like(y))
+    early, late = (predict_fn(t, state).fx_train for t in (10.0, 4000.0))
+    assert mse(late, y) < 0.01 * mse(early, y)
+
+
+def test_gp_inference_is_the_posterior(problem):
+    x_train, x_test = map(jnp.asarray, VECTORS)
+    y = problem[2]
+    k, k_test = KERNEL_FN(x_train, None, "nngp"), KERNEL_FN(x_test, x_train, "nngp")
+    k_test_test = KERNEL_FN(x_test, None, "nngp")
+    noise = 0.1
+    posterior = nt.predict.gp_inference(
+        KERNEL_FN(x_train, None), y, diag_reg=noise, diag_reg_absolute_scale=True
+    )("nngp", KERNEL_FN(x_test, x_train), k_test_test)
+    inverse = np.linalg.inv(k + noise * np.eye(4))
+    np.testing.assert_allclose(posterior.mean, k_test @ inverse @ y, rtol=1e-10)
+    covariance = k_test_test - k_test @ inverse @ k_test.T
+    np.testing.assert_allclose(posterior.covariance, covariance, rtol=1e-9)
+
+
+def test_an_ensemble_at_infinite_time_is_gp_inference(problem):
+    x_train, x_test = map(jnp.asarray, VECTORS)
+    y = problem[2]
+    ensemble = nt.predict.gradient_descent_mse_ensemble(KERNEL_FN, x_train, y, diag_reg=1e-4)
+    gp = nt.predict.gp_inference(KERNEL_FN(x_train, None), y, diag_reg=1e-4)
+    for get in ("nngp", "ntk"):
+        posterior = ensemble(x_test=x_test, get=get, compute_cov=True)
+        expected = gp(get, KERNEL_FN(x_test, x_train), KERNEL_FN(x_test, None, "nngp"))
+        np.testing.assert_allclose(posterior.mean, expected.mean, rtol=1e-9)
+        np.testing.assert_allclose(posterior.covariance, expected.covariance, rtol=1e-7)
+
+
+def test_an_ensemble_starts_at_the_prior_and_ends_at_the_labels(problem):
+    x_train, y = jnp.asarray(VECTORS[0]), problem[2]
+    ensemble = nt.predict.gradient_descent_mse_ensemble(KERNEL_FN, x_train, y)
+    start = ensemble(t=0.0, get="ntk", compute_cov=True)
+    np.testing.assert_allclose(start.mean, jnp.zeros_like(y), atol=1e-12)
+    np.testing.assert_allclose(start.covariance, KERNEL_FN(x_train, None, "nngp"), rtol=1e-9)
+    np.testing.assert_allclose(ensemble(get="ntk"), y, rtol=1e-8)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_max_learning_rate_is_two_over_the_largest_eigenvalue(problem, momentum, dtype):
+    k, _, y = problem
+    k = jnp.asarray(k, dtype)
+    rate = nt.predict.max_learning_rate(k, y_train_size=y.size, momentum=momentum)
+    expected = 2 * (1 + momentum) * y.size / np.linalg.eigvalsh(k)[-1]
+    np.testing.assert_allclose(rate, expected, rtol=1e-5)
+
+
+def test_gradient_descent_diverges_above_the_largest_learning_rate(problem):
+    k, _, y = problem
+    limit = nt.predict.max_learning_rate(k, y_train_size=y.size)
+    for factor, small in ((0.95, True), (1.05, False)):
+        residual = np.linalg.matrix_power(np.eye(4) - factor * limit * k / y.size, 200) @ y
+        assert (np.abs(residual).max() < np.abs(y).max()) == small

@@ -1,0 +1,67 @@
+"""neural-tangents on this JAX against neural-tangents on the JAX that it was made for."""
+
+import functools
+
+import neural_tangents as nt
+import nt_cases
+import numpy as np
+import pytest
+
+REFERENCE = nt_cases.stored()
+compute = functools.cache(nt_cases.compute)
+_GROUPS = {"kernel": "infinite_width", "output": "finite_width"}
+
+
+def _group(case):
+    first = case.partition("/")[0]
+    return _GROUPS.get(first, first)
+
+
+# neural-tangents warns of choices that these cases make on purpose.
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    "case",
+    # All cases of a group are computed at once, so one process should test them.
+    [pytest.param(case, marks=pytest.mark.xdist_group(_group(case))) for case in REFERENCE],
+)
+def test_the_numbers_are_those_of_jax_0_4_20(case, x64):
+    actual = compute(_group(case))[case]
+    assert actual.keys() == REFERENCE[case].keys()
+    for quantity, expected in REFERENCE[case].items():
+        # The NTK of an input with itself is good to the root of the machine epsilon: its
+        # angle comes from 1 - cos².
+        rtol = 1e-8 if quantity == "ntk_within" else 1e-12
+        assert actual[quantity].dtype == expected.dtype
+        atol = rtol * np.abs(expected).max()
+        np.testing.assert_allclose(actual[quantity], expected, rtol=0, atol=atol)
+
+
+def test_every_case_is_stored():
+    assert {case.partition("/")[0] for case in REFERENCE} == {
+        "kernel",
+        "output",
+        "empirical",
+        "predict",
+    }
+    for quantities in REFERENCE.values():
+        assert all(np.isfinite(value).all() for value in quantities.values())
+
+
+def test_every_layer_is_among_the_cases():
+    layers = {name for name in dir(nt.stax) if name[0].isupper()}
+    no_layers = {
+        "AggregateImplementation",
+        "AttentionMechanism",
+        "Bool",
+        "Diagonal",
+        "MaskedArray",
+        "Padding",
+        "PositionalEmbedding",
+        "Slice",
+        "FanOut",  # Within FanInSum, FanInProd and FanInConcat.
+        "Flatten",
+        "Dense",
+        "Conv",
+    }
+    for layer in layers - no_layers:
+        assert any(case.split("/")[1].startswith(layer) for case in REFERENCE), layer
