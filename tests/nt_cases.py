@@ -1,10 +1,12 @@
-"""What neural-tangents computes, as named cases without random numbers, in float64.
+"""What neural-tangents computes, as named cases in float64, and what it computed in 2023.
 
-`tests/reference/make_neural_tangents.py` computes them with the JAX that neural-tangents
-0.6.5 was made for, and stores the results; `tests/compat/test_nt_reference.py` compares.
-So this module runs on both, and knows neither nt_residual nor pytest.
+`tests/reference/make_neural_tangents.py` computes the cases with the JAX that
+neural-tangents 0.6.5 was made for, and stores the results;
+`tests/compat/test_nt_reference.py` compares. So this module runs on both, and knows
+neither nt_residual nor pytest.
 """
 
+import functools
 import pathlib
 
 import jax
@@ -12,22 +14,37 @@ import jax.numpy as jnp
 import neural_tangents as nt
 import numpy as np
 from neural_tangents import stax
+from nt_networks import (
+    ELEMENTWISE,
+    IMAGES,
+    INFINITE_ONLY,
+    MASKED,
+    NETWORKS,
+    VECTORS,
+    array,
+    conv,
+    dense,
+    parameters,
+)
 
 STORED = pathlib.Path(__file__).parent / "reference" / "neural_tangents_0.6.5_jax_0.4.20.npz"
 
-
-def array(*shape, seed=0.0):
-    """Numbers of the size of standard normal ones that every machine agrees on."""
-    index = np.arange(1, np.prod(shape, dtype=int) + 1)
-    return 1.6 * np.sin(index * (12.9898 + seed) + seed).reshape(shape)
+# By name, a function without arguments that returns {quantity: array}.
+CASES = {}
 
 
-def parameters(init_fn, input_shape, seed=0.5):
-    """Parameters of the shapes that `init_fn` draws."""
-    shapes = jax.eval_shape(lambda key: init_fn(key, input_shape)[1], jax.random.PRNGKey(0))
-    leaves, structure = jax.tree_util.tree_flatten(shapes)
-    filled = [array(*leaf.shape, seed=seed + i) for i, leaf in enumerate(leaves)]
-    return jax.tree_util.tree_unflatten(structure, filled)
+def stored():
+    """Returns {case: {quantity: array}}, as `make_neural_tangents.py` stored it."""
+    cases = {}
+    for key, value in np.load(STORED).items():
+        case, _, quantity = key.rpartition("/")
+        cases.setdefault(case, {})[quantity] = value
+    return cases
+
+
+def compute(case):
+    """Returns {quantity: array} for one of `CASES`; x64 must be enabled."""
+    return {quantity: np.asarray(value) for quantity, value in CASES[case]().items()}
 
 
 def mse(fx, y):
@@ -35,209 +52,11 @@ def mse(fx, y):
     return 0.5 * jnp.mean((fx - y) ** 2)
 
 
-VECTORS = array(4, 6), array(3, 6, seed=0.1)
-IMAGES = array(3, 6, 5, 2), array(2, 6, 5, 2, seed=0.1)
-SEQUENCES = array(3, 5, 4), array(2, 5, 4, seed=0.1)
+def _fields(result, *names):
+    return {name: getattr(result, name) for name in names}
 
 
-def _dense(*layers, **kwargs):
-    return stax.serial(
-        stax.Dense(7, W_std=1.3, b_std=0.2, **kwargs), *layers, stax.Dense(3, W_std=1.1, b_std=0.1)
-    )
-
-
-def _conv(*layers):
-    return stax.serial(
-        stax.Conv(4, (3, 3), padding="SAME", W_std=1.2, b_std=0.1), *layers, stax.Dense(3)
-    )
-
-
-def _flat(*layers):
-    return _conv(*layers, stax.Flatten())
-
-
-def _residual(shortcut, branch):
-    return stax.serial(stax.FanOut(2), stax.parallel(shortcut, branch), stax.FanInSum())
-
-
-def _elementwise_relu():
-    """ReLU by its covariance function, as in the docstring of `Elementwise`."""
-
-    def nngp_fn(cov12, var1, var2):
-        prod = var1 * var2
-        sqrt = jnp.sqrt(jnp.maximum(prod - cov12**2, 1e-30))
-        angle = jnp.arctan2(sqrt, cov12)
-        return (sqrt + (jnp.pi - angle) * cov12) / (2 * jnp.pi)
-
-    return stax.Elementwise(lambda x: jnp.maximum(x, 0.0), nngp_fn)
-
-
-# Elementwise layers, between two dense ones.
-ELEMENTWISE = {
-    "ABRelu": lambda: stax.ABRelu(-0.5, 0.7),
-    "Abs": lambda: stax.Abs(),
-    "Cos": lambda: stax.Cos(a=1.2, b=0.8, c=0.3),
-    "Elementwise": _elementwise_relu,
-    "ElementwiseNumerical": lambda: stax.ElementwiseNumerical(jnp.tanh, deg=15),
-    "Erf": lambda: stax.Erf(a=1.2, b=0.9, c=0.1),
-    "Exp": lambda: stax.Exp(a=0.5, b=0.4),
-    "ExpNormalized": lambda: stax.ExpNormalized(gamma=0.8, shift=-0.9),
-    "Gabor": lambda: stax.Gabor(),
-    "Gaussian": lambda: stax.Gaussian(a=1.1, b=-0.6),
-    "Gelu": lambda: stax.Gelu(),
-    "Gelu_approximate": lambda: stax.Gelu(approximate=True),
-    "Hermite": lambda: stax.Hermite(3),
-    "Identity": lambda: stax.Identity(),
-    "LayerNorm": lambda: stax.serial(stax.LayerNorm(), stax.Relu()),
-    "LeakyRelu": lambda: stax.LeakyRelu(0.2),
-    "Monomial": lambda: stax.Monomial(2),
-    "Polynomial": lambda: stax.Polynomial([0.3, -0.5, 0.2]),
-    "Rbf": lambda: stax.Rbf(gamma=0.7),
-    "RectifiedMonomial": lambda: stax.RectifiedMonomial(2),
-    "Relu": lambda: stax.Relu(),
-    "Relu_stabilized": lambda: stax.Relu(do_stabilize=True),
-    "Sigmoid_like": lambda: stax.Sigmoid_like(),
-    "Sign": lambda: stax.Sign(),
-    "Sin": lambda: stax.Sin(a=1.1, b=0.9, c=0.2),
-}
-# They have a kernel, and no function of finite width.
-INFINITE_ONLY = {"ExpNormalized", "Hermite"}
-
-# Every other layer, in a network of vectors, images or sequences.
-NETWORKS = {
-    "Dense_standard": (VECTORS, lambda: _dense(stax.Relu(), parameterization="standard")),
-    "Dropout_test": (VECTORS, lambda: _dense(stax.Relu(), stax.Dropout(0.7, mode="test"))),
-    "DotGeneral": (
-        VECTORS,
-        lambda: stax.serial(stax.DotGeneral(rhs=0.8), stax.Dense(3), stax.Erf(), stax.Dense(2)),
-    ),
-    "FanInConcat": (
-        VECTORS,
-        lambda: stax.serial(
-            stax.FanOut(2),
-            stax.parallel(_dense(stax.Relu()), _dense(stax.Erf())),
-            stax.FanInConcat(-1),
-            stax.Dense(2),
-        ),
-    ),
-    "FanInProd": (
-        VECTORS,
-        lambda: stax.serial(
-            stax.FanOut(2),
-            stax.parallel(_dense(stax.Relu()), _dense(stax.Erf())),
-            stax.FanInProd(),
-        ),
-    ),
-    "FanInSum": (
-        VECTORS,
-        lambda: stax.serial(
-            stax.Dense(7),
-            _residual(stax.Identity(), stax.serial(stax.Relu(), stax.Dense(7, W_std=1.4))),
-            stax.Dense(2),
-        ),
-    ),
-    "repeat": (VECTORS, lambda: stax.repeat(stax.serial(stax.Dense(6), stax.Erf()), 3)),
-    "Conv_valid_stride": (
-        IMAGES,
-        lambda: _flat(stax.Relu(), stax.Conv(3, (3, 2), strides=(2, 1), padding="VALID")),
-    ),
-    "Conv_circular": (IMAGES, lambda: _flat(stax.Erf(), stax.Conv(3, (3, 3), padding="CIRCULAR"))),
-    "Conv_channels_first": (
-        tuple(np.moveaxis(x, -1, 1) for x in IMAGES),
-        lambda: stax.serial(
-            stax.Conv(3, (3, 3), dimension_numbers=("NCHW", "OIHW", "NCHW")),
-            stax.Relu(),
-            stax.Flatten(),
-            stax.Dense(2),
-        ),
-    ),
-    "ConvLocal": (IMAGES, lambda: _flat(stax.Relu(), stax.ConvLocal(3, (2, 2)))),
-    "ConvTranspose": (
-        IMAGES,
-        lambda: _flat(stax.Relu(), stax.ConvTranspose(3, (3, 3), strides=(2, 2), padding="SAME")),
-    ),
-    "AvgPool": (
-        IMAGES,
-        lambda: _flat(
-            stax.Relu(), stax.AvgPool((2, 2), (2, 2), padding="SAME", normalize_edges=True)
-        ),
-    ),
-    "SumPool": (IMAGES, lambda: _flat(stax.Relu(), stax.SumPool((2, 3), padding="VALID"))),
-    "GlobalAvgPool": (IMAGES, lambda: _conv(stax.Relu(), stax.GlobalAvgPool())),
-    "GlobalSumPool": (IMAGES, lambda: _conv(stax.Erf(), stax.GlobalSumPool())),
-    "ImageResize": (IMAGES, lambda: _flat(stax.Relu(), stax.ImageResize((-1, 4, 4, -1), "linear"))),
-    "Index": (IMAGES, lambda: _flat(stax.Relu(), stax.Index(stax.Slice[:, 1:4, ::2]))),
-    "LayerNorm_spatial": (IMAGES, lambda: _flat(stax.LayerNorm(axis=(1, 2, 3)), stax.Relu())),
-    "FanInSum_conv": (
-        IMAGES,
-        lambda: _conv(
-            _residual(
-                stax.Conv(4, (1, 1), strides=(2, 2)),
-                stax.serial(stax.Relu(), stax.Conv(4, (3, 3), strides=(2, 2), padding="SAME")),
-            ),
-            stax.Relu(),
-            stax.GlobalAvgPool(),
-        ),
-    ),
-    "GlobalSelfAttention": (
-        SEQUENCES,
-        lambda: stax.serial(
-            stax.Dense(4, b_std=0.1),
-            stax.Relu(),
-            stax.GlobalSelfAttention(
-                n_chan_out=4,
-                n_chan_key=4,
-                n_chan_val=4,
-                n_heads=2,
-                linear_scaling=True,
-                attention_mechanism="IDENTITY",
-                W_query_std=1.2,
-                b_std=0.1,
-            ),
-            stax.Relu(),
-            stax.GlobalAvgPool(),
-            stax.Dense(2),
-        ),
-    ),
-    "GlobalSelfAttention_positions": (
-        SEQUENCES,
-        lambda: stax.serial(
-            stax.GlobalSelfAttention(
-                n_chan_out=4,
-                n_chan_key=8,
-                n_chan_val=4,
-                n_heads=2,
-                linear_scaling=False,
-                attention_mechanism="SOFTMAX",
-                pos_emb_type="SUM",
-                pos_emb_decay_fn=None,
-            ),
-            stax.Flatten(),
-            stax.Dense(2),
-        ),
-    ),
-}
-
-_MASKED = {
-    "Conv_valid_stride",
-    "Conv_circular",
-    "GlobalAvgPool",
-    "AvgPool",
-    "GlobalSelfAttention",
-    "FanInSum_conv",
-}
-
-
-def _kernels(kernel_fn, x1, x2, **kwargs):
-    """The kernels between two batches, and within one."""
-    between = kernel_fn(x1, x2, ("nngp", "ntk"), **kwargs)
-    within = kernel_fn(x1, None, ("nngp", "ntk"), **kwargs)
-    return {
-        "nngp": between.nngp,
-        "ntk": between.ntk,
-        "nngp_within": within.nngp,
-        "ntk_within": within.ntk,
-    }
+# Kernels of infinitely wide networks.
 
 
 def _with_mask(x):
@@ -245,38 +64,35 @@ def _with_mask(x):
     mask = np.zeros(x.shape, bool)
     mask[0, -2:] = True
     mask[-1, :1] = True
-    return jnp.where(jnp.asarray(mask), 10.0, x)
+    return np.where(mask, 10.0, x)
 
 
-def infinite_width():
-    for name, layer in ELEMENTWISE.items():
-        kernels = _kernels(_dense(layer())[2], *VECTORS)
-        if name == "RectifiedMonomial":  # It divides by the sine of the angle: NaN within.
-            kernels = {kind: kernels[kind] for kind in ("nngp", "ntk")}
-        yield f"kernel/{name}", kernels
-    for name, (inputs, network) in NETWORKS.items():
-        if name == "GlobalSelfAttention_positions":
-            continue
-        yield f"kernel/{name}", _kernels(network()[2], *inputs)
-        if name in _MASKED:
-            masked = tuple(map(_with_mask, inputs))
-            yield f"kernel/{name}/masked", _kernels(network()[2], *masked, mask_constant=10.0)
-    dropout = _dense(stax.Relu(), stax.Dropout(0.7))[2]
-    yield "kernel/Dropout", _kernels(dropout, *VECTORS)
-    x1, x2 = IMAGES
-    whole = _conv(stax.Relu())[2](x1, x2, diagonal_batch=False, diagonal_spatial=False)
-    yield "kernel/whole", {"nngp": whole.nngp, "ntk": whole.ntk, "cov1": whole.cov1}
-    for implementation in ("DENSE", "SPARSE"):
-        yield f"kernel/Aggregate/{implementation}", _aggregate(implementation)
+def _kernels(network, inputs, masked=False):
+    """The kernels between two batches, and within one."""
+    kernel_fn, (x1, x2), kwargs = network()[2], inputs, {}
+    if masked:
+        x1, x2, kwargs = _with_mask(x1), _with_mask(x2), {"mask_constant": 10.0}
+    kernels = _fields(kernel_fn(x1, x2, ("nngp", "ntk"), **kwargs), "nngp", "ntk")
+    within = kernel_fn(x1, None, ("nngp", "ntk"), **kwargs)
+    return {**kernels, "nngp_within": within.nngp, "ntk_within": within.ntk}
+
+
+def _kernels_between(network, inputs):
+    return _fields(network()[2](*inputs, ("nngp", "ntk")), "nngp", "ntk")
+
+
+def _whole_kernel():
+    kernel = conv(stax.Relu())[2](*IMAGES, diagonal_batch=False, diagonal_spatial=False)
+    return _fields(kernel, "nngp", "ntk", "cov1")
 
 
 def _aggregate(implementation):
     nodes, features = 5, array(2, 5, 3)
     if implementation == "DENSE":
-        pattern = jnp.abs(array(2, nodes, nodes)) * (array(2, nodes, nodes, seed=1.0) > 0)
+        pattern = np.abs(array(2, nodes, nodes)) * (array(2, nodes, nodes, seed=1.0) > 0)
         options = {}
     else:
-        pattern = jnp.asarray(np.stack([[[0, 1], [1, 2], [2, 2], [-1, -1]]] * 2))
+        pattern = np.stack([[[0, 1], [1, 2], [2, 2], [-1, -1]]] * 2)
         options = {"to_dense": _edges_to_matrix(nodes), "implementation": "SPARSE"}
     _, _, kernel_fn = stax.serial(
         stax.Dense(4),
@@ -285,163 +101,197 @@ def _aggregate(implementation):
         stax.GlobalAvgPool(),
         stax.Dense(2),
     )
-    within = kernel_fn(features, None, ("nngp", "ntk"), pattern=(pattern, pattern))
-    return {"nngp": within.nngp, "ntk": within.ntk}
+    pattern = jnp.asarray(pattern)
+    kernel = kernel_fn(features, None, ("nngp", "ntk"), pattern=(pattern, pattern))
+    return _fields(kernel, "nngp", "ntk")
 
 
 def _edges_to_matrix(nodes):
-    def to_dense(edges):
-        def one(edges):
-            counts = jnp.zeros((nodes + 1, nodes + 1)).at[edges[:, 0], edges[:, 1]].add(1.0)
-            return counts[:nodes, :nodes]
+    def one(edges):
+        counts = jnp.zeros((nodes + 1, nodes + 1)).at[edges[:, 0], edges[:, 1]].add(1.0)
+        return counts[:nodes, :nodes]
 
-        return jax.vmap(one)(edges)
-
-    return to_dense
+    return jax.vmap(one)
 
 
-def finite_width():
-    key = jax.random.PRNGKey(0)  # Demanded by dropout; none of these draws from it.
-    for name, layer in ELEMENTWISE.items():
-        if name not in INFINITE_ONLY:
-            yield f"output/{name}", {"fx": _output(_dense(layer()), VECTORS[0], rng=key)}
-    for name, (inputs, network) in NETWORKS.items():
-        yield f"output/{name}", {"fx": _output(network(), inputs[0], rng=key)}
-        if name in _MASKED:
-            masked = _with_mask(inputs[0])
-            fx = _output(network(), masked, rng=key, mask_constant=10.0)
-            yield f"output/{name}/masked", {"fx": fx.masked_value, "mask": fx.mask}
+for _name, _layer in ELEMENTWISE.items():
+    _network = functools.partial(lambda layer: dense(layer()), _layer)
+    # RectifiedMonomial divides by the sine of the angle, and gives NaN within a batch.
+    _function = _kernels_between if _name == "RectifiedMonomial" else _kernels
+    CASES[f"kernel/{_name}"] = functools.partial(_function, _network, VECTORS)
+for _name, (_inputs, _network) in NETWORKS.items():
+    if _name != "GlobalSelfAttention_positions":  # It has no closed form.
+        CASES[f"kernel/{_name}"] = functools.partial(_kernels, _network, _inputs)
+    if _name in MASKED:
+        CASES[f"kernel/{_name}/masked"] = functools.partial(_kernels, _network, _inputs, True)
+CASES["kernel/Dropout"] = functools.partial(
+    _kernels, lambda: dense(stax.Relu(), stax.Dropout(0.7)), VECTORS
+)
+CASES["kernel/whole"] = _whole_kernel
+for _implementation in ("DENSE", "SPARSE"):
+    CASES[f"kernel/Aggregate/{_implementation}"] = functools.partial(_aggregate, _implementation)
+
+
+# Outputs of finite networks.
 
 
 def _output(network, x, **kwargs):
-    init_fn, apply_fn, _ = network
-    return apply_fn(parameters(init_fn, x.shape), x, **kwargs)
+    init_fn, apply_fn, _ = network()
+    # Dropout demands a key; none of these draws from it.
+    return apply_fn(parameters(init_fn, x.shape), x, rng=jax.random.PRNGKey(0), **kwargs)
 
 
-def empirical():
-    inputs = {name: NETWORKS[name] for name in ("FanInSum", "Conv_valid_stride", "GlobalAvgPool")}
-    inputs["Relu"] = (VECTORS, lambda: _dense(stax.Relu()))
-    for name, (batches, network) in inputs.items():
-        init_fn, apply_fn, _ = network()
-        (x1, x2), params = jax.tree_util.tree_map(
-            jnp.asarray, (batches, parameters(init_fn, batches[0].shape))
-        )
-        for implementation in (1, 2, 3):
-            for axes in ({"trace_axes": ()}, {"trace_axes": (), "diagonal_axes": (-1,)}, {}):
-                ntk_fn = nt.empirical_ntk_fn(
-                    apply_fn, **axes, vmap_axes=0, implementation=implementation
-                )
-                if name != "Relu":  # One network as it comes, the others in less time.
-                    ntk_fn = jax.jit(ntk_fn)
-                key = "_".join(["axes", *axes])
-                yield (
-                    f"empirical/{name}/{implementation}/{key}",
-                    {"ntk": ntk_fn(x1, x2, params), "within": ntk_fn(x1, None, params)},
-                )
-        yield (
-            f"empirical/{name}/nngp",
-            {
-                "nngp": nt.empirical_nngp_fn(apply_fn)(x1, x2, params),
-                "full": nt.empirical_nngp_fn(apply_fn, trace_axes=())(x1, x2, params),
-            },
-        )
-        vp_fn = nt.empirical_ntk_vp_fn(apply_fn, x1, x2, params)
-        yield f"empirical/{name}/vp", {"vp": vp_fn(apply_fn(params, x2))}
-        moved = jax.tree_util.tree_map(lambda p: p + 0.1 * jnp.cos(p), params)
-        yield (
-            f"empirical/{name}/expansions",
-            {
-                "linear": nt.linearize(apply_fn, params)(moved, x1),
-                "cubic": nt.taylor_expand(apply_fn, params, 3)(moved, x1),
-            },
-        )
+def _plain_output(network, x):
+    return {"fx": _output(network, x)}
 
 
-def predict():
-    x_train, x_test = map(jnp.asarray, VECTORS)
-    y_train = jnp.asarray(array(4, 3, seed=0.4))
-    _, _, kernel_fn = _dense(stax.Erf())
-    k_train, k_test = kernel_fn(x_train, None), kernel_fn(x_test, x_train)
-    times = jnp.asarray([0.1, 1.0, 30.0])
-
-    mse_fn = nt.predict.gradient_descent_mse(k_train.ntk, y_train, diag_reg=1e-3)
-    start = array(4, 3, seed=0.7), array(3, 3, seed=0.8)
-    for name, t in {"scalar": 2.0, "several": times, "infinite": None}.items():
-        fx_train, fx_test = mse_fn(t, *start, k_test.ntk)
-        yield f"predict/mse/{name}", {"train": fx_train, "test": fx_test}
-
-    mean_ntk = nt.predict.gradient_descent(mse, k_train.ntk, y_train)
-    fx_train, fx_test = mean_ntk(times, *start, k_test.ntk)
-    yield "predict/ode/mse", {"train": fx_train, "test": fx_test}
-
-    momentum_fn = nt.predict.gradient_descent(
-        lambda fx, y: -jnp.mean(jax.nn.log_softmax(fx) * jax.nn.softmax(y)),
-        k_train.ntk,
-        y_train,
-        learning_rate=0.5,
-        momentum=0.9,
-    )
-    state = momentum_fn(3.0, nt.predict.ODEState(*start, *start), None, k_test.ntk)
-    yield (
-        "predict/ode/momentum",
-        {
-            "train": state.fx_train,
-            "test": state.fx_test,
-            "qx_train": state.qx_train,
-            "qx_test": state.qx_test,
-        },
-    )
-
-    gp_fn = nt.predict.gp_inference(k_train, y_train, diag_reg=1e-3)
-    k_test_test = kernel_fn(x_test, None).nngp
-    for get in ("nngp", "ntk"):
-        posterior = gp_fn(get, k_test, k_test_test)
-        yield f"predict/gp/{get}", {"mean": posterior.mean, "covariance": posterior.covariance}
-
-    ensemble = nt.predict.gradient_descent_mse_ensemble(
-        kernel_fn, x_train, y_train, learning_rate=0.3, diag_reg=1e-3
-    )
-    for name, t in {"several": times, "infinite": None}.items():
-        posterior = ensemble(t=t, x_test=x_test, get=("nngp", "ntk"), compute_cov=True)
-        yield (
-            f"predict/ensemble/{name}",
-            {
-                "nngp": posterior.nngp.mean,
-                "nngp_covariance": posterior.nngp.covariance,
-                "ntk": posterior.ntk.mean,
-                "ntk_covariance": posterior.ntk.covariance,
-            },
-        )
-
-    yield (
-        "predict/max_learning_rate",
-        {
-            "plain": nt.predict.max_learning_rate(k_train.ntk, y_train_size=12),
-            "momentum": nt.predict.max_learning_rate(k_train.ntk, momentum=0.9),
-        },
-    )
+def _masked_output(network, x):
+    fx = _output(network, _with_mask(x), mask_constant=10.0)
+    return {"fx": fx.masked_value, "mask": fx.mask}
 
 
-GROUPS = {
-    "infinite_width": infinite_width,
-    "finite_width": finite_width,
-    "empirical": empirical,
-    "predict": predict,
+for _name, _layer in ELEMENTWISE.items():
+    if _name not in INFINITE_ONLY:
+        _network = functools.partial(lambda layer: dense(layer()), _layer)
+        CASES[f"output/{_name}"] = functools.partial(_plain_output, _network, VECTORS[0])
+for _name, (_inputs, _network) in NETWORKS.items():
+    CASES[f"output/{_name}"] = functools.partial(_plain_output, _network, _inputs[0])
+    if _name in MASKED:
+        CASES[f"output/{_name}/masked"] = functools.partial(_masked_output, _network, _inputs[0])
+
+
+# Kernels and expansions of finite networks.
+
+
+def _finite(name):
+    if name == "Relu":
+        inputs, network = VECTORS, lambda: dense(stax.Relu())
+    else:
+        inputs, network = NETWORKS[name]
+    init_fn, apply_fn, _ = network()
+    params = parameters(init_fn, inputs[0].shape)
+    return apply_fn, *jax.tree_util.tree_map(jnp.asarray, (params, *inputs))
+
+
+def _ntk(name, implementation, axes):
+    f, params, x1, x2 = _finite(name)
+    ntk_fn = nt.empirical_ntk_fn(f, **axes, vmap_axes=0, implementation=implementation)
+    if name != "Relu":  # One network as it comes, the others in less time.
+        ntk_fn = jax.jit(ntk_fn)
+    return {"ntk": ntk_fn(x1, x2, params), "within": ntk_fn(x1, None, params)}
+
+
+def _nngp(name):
+    f, params, x1, x2 = _finite(name)
+    full = nt.empirical_nngp_fn(f, trace_axes=())(x1, x2, params)
+    return {"nngp": nt.empirical_nngp_fn(f)(x1, x2, params), "full": full}
+
+
+def _vector_product(name):
+    f, params, x1, x2 = _finite(name)
+    return {"vp": nt.empirical_ntk_vp_fn(f, x1, x2, params)(f(params, x2))}
+
+
+def _expansions(name):
+    f, params, x, _ = _finite(name)
+    moved = jax.tree_util.tree_map(lambda p: p + 0.1 * jnp.cos(p), params)
+    cubic = nt.taylor_expand(f, params, 3)(moved, x)
+    return {"linear": nt.linearize(f, params)(moved, x), "cubic": cubic}
+
+
+_AXES = {
+    "trace": {},
+    "full": {"trace_axes": ()},
+    "diagonal": {"trace_axes": (), "diagonal_axes": (-1,)},
 }
+for _name in ("Relu", "FanInSum", "Conv_valid_stride", "GlobalAvgPool"):
+    for _kind, _function in {
+        "nngp": _nngp,
+        "vp": _vector_product,
+        "expansions": _expansions,
+    }.items():
+        CASES[f"empirical/{_name}/{_kind}"] = functools.partial(_function, _name)
+    for _implementation in (1, 2, 3):
+        for _key, _axes in _AXES.items():
+            CASES[f"empirical/{_name}/ntk/{_implementation}/{_key}"] = functools.partial(
+                _ntk, _name, _implementation, _axes
+            )
 
 
-def stored():
-    """Returns what `make_neural_tangents.py` stored, in the form of `compute`."""
-    cases = {}
-    for key, value in np.load(STORED).items():
-        case, _, name = key.rpartition("/")
-        cases.setdefault(case, {})[name] = value
-    return cases
+# Predictions.
+
+_KERNEL_FN = dense(stax.Erf())[2]
+_Y_TRAIN = array(4, 3, seed=0.4)
+_START = array(4, 3, seed=0.7), array(3, 3, seed=0.8)
+_TIMES = {"scalar": 2.0, "several": np.array([0.1, 1.0, 30.0]), "infinite": None}
 
 
-def compute(group):
-    """Returns {case: {quantity: float64 array}} for one of `GROUPS`; x64 must be enabled."""
+def _problem():
+    x_train, x_test = map(jnp.asarray, VECTORS)
+    return _KERNEL_FN(x_train, None), _KERNEL_FN(x_test, x_train), jnp.asarray(_Y_TRAIN)
+
+
+def _gradient_descent_mse(t):
+    k_train, k_test, y = _problem()
+    predict_fn = nt.predict.gradient_descent_mse(k_train.ntk, y, diag_reg=1e-3)
+    train, test = predict_fn(t, *_START, k_test.ntk)
+    return {"train": train, "test": test}
+
+
+def _gradient_descent():
+    k_train, k_test, y = _problem()
+    predict_fn = nt.predict.gradient_descent(mse, k_train.ntk, y)
+    train, test = predict_fn(_TIMES["several"], *_START, k_test.ntk)
+    return {"train": train, "test": test}
+
+
+def _momentum():
+    k_train, k_test, y = _problem()
+
+    def cross_entropy(fx, y):
+        return -jnp.mean(jax.nn.log_softmax(fx) * jax.nn.softmax(y))
+
+    predict_fn = nt.predict.gradient_descent(
+        cross_entropy, k_train.ntk, y, learning_rate=0.5, momentum=0.9
+    )
+    start = nt.predict.ODEState(*map(jnp.asarray, _START * 2))
+    state = predict_fn(3.0, start, None, k_test.ntk)
+    return _fields(state, "fx_train", "fx_test", "qx_train", "qx_test")
+
+
+def _gp_inference(get):
+    k_train, k_test, y = _problem()
+    k_test_test = _KERNEL_FN(VECTORS[1], None).nngp
+    posterior = nt.predict.gp_inference(k_train, y, diag_reg=1e-3)(get, k_test, k_test_test)
+    return _fields(posterior, "mean", "covariance")
+
+
+def _ensemble(t):
+    x_train, x_test = map(jnp.asarray, VECTORS)
+    predict_fn = nt.predict.gradient_descent_mse_ensemble(
+        _KERNEL_FN, x_train, jnp.asarray(_Y_TRAIN), learning_rate=0.3, diag_reg=1e-3
+    )
+    posterior = predict_fn(t=t, x_test=x_test, get=("nngp", "ntk"), compute_cov=True)
     return {
-        case: {name: np.asarray(value) for name, value in values.items()}
-        for case, values in GROUPS[group]()
+        f"{kind}_{moment}": getattr(getattr(posterior, kind), moment)
+        for kind in ("nngp", "ntk")
+        for moment in ("mean", "covariance")
     }
+
+
+def _max_learning_rate():
+    ntk = _problem()[0].ntk
+    return {
+        "plain": nt.predict.max_learning_rate(ntk, y_train_size=12),
+        "momentum": nt.predict.max_learning_rate(ntk, momentum=0.9),
+    }
+
+
+for _name, _t in _TIMES.items():
+    CASES[f"predict/mse/{_name}"] = functools.partial(_gradient_descent_mse, _t)
+    CASES[f"predict/ensemble/{_name}"] = functools.partial(_ensemble, _t)
+CASES["predict/ode/mse"] = _gradient_descent
+CASES["predict/ode/momentum"] = _momentum
+CASES["predict/gp/nngp"] = functools.partial(_gp_inference, "nngp")
+CASES["predict/gp/ntk"] = functools.partial(_gp_inference, "ntk")
+CASES["predict/max_learning_rate"] = _max_learning_rate

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import run_python
 from neural_tangents import stax
-from nt_cases import IMAGES, VECTORS
+from nt_networks import IMAGES, VECTORS
 
 X1, X2 = (jnp.asarray(x, jnp.float32) for x in VECTORS)
 

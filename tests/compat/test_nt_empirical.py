@@ -6,7 +6,7 @@ import neural_tangents as nt
 import numpy as np
 import pytest
 from neural_tangents import stax
-from nt_cases import VECTORS, array, parameters
+from nt_networks import VECTORS, array, parameters
 
 
 @pytest.fixture

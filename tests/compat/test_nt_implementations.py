@@ -14,7 +14,7 @@ import pytest
 from flax import nnx
 from jax import lax
 from neural_tangents import stax
-from nt_cases import IMAGES, NETWORKS, SEQUENCES, VECTORS, array, parameters
+from nt_networks import IMAGES, NETWORKS, SEQUENCES, VECTORS, array, parameters
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 OTHERS = [

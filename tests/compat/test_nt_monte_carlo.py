@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import random
 from neural_tangents import stax
-from nt_cases import SEQUENCES, VECTORS
+from nt_networks import SEQUENCES, VECTORS
 
 X1, X2 = (jnp.asarray(x, jnp.float32) for x in VECTORS)
 

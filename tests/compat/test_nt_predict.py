@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import scipy.linalg
 from neural_tangents import stax
-from nt_cases import VECTORS, array, mse
+from nt_cases import mse
+from nt_networks import VECTORS, array
 
 _, _, KERNEL_FN = stax.serial(stax.Dense(1, 1.3, 0.2), stax.Erf(), stax.Dense(1))
 

@@ -1,31 +1,18 @@
 """neural-tangents on this JAX against neural-tangents on the JAX that it was made for."""
 
-import functools
-
 import neural_tangents as nt
 import nt_cases
 import numpy as np
 import pytest
 
 REFERENCE = nt_cases.stored()
-compute = functools.cache(nt_cases.compute)
-_GROUPS = {"kernel": "infinite_width", "output": "finite_width"}
-
-
-def _group(case):
-    first = case.partition("/")[0]
-    return _GROUPS.get(first, first)
 
 
 # neural-tangents warns of choices that these cases make on purpose.
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize(
-    "case",
-    # All cases of a group are computed at once, so one process should test them.
-    [pytest.param(case, marks=pytest.mark.xdist_group(_group(case))) for case in REFERENCE],
-)
+@pytest.mark.parametrize("case", nt_cases.CASES)
 def test_the_numbers_are_those_of_jax_0_4_20(case, x64):
-    actual = compute(_group(case))[case]
+    actual = nt_cases.compute(case)
     assert actual.keys() == REFERENCE[case].keys()
     for quantity, expected in REFERENCE[case].items():
         # The NTK of an input with itself is good to the root of the machine epsilon: its
@@ -36,13 +23,8 @@ def test_the_numbers_are_those_of_jax_0_4_20(case, x64):
         np.testing.assert_allclose(actual[quantity], expected, rtol=0, atol=atol)
 
 
-def test_every_case_is_stored():
-    assert {case.partition("/")[0] for case in REFERENCE} == {
-        "kernel",
-        "output",
-        "empirical",
-        "predict",
-    }
+def test_every_case_is_stored_and_no_other():
+    assert REFERENCE.keys() == nt_cases.CASES.keys()
     for quantities in REFERENCE.values():
         assert all(np.isfinite(value).all() for value in quantities.values())
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from jax import random
 from neural_tangents import stax
-from nt_cases import ELEMENTWISE, IMAGES, NETWORKS, SEQUENCES, VECTORS, parameters, stored
+from nt_cases import stored
+from nt_networks import ELEMENTWISE, IMAGES, NETWORKS, SEQUENCES, VECTORS, parameters
 
 REFERENCE = stored()
 

@@ -26,10 +26,9 @@ def main():
     import nt_cases
 
     arrays = {
-        f"{case}/{name}": value
-        for group in nt_cases.GROUPS
-        for case, values in nt_cases.compute(group).items()
-        for name, value in values.items()
+        f"{case}/{quantity}": value
+        for case in nt_cases.CASES
+        for quantity, value in nt_cases.compute(case).items()
     }
     np.savez_compressed(nt_cases.STORED, **arrays)
     print(f"{len(arrays)} arrays, JAX {jax.__version__}")

@@ -1,0 +1,128 @@
+"""Which implementation of the empirical NTK is fastest, and by how much.
+
+    uv run python benchmarks/empirical_ntk.py [--out FILE]
+
+Each implementation of `nt.empirical_ntk_fn` computes the NTK of the same network; their
+results are compared before they are timed. Times are the best of several calls after
+compilation, which is given apart, and as ratios to `JACOBIAN_CONTRACTION` in the same run.
+The networks are those of "Fast Finite Width Neural Tangent Kernel" (arXiv 2206.08720):
+structured derivatives gain most on wide dense networks with many outputs, and least on
+convolutional ones.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import pathlib
+import platform
+import time
+
+import nt_residual  # isort: split
+
+import jax
+import jax.numpy as jnp
+import neural_tangents as nt
+import numpy as np
+from neural_tangents import stax
+
+IMPLEMENTATIONS = [
+    nt.NtkImplementation.JACOBIAN_CONTRACTION,
+    nt.NtkImplementation.NTK_VECTOR_PRODUCTS,
+    nt.NtkImplementation.STRUCTURED_DERIVATIVES,
+]
+
+
+def dense(width, depth, outputs):
+    """A dense network, and the shape of one of its inputs."""
+    hidden = [stax.Dense(width, W_std=2**0.5), stax.Relu()] * depth
+    return stax.serial(*hidden, stax.Dense(outputs)), (width,)
+
+
+def convolutional(channels, depth, outputs):
+    """A convolutional network with global average pooling, and the shape of an image."""
+    block = [stax.Conv(channels, (3, 3), padding="SAME", W_std=2**0.5), stax.Relu()]
+    return stax.serial(*block * depth, stax.GlobalAvgPool(), stax.Dense(outputs)), (16, 16, 3)
+
+
+NETWORKS = {
+    "dense, width 512, 1 output": (dense(512, 3, 1), 8),
+    "dense, width 512, 10 outputs": (dense(512, 3, 10), 8),
+    "dense, width 512, 100 outputs": (dense(512, 3, 100), 4),
+    "dense, width 1024, 64 outputs": (dense(1024, 3, 64), 4),
+    "convolutional, 32 channels, 1 output": (convolutional(32, 3, 1), 4),
+    "convolutional, 32 channels, 10 outputs": (convolutional(32, 3, 10), 4),
+}
+
+
+def measure(network, input_shape, batch, repeats):
+    """Returns seconds to compile and to run, and counted operations, by implementation."""
+    init_fn, f, _ = network
+    x = jax.random.normal(jax.random.PRNGKey(0), (batch, *input_shape))
+    _, params = init_fn(jax.random.PRNGKey(1), x.shape)
+    rows, expected = {}, None
+    for implementation in IMPLEMENTATIONS:
+        ntk_fn = nt.empirical_ntk_fn(f, (), vmap_axes=0, implementation=implementation)
+        start = time.perf_counter()
+        compiled = jax.jit(ntk_fn).lower(x, None, params).compile()
+        compile_time = time.perf_counter() - start
+        ntk = np.asarray(compiled(x, None, params))
+        expected = ntk if expected is None else expected
+        error = float(np.abs(ntk - expected).max() / np.abs(expected).max())
+        assert error < 1e-4, f"{implementation.name} is off by {error}"
+        times = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            jax.block_until_ready(compiled(x, None, params))
+            times.append(time.perf_counter() - start)
+        rows[implementation.name] = {
+            "run_s": min(times),
+            "compile_s": compile_time,
+            "gigaflops": compiled.cost_analysis().get("flops", 0.0) / 1e9,
+            "error": error,
+        }
+    base = rows["JACOBIAN_CONTRACTION"]["run_s"]
+    for row in rows.values():
+        row["speedup"] = base / row["run_s"]
+    return rows
+
+
+def device_name():
+    """The accelerator, or the processor where there is none."""
+    device = jax.devices()[0]
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    if device.platform != "cpu" or not cpuinfo.exists():
+        return device.device_kind
+    models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+    name = models[0].partition(":")[2].strip() if models else platform.processor()
+    return f"{name}, {len(models)} threads"
+
+
+def main():
+    """Prints a table, and writes the numbers as JSON if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", type=pathlib.Path, help="write the numbers there, as JSON")
+    parser.add_argument("--repeats", type=int, default=5, help="timed calls (default 5)")
+    arguments = parser.parse_args()
+
+    jax.config.update("jax_default_matmul_precision", "highest")
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "neural-tangents")}
+    versions["nt-residual"] = nt_residual.__version__
+    result = {"device": device_name(), "versions": versions, "dtype": str(jnp.zeros(()).dtype)}
+    print(result["device"], versions)
+    print(f"{'network':40} {'implementation':24} {'run':>10} {'speed-up':>8} {'compile':>8}")
+    result["networks"] = {}
+    for name, ((network, input_shape), batch) in NETWORKS.items():
+        rows = measure(network, input_shape, batch, arguments.repeats)
+        result["networks"][name] = {"batch": batch, **rows}
+        for implementation, row in rows.items():
+            print(
+                f"{name:40} {implementation:24} {1e3 * row['run_s']:7.1f} ms "
+                f"{row['speedup']:7.1f}× {row['compile_s']:6.1f} s"
+            )
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
