@@ -1,17 +1,23 @@
 """neural-tangents 0.6.5 on today's JAX, without TensorFlow.
 
-neural-tangents was last released for the JAX of late 2023. It imports names
-that JAX has since moved or removed, and TensorFlow for one experimental
-function. `install` puts a finder in front of Python's import system that acts
-on `neural_tangents` and on nothing else:
+neural-tangents was last released for the JAX of late 2023. It asks for names
+that JAX has since moved or removed, calls JAX's internals in ways that have
+changed, and imports TensorFlow for one experimental function. `install` puts
+a finder in front of Python's import system that acts on `neural_tangents` and
+on nothing else:
 
 * `finder` gives each of its modules an import statement of its own, one that
   sees JAX through the overlay built in `jax_names`;
-* `jax_names` lists what neural-tangents expects and where it is now;
-* `experimental` stands in for the module that needs TensorFlow.
+* `jax_names` lists what neural-tangents expects and where it is now, and
+  `scipy_names` does so for SciPy;
+* `experimental` stands in for the module that needs TensorFlow;
+* `replacements` lists the functions of neural-tangents that are replaced: in
+  `empirical` and `rules` for structured derivatives, which work on the
+  `linear_program` that JAX's public functions give, and in `parallel` for
+  `batch` on several devices.
 
-JAX itself is never written to, not even while neural-tangents is being
-imported, so other packages and other threads see JAX exactly as it is.
+Neither JAX nor SciPy is ever written to, not even while neural-tangents is
+being imported, so other packages and other threads see them as they are.
 
 This is the only package of ours that touches JAX internals.
 """

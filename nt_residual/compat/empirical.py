@@ -1,7 +1,7 @@
 """Stands in for the parts of `neural_tangents._src.empirical` that JAX has left behind."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from nt_residual.compat.linear_program import Equation, Variable
 
 def primals_out_and_pullback(
     backward_pass: Callable,
+    ruled: Container[Any],
     fn: Callable,
     mode: Any,
     _j_rules: bool,
@@ -30,6 +31,7 @@ def primals_out_and_pullback(
     value, program = linear_program.linearize(
         lambda *leaves: fn(*jax.tree.unflatten(structure, leaves)), *leaves
     )
+    program = linear_program.copy_inputs(program, ruled)
 
     def pullback(*cotangents: Any) -> Any:
         return jax.tree.unflatten(

@@ -8,7 +8,7 @@ among the equations. `linearize` gives the one form that they were written for.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -79,7 +79,7 @@ def bind(primitive: Any, params: Mapping[str, Any], inputs: Sequence[Any]) -> Se
     # The functions that a primitive calls came apart from its parameters until JAX 0.10.
     functions, params = bound if isinstance(bound, tuple) else ((), bound)
     outputs = primitive.bind(*functions, *inputs, **params)
-    return outputs if primitive.multiple_results else [outputs]
+    return list(outputs) if primitive.multiple_results else [outputs]
 
 
 def linearize(fun: Callable, *primals: jax.Array) -> tuple[Any, LinearProgram]:
@@ -108,6 +108,36 @@ def linearize(fun: Callable, *primals: jax.Array) -> tuple[Any, LinearProgram]:
     value, tangent_fun = jax.linearize(fun, *primals)
     closed = jax.make_jaxpr(tangent_fun)(*primals)
     return value, _Flattener().flatten(closed.jaxpr, closed.consts)
+
+
+def copy_inputs(program: LinearProgram, ruled: Container[Any]) -> LinearProgram:
+    """Lets inputs enter a copy first where the equation that they enter has no rule.
+
+    Structured derivatives form the Jacobian of such an equation with respect to its
+    parameters: of a whole `scan`, say, all of its outputs by all of its weights. Behind a
+    copy, which has a rule, there is the derivative of the function's outputs with respect
+    to the parameters instead, as `JACOBIAN_CONTRACTION` has it. That is smaller, unless
+    the equation has fewer outputs than the function. Complex outputs of real parameters
+    are met in this way only: neural-tangents would drop the imaginary part.
+
+    Args:
+      program: from `linearize`.
+      ruled: the primitives that have a rule.
+
+    Returns:
+      An equivalent program.
+    """
+    invars, outputs = set(program.invars), sum(var.aval.size for var in program.outvars)
+    equations: list[Equation] = []
+    for equation in program.eqns:
+        output = equation.outvars[0].aval
+        large = equation.primitive not in ruled and output.size >= outputs
+        if large or jnp.issubdtype(output.dtype, jnp.complexfloating):
+            copies = {var: Variable(var.aval) for var in equation.invars if var in invars}
+            equations.extend(Equation(lax.copy_p, {}, [v], [c]) for v, c in copies.items())
+            equation = equation.replace(invars=[copies.get(v, v) for v in equation.invars])
+        equations.append(equation)
+    return dataclasses.replace(program, eqns=equations)
 
 
 class _Flattener:

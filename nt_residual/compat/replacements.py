@@ -30,7 +30,9 @@ def _batching(module: Any) -> Mapping[str, Any]:
 def _empirical(module: Any) -> Mapping[str, Any]:
     from nt_residual.compat import empirical
 
-    pullback = functools.partial(empirical.primals_out_and_pullback, module._backward_pass)
+    rules = module.rules
+    ruled = rules.STRUCTURE_RULES.keys() | rules.JACOBIAN_RULES.keys()
+    pullback = functools.partial(empirical.primals_out_and_pullback, module._backward_pass, ruled)
     return {
         "_get_primals_out_and_pullback": pullback,
         "_eqn_jvp_fn": empirical.equation_jvp,

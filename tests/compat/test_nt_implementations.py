@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax import lax
+from jax.sharding import AxisType, PartitionSpec
 from neural_tangents import stax
 from nt_networks import IMAGES, NETWORKS, SEQUENCES, VECTORS, array, parameters
 
@@ -194,14 +195,15 @@ AXES = {
 
 @pytest.mark.parametrize("axes", AXES)
 @pytest.mark.parametrize("same", [True, False], ids=["one batch", "two batches"])
-def test_all_implementations_agree_with_axes_of(axes, same, x64):
+def test_all_implementations_agree_with_axes_of(axes, same, dtype):
     layers = stax.serial(stax.Conv(4, (3, 3), padding="SAME"), stax.Relu(), stax.Conv(2, (2, 2)))
     f, params, (x1, x2), _ = _of_stax(layers, (IMAGES[0], IMAGES[0][::-1] * 0.5))
+    params, x1, x2 = jax.tree.map(lambda x: x.astype(dtype), (params, x1, x2))
     x2 = None if same else x2
     run = functools.partial(ntk, f, x1, x2, params, **AXES[axes])
     expected = run(nt.NtkImplementation.JACOBIAN_CONTRACTION)
     for implementation in OTHERS:
-        assert_close(run(implementation), expected, 1e-10)
+        assert_close(run(implementation), expected, TOLERANCE[dtype.name])
 
 
 @pytest.mark.parametrize("vmap_axes", [None, (0, 0, {"scale": 0})], ids=str)
@@ -215,9 +217,9 @@ def test_vmap_axes_of_inputs_outputs_and_keyword_arguments(vmap_axes, x64):
         nt.empirical_ntk_fn(f, (), vmap_axes=vmap_axes, implementation=implementation)(
             x1, x2, params, scale=scales
         )
-        for implementation in (1, 2, 3)
+        for implementation in (1, 2, 3, 0)
     ]
-    assert_close(results[1:], results[:1] * 2, 1e-10)
+    assert_close(results[1:], results[:1] * 3, 1e-10)
 
 
 # Primitives, applied to the parameters themselves: there the rules count.
@@ -243,6 +245,12 @@ def _conv_of(w, lhs=None, **options):
     numbers = ("NHWC", "HWIO", "NHWC")
     lhs = array(1, 5, 4, 4) if lhs is None else lhs
     return lax.conv_general_dilated(lhs, w, (1, 1), "SAME", dimension_numbers=numbers, **options)
+
+
+def _on_one_device(function):
+    mesh = jax.make_mesh((1,), ("rows",), axis_types=(AxisType.Auto,))
+    rows = PartitionSpec("rows")
+    return jax.shard_map(function, mesh=mesh, in_specs=rows, out_specs=rows)
 
 
 _MASK = np.asarray(array(3, 4)) > 0
@@ -309,6 +317,10 @@ PRIMITIVES = {
         ),
     ),
     "linear_solve": ((3,), lambda w: jnp.linalg.solve(3 * jnp.eye(3) + array(3, 3), w)),
+    "fft": ((3, 4), lambda w: jnp.fft.irfft(jnp.fft.rfft(w) * jnp.array([1.0, 2.0, 1j]))),
+    "complex": ((3, 4), lambda w: jnp.abs((1.0 + 2.0j) * w + 1.0)),
+    "vmap": ((3, 4), jax.vmap(lambda w: jnp.tanh(array(2, 4) @ w))),
+    "shard_map": ((3, 4), lambda w: _on_one_device(jnp.tanh)(w)),
     "jit": ((3, 4), jax.jit(lambda w: jnp.tanh(array(2, 3) @ w))),
     "checkpoint": ((3, 4), jax.checkpoint(lambda w: jnp.tanh(array(2, 3) @ w))),
     "custom_jvp": ((3, 4), _cubed),
@@ -339,12 +351,20 @@ def test_parameters_may_enter(name, x64):
     shape, primitive = PRIMITIVES[name]
 
     def f(params, x):
-        # A second use of the result, so that cotangents differ from entry to entry.
+        # A function of the result, so that cotangents differ from entry to entry.
         return jax.tree.map(lambda y: x.sum() * jnp.sin(y), primitive(params))
 
-    run = functools.partial(ntk, f, array(2), array(3), array(*shape), trace_axes=())
-    expected = run(nt.NtkImplementation.JACOBIAN_CONTRACTION)
+    def wide(params, x):
+        # More outputs than the primitive has: equations without rule are treated otherwise.
+        return jax.tree.map(lambda y: jnp.concatenate([y, y * y, y]), f(params, x))
+
+    inputs = array(2), array(3), array(*shape)
     rtol = 1e-6 if name == "convert_element_type" else 1e-10
+    expected, structured = (ntk(wide, *inputs, i, trace_axes=()) for i in (1, 3))
+    assert_close(structured, expected, rtol)
+
+    run = functools.partial(ntk, f, *inputs, trace_axes=())
+    expected = run(nt.NtkImplementation.JACOBIAN_CONTRACTION)
     if name not in NO_FORWARD_MODE:
         assert_close(run(nt.NtkImplementation.NTK_VECTOR_PRODUCTS), expected, rtol)
     for setting in SETTINGS:
