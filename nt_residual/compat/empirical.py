@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import ShapedArray
 from jax.interpreters import ad
 
 from nt_residual.compat import linear_program
@@ -107,7 +108,7 @@ def _shape(aval: Any) -> jax.ShapeDtypeStruct:
 def _zeros_if_unknown(x: Any) -> Any:
     """Zeros where neural-tangents passes a shape alone: the value plays no part there."""
     aval = x.aval if isinstance(x, ad.UndefinedPrimal) else x
-    if isinstance(aval, jax.core.ShapedArray):
+    if isinstance(aval, ShapedArray):
         return jnp.zeros(aval.shape, aval.dtype)
     return x
 

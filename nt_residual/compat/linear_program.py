@@ -166,7 +166,8 @@ class _Flattener:
         def read(atom: Any) -> Variable:
             if isinstance(atom, Literal):
                 # A scalar or an array of another kind, which the rules do not know.
-                return self._constant(jnp.asarray(atom.val, atom.aval.dtype))
+                aval: Any = atom.aval
+                return self._constant(jnp.asarray(atom.val, aval.dtype))
             return env[atom]
 
         for eqn in jaxpr.eqns:
