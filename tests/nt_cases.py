@@ -72,9 +72,14 @@ def _kernels(network, inputs, masked=False):
     kernel_fn, (x1, x2), kwargs = network()[2], inputs, {}
     if masked:
         x1, x2, kwargs = _with_mask(x1), _with_mask(x2), {"mask_constant": 10.0}
-    kernels = _fields(kernel_fn(x1, x2, ("nngp", "ntk"), **kwargs), "nngp", "ntk")
-    within = kernel_fn(x1, None, ("nngp", "ntk"), **kwargs)
-    return {**kernels, "nngp_within": within.nngp, "ntk_within": within.ntk}
+
+    @jax.jit
+    def kernels(x1, x2):
+        between = kernel_fn(x1, x2, ("nngp", "ntk"), **kwargs)
+        within = kernel_fn(x1, None, ("nngp", "ntk"), **kwargs)
+        return between.nngp, between.ntk, within.nngp, within.ntk
+
+    return dict(zip(("nngp", "ntk", "nngp_within", "ntk_within"), kernels(x1, x2), strict=True))
 
 
 def _kernels_between(network, inputs):
@@ -102,8 +107,8 @@ def _aggregate(implementation):
         stax.Dense(2),
     )
     pattern = jnp.asarray(pattern)
-    kernel = kernel_fn(features, None, ("nngp", "ntk"), pattern=(pattern, pattern))
-    return _fields(kernel, "nngp", "ntk")
+    within = kernel_fn(features, None, ("nngp", "ntk"), pattern=(pattern, pattern))
+    return {"nngp_within": within.nngp, "ntk_within": within.ntk}
 
 
 def _edges_to_matrix(nodes):

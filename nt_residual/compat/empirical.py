@@ -1,22 +1,24 @@
 """Stands in for the parts of `neural_tangents._src.empirical` that JAX has left behind."""
 
 import math
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.core import ShapedArray
 from jax.interpreters import ad
 
 from nt_residual.compat import linear_program
 from nt_residual.compat.linear_program import Equation, Variable
+from nt_residual.compat.rules import needs_copy
 
 
 def primals_out_and_pullback(
     backward_pass: Callable,
-    ruled: Container[Any],
+    rules: Any,
     fn: Callable,
     mode: Any,
     _j_rules: bool,
@@ -28,11 +30,11 @@ def primals_out_and_pullback(
 
     Its result has another form since JAX 0.7, and its arguments since JAX 0.10.
     """
-    leaves, structure = jax.tree.flatten(primals_in)
+    leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, primals_in))
     value, program = linear_program.linearize(
         lambda *leaves: fn(*jax.tree.unflatten(structure, leaves)), *leaves
     )
-    program = linear_program.copy_inputs(program, ruled)
+    program = linear_program.copy_inputs(program, needs_copy(rules, program))
 
     def pullback(*cotangents: Any) -> Any:
         return jax.tree.unflatten(
@@ -55,7 +57,8 @@ def primals_out_and_pullback(
 def equation_jvp(equation: Equation | None, index: int, tangent: Any, *inputs: Any) -> Any:
     """Replaces `_eqn_jvp_fn`, which calls the rules of `ad.primitive_jvps` itself.
 
-    An equation of a linear program is its own derivative.
+    It takes them to return arrays, which they do not for primitives with several outputs
+    (`split` since JAX 0.4.38). An equation of a linear program is its own derivative.
     """
     if equation is None:
         return tangent
@@ -121,7 +124,7 @@ def read_primal(env: Mapping[Variable, Any], var: Variable) -> Any:
 def write_cotangent(primitive: Any, env: dict[Variable, Any], var: Variable, ct: Any) -> None:
     """Replaces `_write_cotangent`, which asks for `ad.config` and `core.lattice_join`.
 
-    They went with JAX 0.4.26 and 0.7, and only served JAX's internal checks.
+    They went with JAX 0.4.26 and 0.6, and only served JAX's internal checks.
     """
     del primitive
     if ct is not None and not isinstance(ct, ad.Zero):
@@ -139,16 +142,12 @@ def flops(f: Callable, optimize: bool, *args: Any, **kwargs: Any) -> float:
 
 
 def array_functions() -> dict[str, Callable]:
-    """Replaces `jnp.size` and `jnp.shape`, which want arrays, and `jnp.dtype`, which wants none.
+    """Replaces `jnp.size`, which wants arrays, and `jnp.dtype`, which wants none.
 
-    Here the first two also get abstract shapes, which JAX warns of since 0.5.3, and the
-    third gets arrays, which it warns of since 0.8.2.
+    Here the first also gets abstract shapes, which JAX warns of since 0.5.3, and the
+    second gets arrays, which it warns of since 0.8.2.
     """
-    return {
-        "size": lambda x: math.prod(x.shape),
-        "shape": lambda x: tuple(x.shape),
-        "dtype": lambda x: x.dtype,
-    }
+    return {"size": lambda x: math.prod(np.shape(x)), "dtype": jnp.result_type}
 
 
 def hashable(tree: Any) -> tuple:

@@ -40,7 +40,7 @@ def _extend_core(name: str) -> Any:
 
 
 def _typeof(name: str) -> Any:
-    """`jax.core.get_aval` became the public `jax.typeof` (removed there in JAX 0.9)."""
+    """`jax.core.get_aval` became the public `jax.typeof` (removed there in JAX 0.10)."""
     del name
     return importlib.import_module("jax").typeof
 
@@ -66,7 +66,7 @@ def _source_info(name: str) -> Any:
 
 
 def _retired_primitive(name: str) -> Any:
-    """`ad.zeros_like_p` was removed in JAX 0.4.24: zeros are now instantiated directly.
+    """`ad.zeros_like_p` is unused since JAX 0.4.24, and gone since JAX 0.9.
 
     neural-tangents only uses it as a key of its tables of rules. A primitive that
     no jaxpr contains keeps those entries, and none of them is ever looked up.

@@ -8,17 +8,17 @@ among the equations. `linearize` gives the one form that they were written for.
 """
 
 import dataclasses
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import ShapedArray
 from jax.extend.core import Literal
 
 # Equations that call a jaxpr once, on their own inputs and for their own outputs.
 _CALLS = {
-    "checkpoint",
     "closed_call",
     "core_call",
     "core_closed_call",
@@ -26,9 +26,9 @@ _CALLS = {
     "custom_vjp_call",
     "jit",
     "pjit",
-    "remat",
-    "remat2",
 }
+# The same, with equations in the jaxpr that compute constants anew and are not linear.
+_REMATERIALISED = {"checkpoint", "remat", "remat2"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ class LinearProgram:
 def bind(primitive: Any, params: Mapping[str, Any], inputs: Sequence[Any]) -> Sequence[Any]:
     """Evaluates a primitive and returns its outputs as a sequence."""
     bound = primitive.get_bind_params(params)
-    # The functions that a primitive calls came apart from its parameters until JAX 0.10.
+    # The functions that a primitive calls come apart from its parameters in JAX 0.8.
     functions, params = bound if isinstance(bound, tuple) else ((), bound)
     outputs = primitive.bind(*functions, *inputs, **params)
     return list(outputs) if primitive.multiple_results else [outputs]
@@ -97,9 +97,10 @@ def linearize(fun: Callable, *primals: jax.Array) -> tuple[Any, LinearProgram]:
 
     Raises:
       TypeError: if one of `primals` is not of a floating-point dtype.
+      NotImplementedError: if `fun` uses mutable arrays.
     """
     for primal in primals:
-        if not jnp.issubdtype(primal.dtype, jnp.inexact):
+        if not jnp.issubdtype(primal.dtype, jnp.floating):
             raise TypeError(
                 f"The NTK differentiates f with respect to all of params, which must be "
                 f"floating-point arrays; got {primal.dtype} of shape {primal.shape}. Close f "
@@ -110,33 +111,33 @@ def linearize(fun: Callable, *primals: jax.Array) -> tuple[Any, LinearProgram]:
     return value, _Flattener().flatten(closed.jaxpr, closed.consts)
 
 
-def copy_inputs(program: LinearProgram, ruled: Container[Any]) -> LinearProgram:
-    """Lets inputs enter a copy first where the equation that they enter has no rule.
+def copy_inputs(
+    program: LinearProgram, needs_copy: Callable[[Variable, Equation], bool]
+) -> LinearProgram:
+    """Lets inputs enter a copy first, and the copy enter the equation.
 
-    Structured derivatives form the Jacobian of such an equation with respect to its
-    parameters: of a whole `scan`, say, all of its outputs by all of its weights. Behind a
-    copy, which has a rule, there is the derivative of the function's outputs with respect
-    to the parameters instead, as `JACOBIAN_CONTRACTION` has it. That is smaller, unless
-    the equation has fewer outputs than the function. Complex outputs of real parameters
-    are met in this way only: neural-tangents would drop the imaginary part.
+    Structured derivatives form the Jacobian of an equation with respect to its
+    parameters, by a rule that depends on the equation. Behind a copy there is the
+    derivative of the function's outputs with respect to the parameters instead, as
+    `JACOBIAN_CONTRACTION` has it, and the simple rule of the copy.
 
     Args:
       program: from `linearize`.
-      ruled: the primitives that have a rule.
+      needs_copy: whether this input should enter this equation in that way.
 
     Returns:
       An equivalent program.
     """
-    invars, outputs = set(program.invars), sum(var.aval.size for var in program.outvars)
+    invars = set(program.invars)
     equations: list[Equation] = []
     for equation in program.eqns:
-        output = equation.outvars[0].aval
-        large = equation.primitive not in ruled and output.size >= outputs
-        if large or jnp.issubdtype(output.dtype, jnp.complexfloating):
-            copies = {var: Variable(var.aval) for var in equation.invars if var in invars}
-            equations.extend(Equation(lax.copy_p, {}, [v], [c]) for v, c in copies.items())
-            equation = equation.replace(invars=[copies.get(v, v) for v in equation.invars])
-        equations.append(equation)
+        copies = {
+            var: Variable(var.aval)
+            for var in equation.invars
+            if var in invars and needs_copy(var, equation)
+        }
+        equations.extend(Equation(lax.copy_p, {}, [var], [copy]) for var, copy in copies.items())
+        equations.append(equation.replace(invars=[copies.get(var, var) for var in equation.invars]))
     return dataclasses.replace(program, eqns=equations)
 
 
@@ -178,13 +179,21 @@ class _Flattener:
     def _equation(self, eqn: Any, inputs: Sequence[Variable]) -> list[Variable]:
         """Appends what one equation amounts to and returns its outputs."""
         primitive, params = eqn.primitive, eqn.params
+        if not all(isinstance(var.aval, ShapedArray) for var in (*eqn.invars, *eqn.outvars)):
+            raise NotImplementedError(
+                f"Structured derivatives do not follow values through mutable arrays "
+                f"(jax.new_ref), and f uses one in `{primitive}`. Pass implementation=1."
+            )
         if all(var in self.constants for var in inputs):
             values = bind(primitive, params, [self.constants[var] for var in inputs])
             return [self._constant(value) for value in values]
-        if primitive.name in _CALLS:
+        if primitive.name in _CALLS | _REMATERIALISED:
             inner = next(params[key] for key in ("jaxpr", "call_jaxpr") if key in params)
             consts = getattr(inner, "consts", ())  # An open jaxpr has none.
-            return self._inline(getattr(inner, "jaxpr", inner), consts, inputs)
+            inner = getattr(inner, "jaxpr", inner)
+            if primitive.name in _REMATERIALISED:
+                return self._linear_part(inner, consts, inputs)
+            return self._inline(inner, consts, inputs)
 
         outputs = [Variable(var.aval) for var in eqn.outvars]
         if primitive.name == "split":
@@ -195,6 +204,24 @@ class _Flattener:
                 for index, output in enumerate(outputs)
             )
         return outputs
+
+    def _linear_part(
+        self, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Variable]
+    ) -> list[Variable]:
+        """Appends what a jaxpr does with inputs that are not constant, in which it is linear.
+
+        JAX finds that part, also where a loop carries constants and others side by side.
+        """
+        linear = [var for var in inputs if var not in self.constants]
+
+        def fun(*tangents: jax.Array) -> Sequence[jax.Array]:
+            values = self.constants | dict(zip(linear, tangents, strict=True))
+            return jax.core.eval_jaxpr(jaxpr, consts, *[values[var] for var in inputs])
+
+        zeros = [jnp.zeros(var.aval.shape, var.aval.dtype) for var in linear]
+        _, tangent_fun = jax.linearize(fun, *zeros)
+        closed = jax.make_jaxpr(tangent_fun)(*zeros)
+        return self._inline(closed.jaxpr, closed.consts, linear)
 
     def _constant(self, value: Any) -> Variable:
         var = Variable(jax.typeof(value))

@@ -11,7 +11,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 def pmap(fun: Callable) -> Callable:
     """Maps a function over the leading axis of all its inputs, one device for each entry.
 
-    JAX keeps `jax.pmap` in maintenance mode and advises `jax.shard_map` instead.
+    `jax.pmap` is itself made of `jax.shard_map` since JAX 0.8, and refuses arrays that
+    live on another device, which neural-tangents passes. JAX advises against its use.
 
     Args:
       fun: takes and returns pytrees of arrays.
@@ -42,6 +43,8 @@ def pmap(fun: Callable) -> Callable:
     def mapped(*args: Any, **kwargs: Any) -> Any:
         device_count = jax.tree.leaves((args, kwargs))[0].shape[0]
         function, sharding = compiled(device_count)
-        return function(*jax.device_put((args, kwargs), sharding))
+        if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((args, kwargs))):
+            args, kwargs = jax.device_put((args, kwargs), sharding)
+        return function(args, kwargs)
 
     return mapped

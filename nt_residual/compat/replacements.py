@@ -1,13 +1,15 @@
 """What is replaced in modules of neural-tangents once they have run, by module.
 
-Everything here is needed on each JAX from 0.7.2 on, the oldest that nt_residual supports;
-where that depends on an installed version, the replacement checks it.
+What is here is needed on each JAX from 0.7.2 on, the oldest that nt_residual supports,
+except where the installed version is asked for.
 """
 
 import functools
 import types
 from collections.abc import Mapping
 from typing import Any
+
+import jax
 
 from nt_residual.compat.jax_names import Overlay
 
@@ -22,6 +24,8 @@ def apply(module: types.ModuleType) -> None:
 
 
 def _batching(module: Any) -> Mapping[str, Any]:
+    if jax.__version_info__ < (0, 8):
+        return {}
     from nt_residual.compat import parallel
 
     return {"pmap": parallel.pmap}
@@ -30,9 +34,9 @@ def _batching(module: Any) -> Mapping[str, Any]:
 def _empirical(module: Any) -> Mapping[str, Any]:
     from nt_residual.compat import empirical
 
-    rules = module.rules
-    ruled = rules.STRUCTURE_RULES.keys() | rules.JACOBIAN_RULES.keys()
-    pullback = functools.partial(empirical.primals_out_and_pullback, module._backward_pass, ruled)
+    pullback = functools.partial(
+        empirical.primals_out_and_pullback, module._backward_pass, module.rules
+    )
     return {
         "_get_primals_out_and_pullback": pullback,
         "_eqn_jvp_fn": empirical.equation_jvp,

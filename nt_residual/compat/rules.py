@@ -7,12 +7,14 @@ A primitive in neither is differentiated densely. Their form is that of
 of all inputs, and the shape of the output.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from nt_residual.compat.linear_program import Equation, LinearProgram, Variable
 
 
 def add_rules(rules: Any) -> None:
@@ -41,16 +43,72 @@ def add_rules(rules: Any) -> None:
     rules.JACOBIAN_RULES[lax.slice_p] = _dense_jacobian
     rules.EQN_PARAMS_RULES[lax.slice_p] = _trimmed_slice
 
-    # For the input of a convolution neural-tangents raises instead of having no rule.
-    conv = lax.conv_general_dilated_p
-    structure, jacobian = rules.STRUCTURE_RULES[conv], rules.JACOBIAN_RULES[conv]
+    # For other inputs neural-tangents raises, or takes the rule of the usual one.
+    for primitive, index in _ONLY_INPUT.items():
+        _restrict(rules, primitive, index)
 
-    rules.STRUCTURE_RULES[conv] = lambda equation, index, inputs, output: (
-        structure(equation, index, inputs, output) if index == 1 else Structure()
-    )
-    rules.JACOBIAN_RULES[conv] = lambda equation, index, inputs, output: (
-        jacobian if index == 1 else _dense_jacobian
-    )(equation, index, inputs, output)
+
+# The one input that the rules of a primitive are made for.
+_ONLY_INPUT = {lax.conv_general_dilated_p: 1, lax.pad_p: 0}
+
+
+def _restrict(rules: Any, primitive: Any, only: int) -> None:
+    """Lets the rules of a primitive hold for one of its inputs, and others be without rule."""
+    structure, jacobian = rules.STRUCTURE_RULES[primitive], rules.JACOBIAN_RULES[primitive]
+
+    def structure_of_one(equation: Any, index: int, inputs: Sequence[Any], output: Any) -> Any:
+        return structure(equation, index, inputs, output) if index == only else rules.Structure()
+
+    def jacobian_of_one(equation: Any, index: int, inputs: Sequence[Any], output: Any) -> Any:
+        rule = jacobian if index == only else _dense_jacobian
+        return rule(equation, index, inputs, output)
+
+    rules.STRUCTURE_RULES[primitive] = structure_of_one
+    rules.JACOBIAN_RULES[primitive] = jacobian_of_one
+
+
+def needs_copy(rules: Any, program: LinearProgram) -> Callable[[Variable, Equation], bool]:
+    """Returns which inputs of a program should enter which equations behind a copy.
+
+    * Where there is no rule, Jacobians are dense: of a whole `scan`, all of its outputs by
+      all of its weights. Behind a copy they are smaller, unless the equation has fewer
+      outputs than the function.
+    * Where a real parameter makes a complex value, neural-tangents drops the imaginary part.
+    * Where one parameter enters several equations, neural-tangents takes the structure that
+      they have in common, and compares the axes of outputs alone: equations that are
+      diagonal along different axes of the parameter would be taken for the same.
+    """
+    outputs = sum(var.aval.size for var in program.outvars)
+    known = rules.STRUCTURE_RULES.keys() | rules.JACOBIAN_RULES.keys()
+
+    def diagonal(var: Variable, equation: Equation) -> frozenset[tuple[int, int]]:
+        """Axes of the output, each with the axis of this input that it is diagonal in."""
+        index = equation.invars.index(var)
+        inputs = [v.aval for v in equation.invars]
+        structure = rules.get_structure(equation, inputs, index, True)
+        pairs = zip(structure.out_diagonal, structure.in_diagonal, strict=True)
+        return frozenset((out, axes[index]) for out, axes in pairs)
+
+    diagonals = {
+        var: {diagonal(var, equation) for equation in program.eqns if var in equation.invars}
+        for var in program.invars
+    }
+
+    def needed(var: Variable, equation: Equation) -> bool:
+        primitive, output = equation.primitive, equation.outvars[0].aval
+        index = equation.invars.index(var)
+        dense = (
+            primitive not in known
+            or primitive == lax.slice_p
+            or _ONLY_INPUT.get(primitive, index) != index
+        )
+        return (
+            (dense and output.size >= outputs)
+            or jnp.issubdtype(output.dtype, jnp.complexfloating)
+            or (len(diagonals[var]) > 1 and bool(diagonal(var, equation)))
+        )
+
+    return needed
 
 
 def _select_n_jacobian(equation: Any, index: int, inputs: Sequence[Any], output: Any) -> jax.Array:

@@ -1,11 +1,15 @@
 """`nt.batch`: the same kernel, computed in parts, on one device and on several."""
 
+import os
+import pathlib
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import neural_tangents as nt
 import numpy as np
 import pytest
-from helpers import run_python
 from neural_tangents import stax
 from nt_networks import IMAGES, VECTORS
 
@@ -61,81 +65,15 @@ def test_convolutional_kernels_are_batched_with_masks():
     )
 
 
-ON_EIGHT_DEVICES = """
-import os
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
-import warnings
-warnings.simplefilter("error")
-import nt_residual
-import jax, jax.numpy as jnp, numpy as np
-import neural_tangents as nt
-from neural_tangents import stax
-
-assert jax.local_device_count() == 8
-x1 = jnp.sin(jnp.arange(16 * 6.0) ** 2).reshape(16, 6)
-x2 = jnp.cos(jnp.arange(8 * 6.0) ** 2).reshape(8, 6)
-init_fn, f, kernel_fn = stax.serial(stax.Dense(16, W_std=1.3), stax.Erf(), stax.Dense(3))
-_, params = init_fn(jax.random.PRNGKey(0), x1.shape)
-
-def check(actual, expected):
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-5),
-                 actual, expected)
-"""
-
-SEVERAL_DEVICES = {
-    "closed form, in parallel": """
-        for x in (None, x2):
-            check(nt.batch(kernel_fn)(x1, x, "ntk"), kernel_fn(x1, x, "ntk"))
-        kernel = nt.batch(kernel_fn)(x1, x2, "nngp")
-        assert len(kernel.sharding.device_set) == 8, kernel.sharding
-    """,
-    "closed form, in parallel and serially": """
-        for count in (2, 8):
-            batched_fn = nt.batch(kernel_fn, batch_size=1, device_count=count)
-            for x in (None, x2):
-                for get in ("ntk", ("nngp", "ntk")):
-                    check(batched_fn(x1, x, get), kernel_fn(x1, x, get))
-    """,
-    "inputs that live on one device": """
-        x1, x2 = jax.device_put((x1, x2), jax.devices()[3])
-        check(nt.batch(kernel_fn)(x1, x2, "ntk"), kernel_fn(x1, x2, "ntk"))
-        check(nt.batch(kernel_fn)(np.asarray(x1), np.asarray(x2), "ntk"),
-              kernel_fn(x1, x2, "ntk"))
-    """,
-    "kernels of kernels": """
-        first = stax.serial(stax.Dense(8), stax.Erf())[2]
-        expected = kernel_fn(first(x1, x2))
-        batched = nt.batch(kernel_fn)(nt.batch(first)(x1, x2))
-        for kind in ("nngp", "ntk", "cov1", "cov2"):
-            check(getattr(batched, kind), getattr(expected, kind))
-    """,
-    "finite width": """
-        for implementation in (1, 2, 3):
-            ntk_fn = nt.empirical_ntk_fn(f, vmap_axes=0, implementation=implementation)
-            for x in (None, x2):
-                batched_fn = nt.batch(ntk_fn, batch_size=2, device_count=4)
-                check(batched_fn(x1, x, params), ntk_fn(x1, x, params))
-    """,
-    "Monte Carlo": """
-        arguments = init_fn, f, jax.random.PRNGKey(1), 4
-        sampled = nt.monte_carlo_kernel_fn(*arguments, batch_size=1)(x1, x2, "ntk")
-        alone = nt.monte_carlo_kernel_fn(*arguments)(x1, x2, "ntk")
-        check(sampled, alone)
-    """,
-    "a number of inputs that the devices do not divide": """
-        try:
-            nt.batch(kernel_fn)(x1[:12], x2, "ntk")
-        except ValueError as error:
-            assert "Dataset size (12) must divide number of physical devices (8)" in str(error)
-        else:
-            raise AssertionError("not refused")
-    """,
-}
-
-
-@pytest.mark.parametrize("name", SEVERAL_DEVICES)
-def test_several_devices_give_the_same_kernel(name):
-    body = "\n".join(line[8:] for line in SEVERAL_DEVICES[name].splitlines())
-    result = run_python(ON_EIGHT_DEVICES + body + "\nprint('done')")
-    assert result.stdout.strip().endswith("done"), result.stderr
+def test_several_devices_give_the_same_kernel():
+    program = pathlib.Path(__file__).with_name("eight_devices.py")
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "--numprocesses=0", "-k", "test", program],
+        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+    assert "8 passed" in result.stdout

@@ -3,8 +3,6 @@
 `JACOBIAN_CONTRACTION` is plain reverse-mode differentiation, and so the oracle of the others.
 """
 
-import functools
-
 import flax.linen
 import jax
 import jax.numpy as jnp
@@ -18,11 +16,15 @@ from neural_tangents import stax
 from nt_networks import IMAGES, NETWORKS, SEQUENCES, VECTORS, array, parameters
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
-OTHERS = [
-    nt.NtkImplementation.NTK_VECTOR_PRODUCTS,
-    nt.NtkImplementation.STRUCTURED_DERIVATIVES,
-    nt.NtkImplementation.AUTO,
-]
+JACOBIAN_CONTRACTION, NTK_VECTOR_PRODUCTS, STRUCTURED_DERIVATIVES, AUTO = (
+    {"implementation": implementation} for implementation in (1, 2, 3, 0)
+)
+
+
+def _implementations(dtype):
+    """All of them; in float32 without AUTO, which compiles the others to choose one."""
+    variants = [JACOBIAN_CONTRACTION, NTK_VECTOR_PRODUCTS, STRUCTURED_DERIVATIVES]
+    return variants if dtype == "float32" else [*variants, AUTO]
 
 
 def assert_close(actual, expected, rtol):
@@ -34,10 +36,18 @@ def assert_close(actual, expected, rtol):
         np.testing.assert_allclose(a, e, rtol=0, atol=rtol * np.abs(e).max() + 1e-300)
 
 
-def ntk(f, x1, x2, params, implementation, rng=None, **options):
-    ntk_fn = nt.empirical_ntk_fn(f, implementation=implementation, **options)
+def ntks(f, x1, x2, params, variants, rng=None, **options):
+    """The NTK of f in several variants of `empirical_ntk_fn`, compiled at once to save time."""
     kwargs = {} if rng is None else {"rng": rng}
-    return jax.jit(lambda x1, x2, params: ntk_fn(x1, x2, params, **kwargs))(x1, x2, params)
+
+    @jax.jit
+    def compute(x1, x2, params):
+        return [
+            nt.empirical_ntk_fn(f, **options, **variant)(x1, x2, params, **kwargs)
+            for variant in variants
+        ]
+
+    return compute(x1, x2, params)
 
 
 # Networks. Each function returns f, parameters, inputs and what empirical_ntk_fn needs to know.
@@ -177,11 +187,11 @@ NETWORK_CASES = {
 def test_all_implementations_agree_on(name, dtype):
     f, params, inputs, options = NETWORK_CASES[name]()
     params, (x1, x2) = jax.tree.map(lambda x: x.astype(dtype), (params, inputs))
-    run = functools.partial(ntk, f, x1, x2, params, trace_axes=(), **options)
-    expected = run(nt.NtkImplementation.JACOBIAN_CONTRACTION)
+    variants = _implementations(dtype)
+    expected, *others = ntks(f, x1, x2, params, variants, trace_axes=(), **options)
     assert all(k.dtype == dtype for k in jax.tree.leaves(expected))
-    for implementation in OTHERS:
-        assert_close(run(implementation), expected, TOLERANCE[dtype.name])
+    for actual in others:
+        assert_close(actual, expected, TOLERANCE[dtype.name])
 
 
 AXES = {
@@ -200,10 +210,9 @@ def test_all_implementations_agree_with_axes_of(axes, same, dtype):
     f, params, (x1, x2), _ = _of_stax(layers, (IMAGES[0], IMAGES[0][::-1] * 0.5))
     params, x1, x2 = jax.tree.map(lambda x: x.astype(dtype), (params, x1, x2))
     x2 = None if same else x2
-    run = functools.partial(ntk, f, x1, x2, params, **AXES[axes])
-    expected = run(nt.NtkImplementation.JACOBIAN_CONTRACTION)
-    for implementation in OTHERS:
-        assert_close(run(implementation), expected, TOLERANCE[dtype.name])
+    expected, *others = ntks(f, x1, x2, params, _implementations(dtype), **AXES[axes])
+    for actual in others:
+        assert_close(actual, expected, TOLERANCE[dtype.name])
 
 
 @pytest.mark.parametrize("vmap_axes", [None, (0, 0, {"scale": 0})], ids=str)
@@ -241,6 +250,11 @@ def _cubed(w):
 _cubed.defjvp(lambda primals, tangents: (_cubed(*primals), 3 * primals[0] ** 2 * tangents[0]))
 
 
+def _layer(x, w):
+    """One step of a scan."""
+    return jnp.tanh(x @ w), x.sum()
+
+
 def _conv_of(w, lhs=None, **options):
     numbers = ("NHWC", "HWIO", "NHWC")
     lhs = array(1, 5, 4, 4) if lhs is None else lhs
@@ -273,6 +287,7 @@ PRIMITIVES = {
         lambda w: lax.reduce_window(w, 0.0, lax.add, (1, 2, 2, 1), (1, 1, 2, 1), "SAME"),
     ),
     "pad": ((3, 4), lambda w: jnp.pad(w, ((1, 0), (0, 2)))),
+    "pad, with a parameter": ((2, 3), lambda w: jnp.pad(w[:1], 1, constant_values=w[1, 2])),
     "concatenate": ((3, 4), lambda w: jnp.concatenate([w, jnp.sin(w), w], axis=1)),
     "add": ((3, 4), lambda w: w + jnp.tanh(w)),
     "add, broadcast": ((1, 4), lambda w: w + array(3, 1)),
@@ -281,6 +296,16 @@ PRIMITIVES = {
     "mul, broadcast": ((1, 4), lambda w: w * array(3, 4)),
     "mul, scalar": ((3, 4), lambda w: 2.5 * w),
     "mul, by itself": ((3, 4), lambda w: w * w),
+    "mul, twice": ((3, 4), lambda w: w * array(3, 4) + jnp.tanh(w * array(3, 4, seed=1.0))),
+    # Diagonal along the axes of the output, which are other axes of the parameter.
+    "mul and dot_general": (
+        (3, 3),
+        lambda w: jnp.sin(w * array(3, 3)) + jnp.einsum("ji,ij->ji", array(3, 3, seed=1.0), w),
+    ),
+    "mul and dot_general, batched": (
+        (3, 2),
+        lambda w: jnp.einsum("nhd,dh->nh", array(4, 2, 3), w) + jnp.tanh(w * array(3, 2)).sum(),
+    ),
     "div": ((3, 4), lambda w: w / (2.0 + array(3, 4))),
     "square": ((3, 4), jnp.square),
     "integer_pow": ((3, 4), lambda w: w**3),
@@ -327,7 +352,17 @@ PRIMITIVES = {
     "custom_vjp": ((3, 4), _scaled),
     "scan": (
         (4, 3, 3),
-        lambda w: lax.scan(lambda x, v: (jnp.tanh(x @ v), x.sum()), array(2, 3), w),
+        lambda w: lax.scan(_layer, array(2, 3), w),
+    ),
+    "scan, in checkpoint": (
+        (4, 3, 3),
+        lambda w: jnp.sin(
+            jax.checkpoint(lambda w: jnp.sin(lax.scan(_layer, array(2, 3), w)[0]))(w)
+        ),
+    ),
+    "cond, in checkpoint": (
+        (3, 4),
+        lambda w: jax.checkpoint(lambda w: lax.cond(w.sum() < 0, jnp.cos, jnp.sin, w * w) ** 2)(w),
     ),
     "cond": ((3, 4), lambda w: lax.cond(w.sum() > 100.0, jnp.sin, jnp.cos, w)),
     "nothing": ((3, 4), lambda w: (jnp.ones(3), 2.0 * w[0])),
@@ -359,14 +394,12 @@ def test_parameters_may_enter(name, x64):
         return jax.tree.map(lambda y: jnp.concatenate([y, y * y, y]), f(params, x))
 
     inputs = array(2), array(3), array(*shape)
+    structured = [{**STRUCTURED_DERIVATIVES, **setting} for setting in SETTINGS]
+    vector_products = [] if name in NO_FORWARD_MODE else [NTK_VECTOR_PRODUCTS]
     rtol = 1e-6 if name == "convert_element_type" else 1e-10
-    expected, structured = (ntk(wide, *inputs, i, trace_axes=()) for i in (1, 3))
-    assert_close(structured, expected, rtol)
-
-    run = functools.partial(ntk, f, *inputs, trace_axes=())
-    expected = run(nt.NtkImplementation.JACOBIAN_CONTRACTION)
-    if name not in NO_FORWARD_MODE:
-        assert_close(run(nt.NtkImplementation.NTK_VECTOR_PRODUCTS), expected, rtol)
-    for setting in SETTINGS:
-        structured = run(nt.NtkImplementation.STRUCTURED_DERIVATIVES, **setting)
-        assert_close(structured, expected, rtol)
+    for function, variants in ((f, structured[:2] + vector_products), (wide, structured)):
+        expected, *others = ntks(
+            function, *inputs, [JACOBIAN_CONTRACTION, *variants], trace_axes=()
+        )
+        for actual in others:
+            assert_close(actual, expected, rtol)

@@ -80,8 +80,7 @@ def test_momentum_reaches_the_same_end(problem):
     k, _, y = problem
     predict_fn = nt.predict.gradient_descent(mse, k, y, learning_rate=1.0, momentum=0.9)
     state = nt.predict.ODEState(fx_train=jnp.zeros_like(y))
-    early, late = (predict_fn(t, state).fx_train for t in (10.0, 4000.0))
-    assert mse(late, y) < 0.01 * mse(early, y)
+    np.testing.assert_allclose(predict_fn(1e5, state).fx_train, y, atol=1e-4)
 
 
 def test_gp_inference_is_the_posterior(problem):
