@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.core import ShapedArray
+from jax.core import ShapedArray, eval_jaxpr
 from jax.extend.core import Literal
 
 # Equations that call a jaxpr once, on their own inputs and for their own outputs.
@@ -216,7 +216,7 @@ class _Flattener:
 
         def fun(*tangents: jax.Array) -> Sequence[jax.Array]:
             values = self.constants | dict(zip(linear, tangents, strict=True))
-            return jax.core.eval_jaxpr(jaxpr, consts, *[values[var] for var in inputs])
+            return eval_jaxpr(jaxpr, consts, *[values[var] for var in inputs])
 
         zeros = [jnp.zeros(var.aval.shape, var.aval.dtype) for var in linear]
         _, tangent_fun = jax.linearize(fun, *zeros)

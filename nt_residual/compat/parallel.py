@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.core import Tracer
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 
@@ -43,7 +44,7 @@ def pmap(fun: Callable) -> Callable:
     def mapped(*args: Any, **kwargs: Any) -> Any:
         device_count = jax.tree.leaves((args, kwargs))[0].shape[0]
         function, sharding = compiled(device_count)
-        if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((args, kwargs))):
+        if not any(isinstance(x, Tracer) for x in jax.tree.leaves((args, kwargs))):
             args, kwargs = jax.device_put((args, kwargs), sharding)
         return function(args, kwargs)
 
