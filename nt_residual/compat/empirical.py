@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.core import ShapedArray
 from jax.interpreters import ad
 
 from nt_residual.compat import linear_program
-from nt_residual.compat.linear_program import Equation, Variable
+from nt_residual.compat.linear_program import Equation, Variable, zeros_if_unknown
 from nt_residual.compat.rules import needs_copy
 
 
@@ -62,7 +61,7 @@ def equation_jvp(equation: Equation | None, index: int, tangent: Any, *inputs: A
     """
     if equation is None:
         return tangent
-    arrays = [_zeros_if_unknown(x) for x in inputs]
+    arrays = [zeros_if_unknown(x) for x in inputs]
     if equation.primitive.name == "custom_lin":
         # The derivative of a `custom_vjp` function can only be transposed: do so twice.
         def vjp(cotangent):
@@ -86,7 +85,7 @@ def equation_vjp(equation: Equation | None, cotangent: Any, *inputs: Any) -> Seq
     cotangents: list[Any] = [None] * len(inputs)
     if isinstance(cotangent, ad.Zero):
         return cotangents
-    arrays = [_zeros_if_unknown(x) for x in inputs]
+    arrays = [zeros_if_unknown(x) for x in inputs]
 
     def forward(*tangents):
         args = list(arrays)
@@ -106,14 +105,6 @@ def equation_vjp(equation: Equation | None, cotangent: Any, *inputs: Any) -> Seq
 
 def _shape(aval: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
-
-
-def _zeros_if_unknown(x: Any) -> Any:
-    """Zeros where neural-tangents passes a shape alone: the value plays no part there."""
-    aval = x.aval if isinstance(x, ad.UndefinedPrimal) else x
-    if isinstance(aval, ShapedArray):
-        return jnp.zeros(aval.shape, aval.dtype)
-    return x
 
 
 def read_primal(env: Mapping[Variable, Any], var: Variable) -> Any:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.core import ShapedArray, eval_jaxpr
 from jax.extend.core import Literal
+from jax.interpreters.ad import UndefinedPrimal
 
 # Equations that call a jaxpr once, on their own inputs and for their own outputs.
 _CALLS = {
@@ -80,6 +81,14 @@ def bind(primitive: Any, params: Mapping[str, Any], inputs: Sequence[Any]) -> Se
     functions, params = bound if isinstance(bound, tuple) else ((), bound)
     outputs = primitive.bind(*functions, *inputs, **params)
     return list(outputs) if primitive.multiple_results else [outputs]
+
+
+def zeros_if_unknown(x: Any) -> Any:
+    """Zeros where neural-tangents passes a shape alone: the value plays no part there."""
+    aval = x.aval if isinstance(x, UndefinedPrimal) else x
+    if isinstance(aval, ShapedArray):
+        return jnp.zeros(aval.shape, aval.dtype)
+    return x
 
 
 def linearize(fun: Callable, *primals: jax.Array) -> tuple[Any, LinearProgram]:

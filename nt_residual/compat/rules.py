@@ -14,7 +14,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from nt_residual.compat.linear_program import Equation, LinearProgram, Variable
+from nt_residual.compat.linear_program import (
+    Equation,
+    LinearProgram,
+    Variable,
+    zeros_if_unknown,
+)
 
 
 def add_rules(rules: Any) -> None:
@@ -120,10 +125,10 @@ def _select_n_jacobian(equation: Any, index: int, inputs: Sequence[Any], output:
 
 def _dense_jacobian(equation: Any, index: int, inputs: Sequence[Any], output: Any) -> jax.Array:
     """Column by column."""
-    unknown = inputs[index]
+    unknown, arrays = inputs[index], [zeros_if_unknown(x) for x in inputs]
 
     def forward(tangent: jax.Array) -> jax.Array:
-        return equation(*[tangent if i == index else x for i, x in enumerate(inputs)])
+        return equation(*arrays[:index], tangent, *arrays[index + 1 :])
 
     basis = jnp.eye(unknown.size, dtype=unknown.dtype).reshape(unknown.size, *unknown.shape)
     return jax.vmap(forward, out_axes=-1)(basis).reshape(*output.shape, *unknown.shape)

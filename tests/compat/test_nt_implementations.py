@@ -288,6 +288,10 @@ PRIMITIVES = {
     ),
     "pad": ((3, 4), lambda w: jnp.pad(w, ((1, 0), (0, 2)))),
     "pad, with a parameter": ((2, 3), lambda w: jnp.pad(w[:1], 1, constant_values=w[1, 2])),
+    "pad, with two parameters": (
+        (2, 3),
+        lambda w: lax.pad(w, w[0, 0] * w[1, 1], [(1, 0, 0), (0, 1, 0)]),
+    ),
     "concatenate": ((3, 4), lambda w: jnp.concatenate([w, jnp.sin(w), w], axis=1)),
     "add": ((3, 4), lambda w: w + jnp.tanh(w)),
     "add, broadcast": ((1, 4), lambda w: w + array(3, 1)),
