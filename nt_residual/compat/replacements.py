@@ -9,8 +9,6 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
 from nt_residual.compat.jax_names import Overlay
 
 
@@ -24,6 +22,8 @@ def apply(module: types.ModuleType) -> None:
 
 
 def _batching(module: Any) -> Mapping[str, Any]:
+    import jax
+
     if jax.__version_info__ < (0, 8):
         return {}
     from nt_residual.compat import parallel

@@ -78,6 +78,11 @@ print("the same")
     assert result.stdout.strip().endswith("the same"), result.stderr
 
 
+def test_importing_nt_residual_alone_leaves_jax_for_later():
+    result = run_python("import sys, nt_residual; print('jax' in sys.modules)")
+    assert result.stdout.strip() == "False", result.stderr
+
+
 def test_warning_filters_stay_as_they_are():
     result = run_python(
         "import jax, jax.example_libraries.stax, jax.experimental.ode, scipy.linalg, warnings\n"
