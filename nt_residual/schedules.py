@@ -11,6 +11,7 @@ A schedule is any callable that takes the depth and returns one α per block.
 import dataclasses
 import math
 import operator
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, SupportsIndex, cast
 
@@ -27,7 +28,7 @@ def check_alphas(alphas: ArrayLike) -> np.ndarray:
       alphas: the residual scale of each block, shape (depth,), depth ≥ 1.
 
     Raises:
-      TypeError: if `alphas` does not hold real numbers.
+      TypeError: if `alphas` does not hold real numbers, or is traced by JAX.
       ValueError: if it is not one-dimensional, is empty, or holds a value that is
         NaN, infinite or negative.
 
@@ -35,6 +36,11 @@ def check_alphas(alphas: ArrayLike) -> np.ndarray:
       >>> check_alphas([0.5, 1])
       array([0.5, 1. ])
     """
+    if is_traced(alphas):
+        raise TypeError(
+            "alphas must be known numbers here, got values traced by JAX (from inside jit, grad or "
+            "vmap). Kernels of nt_residual.stax take traced alphas."
+        )
     array = np.asarray(alphas)
     if array.dtype.kind not in "iuf" and not _is_low_precision(array.dtype):
         raise TypeError(
@@ -60,6 +66,18 @@ def check_alphas(alphas: ArrayLike) -> np.ndarray:
 def _is_low_precision(dtype: np.dtype) -> bool:
     """Whether `dtype` is one of ml_dtypes' floats (bfloat16, …), which NumPy calls void."""
     return dtype.name.startswith(("bfloat", "float"))
+
+
+def is_traced(value: Any) -> bool:
+    """Whether `value` is abstract: traced by JAX, as inside `jit`, `grad` or `vmap`.
+
+    Example:
+      >>> is_traced(0.5)
+      False
+    """
+    # This module must not import JAX, without which nothing is traced.
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(value, jax.core.Tracer)
 
 
 def check_depth(depth: Any) -> int | float:
@@ -121,10 +139,12 @@ class PowerLaw:
     Args:
       gamma: γ ≥ 0. Below 1/2 the kernel degenerates as L grows, at 1/2 it has a
         limit that depends on c, above 1/2 it becomes that of one hidden layer.
-      c: the scale at depth 1, positive.
+      c: the scale at depth 1, positive. Either may be a scalar traced by JAX, whose
+        value is not checked: kernels of `nt_residual.stax` can be differentiated
+        in both.
 
     Raises:
-      TypeError: if an argument is not a real number.
+      TypeError: if an argument is not a real scalar.
       ValueError: if `gamma` is negative, `c` is not positive, or either is not finite.
 
     Example:
@@ -141,29 +161,36 @@ class PowerLaw:
     def __post_init__(self):
         for name in ("gamma", "c"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+            if not _is_real_scalar(value):
                 raise TypeError(f"{name} must be a real number, got {value!r}.")
-            object.__setattr__(self, name, float(value))
-        if not (math.isfinite(self.gamma) and self.gamma >= 0):
+            if not is_traced(value):
+                object.__setattr__(self, name, float(value))
+        if not is_traced(self.gamma) and not (math.isfinite(self.gamma) and self.gamma >= 0):
             raise ValueError(
                 f"gamma must be finite and ≥ 0, got {self.gamma}. In α = c·L^(−γ) a negative γ "
                 "lets α grow with depth; for another rule pass any callable depth -> alphas."
             )
-        if not (math.isfinite(self.c) and self.c > 0):
+        if not is_traced(self.c) and not (math.isfinite(self.c) and self.c > 0):
             raise ValueError(
                 f"c must be finite and > 0, got {self.c}. In α = c·L^(−γ) it is the residual "
                 "scale of a network of one block."
             )
 
     def __call__(self, depth: int) -> np.ndarray:
-        """Returns α for each block, float64 of shape (depth,)."""
+        """Returns α for each block, float64 of shape (depth,).
+
+        A JAX array if γ or c is traced.
+        """
         count = check_depth(depth)
         if count == math.inf:
             raise ValueError(
                 "a schedule gives one α per block, and depth=math.inf has no last block. For the "
                 "limit use limiting_effective_time, or rntk.ResidualKernel(math.inf, schedule)."
             )
-        return np.full(int(count), self.c * float(count) ** -self.gamma)
+        alpha = self.c * float(count) ** -self.gamma
+        if is_traced(alpha):
+            return alpha * np.ones(int(count), alpha.dtype)
+        return np.full(int(count), alpha)
 
     @property
     def limiting_effective_time(self) -> float:
@@ -171,6 +198,15 @@ class PowerLaw:
         if self.gamma < 0.5:
             return math.inf
         return self.c**2 if self.gamma == 0.5 else 0.0
+
+
+def _is_real_scalar(value: Any) -> bool:
+    if isinstance(value, int | float | np.number):
+        return not isinstance(value, bool | np.complexfloating)
+    # A scalar of JAX, traced or not.
+    if getattr(value, "shape", None) != () or not hasattr(value, "dtype"):
+        return False
+    return value.dtype.kind in "iuf" or _is_low_precision(value.dtype)
 
 
 def Constant(c: float = 1.0) -> PowerLaw:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 
 _REFERENCE = pathlib.Path(__file__).parent / "reference" / "rntk_reference.json"
 
@@ -66,6 +67,70 @@ def naive_kernel(x1, x2, alphas, *, kind="ntk", trained="blocks"):
     if kind == "nngp":
         return k12
     return ntk + k12 if trained == "all" else ntk
+
+
+def _average_patches(k):
+    """The covariance of a 3x3 convolution, padded with zeros, of weights of variance 1/9."""
+    height, width = k.shape[:2]
+    out = np.zeros_like(k)
+    for i, j, a, b in np.ndindex(*k.shape):
+        for di, dj in np.ndindex(3, 3):
+            p, q, r, s = i + di - 1, j + dj - 1, a + di - 1, b + dj - 1
+            if 0 <= p < height and 0 <= q < width and 0 <= r < height and 0 <= s < width:
+                out[i, j, a, b] += k[p, q, r, s] / 9
+    return out
+
+
+def _relu_moments(k11, k12, k22):
+    """E[σ(a) σ(b)] and E[σ'(a) σ'(b)] for all pairs of pixels of two images."""
+    moment, slope = np.zeros_like(k12), np.zeros_like(k12)
+    for i, j, a, b in np.ndindex(*k12.shape):
+        norms = math.sqrt(k11[i, j, i, j] * k22[a, b, a, b])
+        u = max(-1.0, min(1.0, k12[i, j, a, b] / norms))
+        angle = 0.0 if k12 is k11 and (i, j) == (a, b) else math.acos(u)
+        moment[i, j, a, b] = norms * (math.sin(angle) + (math.pi - angle) * math.cos(angle))
+        slope[i, j, a, b] = math.pi - angle
+    return moment / (2 * math.pi), slope / (2 * math.pi)
+
+
+def naive_conv_kernel(x1, x2, alphas, *, pooling, trained, normalize):
+    """NNGP and NTK of `stax.ConvResNet` for two images of shape (height, width, channels)."""
+    x1, x2 = (np.asarray(x, float) for x in (x1, x2))
+
+    def covariance(a, b):
+        return np.einsum("ijc,klc->ijkl", a, b) / a.shape[-1]
+
+    same = np.array_equal(x1, x2)
+    k11, k12, k22 = (_average_patches(covariance(*pair)) for pair in ((x1, x1), (x1, x2), (x2, x2)))
+    ntk = k12 if trained == "all" else np.zeros_like(k12)
+    for alpha in alphas:
+        hidden = [2 * _average_patches(k) for k in (k11, k12, k22)]
+        h11, h12, h22 = (hidden[0],) * 3 if same else hidden
+        moment, slope = _relu_moments(h11, h12, h22)
+        # From the first convolution and what lies below, through the nonlinearity.
+        below = slope * (h12 + 2 * _average_patches(ntk))
+        branch_ntk = _average_patches(moment) + _average_patches(below)
+        branches = [
+            _average_patches(_relu_moments(a, b, c)[0])
+            for a, b, c in ((h11, h11, h11), (h11, h12, h22), (h22, h22, h22))
+        ]
+        scale = 1 + alpha**2 if normalize else 1
+        ntk = (ntk + alpha**2 * branch_ntk) / scale
+        k11, k12, k22 = (
+            (k + alpha**2 * branch) / scale
+            for k, branch in zip((k11, k12, k22), branches, strict=True)
+        )
+    if pooling == "gap":
+        nngp, ntk = np.mean(k12), np.mean(ntk)
+    else:
+        nngp, ntk = (np.mean(np.einsum("ijij->ij", k)) for k in (k12, ntk))
+    return nngp, ntk + nngp if trained == "all" else ntk
+
+
+def finite_difference(fn, x, step=1e-4):
+    """The derivative of a function of one number, to the fourth order in `step`."""
+    half, full = ((fn(x + h) - fn(x - h)) / (2 * h) for h in (step / 2, step))
+    return (4 * half - full) / 3
 
 
 def run_python(code: str) -> subprocess.CompletedProcess:

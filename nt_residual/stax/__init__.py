@@ -19,9 +19,13 @@ with every layer of `neural_tangents.stax`.
 """
 
 from nt_residual.stax.frozen import Frozen as Frozen
+from nt_residual.stax.networks import ConvResNet as ConvResNet
 from nt_residual.stax.networks import (
     FullyConnectedResNet as FullyConnectedResNet,
 )
+from nt_residual.stax.networks import WideResNet as WideResNet
+from nt_residual.stax.relu import ABRelu as ABRelu
+from nt_residual.stax.relu import Relu as Relu
 from nt_residual.stax.residual import Residual as Residual
 from nt_residual.stax.scale import Scale as Scale
 from nt_residual.stax.stack import ResidualStack as ResidualStack

@@ -20,6 +20,8 @@ import jax
 from jax import lax
 from neural_tangents import Kernel, stax
 
+from nt_residual.stax.residual import check_layer
+
 
 @stax.layer
 def Frozen(layer):
@@ -45,7 +47,11 @@ def Frozen(layer):
 
   Returns:
     `(init_fn, apply_fn, kernel_fn)`.
+
+  Raises:
+    TypeError: if `layer` is not a triple.
   """
+  check_layer(layer, 'layer')
   init_fn, apply_fn, kernel_fn = layer
 
   @functools.wraps(apply_fn)
@@ -69,7 +75,11 @@ def Frozen(layer):
     _, linear_part, out = jax.jvp(outputs, (ntk,), (ntk,), has_aux=True)
     return _with_ntk(out, linear_part)
 
-  return init_fn, frozen_apply_fn, frozen_kernel_fn
+  # A function of its own: `stax.layer` sets names, those of `layer` not among.
+  def frozen_init_fn(rng, input_shape):
+    return init_fn(rng, input_shape)
+
+  return frozen_init_fn, frozen_apply_fn, frozen_kernel_fn
 
 
 def _is_kernel(k) -> bool:

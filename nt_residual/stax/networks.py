@@ -20,18 +20,24 @@ from neural_tangents import stax
 
 from nt_residual import schedules
 from nt_residual.stax.frozen import Frozen
-from nt_residual.stax.stack import ResidualStack
+from nt_residual.stax.relu import Relu
+from nt_residual.stax.residual import Residual, check_layer
+from nt_residual.stax.stack import ResidualStack, check_alphas
 
 
 def FullyConnectedResNet(
     depth: int,
     width: int,
     out_dim: int = 1,
-    schedule: schedules.Schedule = schedules.PowerLaw(0.5),
+    schedule=schedules.PowerLaw(0.5),
     trained: str = 'blocks',
     normalize: bool = False,
+    block: str = 'two_layer',
+    activation=None,
+    W_std: float = 2**0.5,
+    remat: bool = False,
 ):
-  r"""The fully-connected residual network of arXiv 2403.04545.
+  r"""The fully-connected residual network of arXiv 2403.04545, and variants.
 
   .. math::
     x_0 = A x / \sqrt{d}, \quad
@@ -68,7 +74,8 @@ def FullyConnectedResNet(
       the number of outputs.
 
     schedule:
-      a callable that takes the depth and returns one :math:`\alpha` per block.
+      a callable that takes the depth and returns one :math:`\alpha` per block,
+      or the alphas themselves, shape `(depth,)`. They may be traced.
 
     trained:
       `'blocks'` if only the :math:`V_\ell, W_\ell` are trained, as in the
@@ -77,37 +84,340 @@ def FullyConnectedResNet(
     normalize:
       whether to divide the output of each block by :math:`\sqrt{1+\alpha^2}`.
 
+    block:
+      the branch of each block: `'two_layer'` for layer, activation, layer, as
+      above; `'preactivation'` for activation, layer, activation, layer;
+      `'one_layer'` for activation, layer.
+
+    activation:
+      the layer :math:`\sigma`, such as `stax.Erf()`. `None` for `Relu()`, whose
+      kernel is accurate in float32.
+
+    W_std:
+      the standard deviation of the weights of the first layer of a two-layer
+      branch, and of all layers of the others. The default keeps the variance of
+      ReLU networks.
+
+    remat:
+      whether reverse-mode derivatives recompute blocks to save memory. See
+      `ResidualStack`.
+
   Returns:
     `(init_fn, apply_fn, kernel_fn)`.
 
   Raises:
-    TypeError: if a size is not an integer or `schedule` not callable.
-    ValueError: if a size is less than 1, `trained` is unknown, or the schedule
-      gives an :math:`\alpha` that is NaN, infinite or negative.
+    TypeError: if a size is not an integer, `schedule` gives no real numbers, or
+      `activation` is not a layer.
+    ValueError: if a size is less than 1, an option is unknown, or the schedule
+      does not give `depth` numbers or one that is NaN, infinite or negative.
   """
   depth = _check_size(depth, 'depth')
   width = _check_size(width, 'width')
   out_dim = _check_size(out_dim, 'out_dim')
-  if trained not in ('blocks', 'all'):
-    raise ValueError(f"`trained` must be 'blocks' or 'all', got {trained!r}.")
-  if not callable(schedule):
+  freeze = _check_trained(trained)
+  alphas = _alphas(schedule, depth)
+  branch = _branch(
+      block, activation, lambda W_std: stax.Dense(width, W_std=W_std), W_std
+  )
+  return stax.serial(
+      freeze(stax.Dense(width)),
+      ResidualStack(branch, alphas, normalize=normalize, remat=remat),
+      freeze(stax.Dense(out_dim)),
+  )
+
+
+def ConvResNet(
+    depth,
+    channels: int,
+    out_dim: int = 10,
+    schedule=schedules.PowerLaw(0.5),
+    pooling: str = 'flatten',
+    trained: str = 'blocks',
+    normalize: bool = False,
+    block: str = 'two_layer',
+    activation=None,
+    W_std: float = 2**0.5,
+    filter_shape=(3, 3),
+    remat: bool = False,
+):
+  r"""A convolutional residual network.
+
+  A convolution to `channels` channels, the blocks, pooling, and a dense layer.
+  With several stages each but the first begins with a block that halves the
+  resolution and doubles the channels, by a stride of two in the first
+  convolution of its branch and in a 1x1 convolution on its shortcut. Padding is
+  `'SAME'`, there are no biases.
+
+  Example:
+    >>> from nt_residual import schedules
+    >>> from nt_residual.stax import ConvResNet
+    >>> import jax.numpy as jnp
+    >>> # As many blocks in each stage as a ResNet-34 has.
+    >>> _, _, kernel_fn = ConvResNet(depth=(3, 4, 6, 3), channels=64)
+    >>> kernel_fn(jnp.ones((2, 16, 16, 3)), None, 'ntk').shape
+    (2, 2)
+
+  Args:
+    depth:
+      the number of residual blocks, at least 1: an integer, or one for each
+      stage.
+
+    channels:
+      the number of channels of the first stage, at least 1. The kernel does not
+      depend on it.
+
+    out_dim:
+      the number of outputs.
+
+    schedule:
+      a callable that takes the number of all blocks and returns one
+      :math:`\alpha` per block, or the alphas themselves. They may be traced.
+
+    pooling:
+      `'flatten'` for a dense layer on all pixels, whose kernel needs memory of
+      order `n1 * n2 * height * width`; `'gap'` for global average pooling,
+      which needs its square in `height * width`.
+
+    trained:
+      `'blocks'` if only the branches are trained; `'all'` if the first and the
+      last layer and the shortcuts are too.
+
+    normalize:
+      whether to divide the output of each block by :math:`\sqrt{1+\alpha^2}`.
+
+    block:
+      `'two_layer'`, `'preactivation'` or `'one_layer'`. See
+      `FullyConnectedResNet`.
+
+    activation:
+      a layer such as `stax.Erf()`. `None` for `Relu()`.
+
+    W_std:
+      the standard deviation of the weights of the first layer of a two-layer
+      branch, and of all layers of the others.
+
+    filter_shape:
+      the shape of all filters, one number for each spatial axis of the input.
+
+    remat:
+      whether reverse-mode derivatives recompute blocks to save memory. See
+      `ResidualStack`.
+
+  Returns:
+    `(init_fn, apply_fn, kernel_fn)`, for inputs of shape
+    `(batch_size, height, width, channels)`.
+
+  Raises:
+    TypeError: if a size is not an integer, `schedule` gives no real numbers, or
+      `activation` is not a layer.
+    ValueError: if a size is less than 1, an option is unknown, or the schedule
+      does not give one number per block or one that is NaN, infinite or
+      negative.
+  """
+  channels = _check_size(channels, 'channels')
+  depths = tuple(depth) if isinstance(depth, (tuple, list)) else (depth,)
+  if not depths:
+    raise ValueError('`depth` must hold one number for each stage, got none.')
+  if not isinstance(filter_shape, (tuple, list)):
     raise TypeError(
-        f'`schedule` must be a callable depth -> alphas, got {schedule!r}.'
+        f'`filter_shape` must be a tuple, one number for each spatial axis, got'
+        f' {filter_shape!r}. For images pass `(3, 3)`.'
     )
-  alphas = schedules.check_alphas(schedule(depth))
+  if not filter_shape:
+    raise ValueError('`filter_shape` must have a spatial axis, got none.')
+  filter_shape = tuple(_check_size(n, 'filter_shape') for n in filter_shape)
+  one = (1,) * len(filter_shape)
+  stages = [
+      (blocks, channels * 2**i, 2 if i else 1, one if i else None)
+      for i, blocks in enumerate(depths)
+  ]
+  return _conv_resnet(
+      channels,
+      stages,
+      filter_shape=filter_shape,
+      pooling=pooling,
+      out_dim=out_dim,
+      schedule=schedule,
+      trained=trained,
+      normalize=normalize,
+      block=block,
+      activation=activation,
+      W_std=W_std,
+      remat=remat,
+  )
+
+
+def WideResNet(
+    block_size: int,
+    k: int,
+    out_dim: int = 10,
+    schedule=schedules.PowerLaw(0.5),
+    pooling: str = 'gap',
+    trained: str = 'blocks',
+    normalize: bool = False,
+    block: str = 'preactivation',
+    activation=None,
+    W_std: float = 2**0.5,
+    remat: bool = False,
+):
+  r"""A wide residual network for images, with scaled branches.
+
+  A convolution to 16 channels, three stages of `block_size` blocks with
+  `16 * k`, `32 * k` and `64 * k` channels, pooling, and a dense layer. The
+  first block of each stage has a 3x3 convolution on its shortcut; the second
+  and the third stage halve the resolution. With `schedule=Constant(1.0)`,
+  `trained='all'` and `W_std=1.0` it is the network of the documentation of
+  `neural_tangents`.
+
+  Example:
+    >>> from nt_residual import schedules
+    >>> from nt_residual.stax import WideResNet
+    >>> import jax.numpy as jnp
+    >>> # WRN-28-10
+    >>> init_fn, apply_fn, kernel_fn = WideResNet(block_size=4, k=10)
+    >>> kernel_fn(jnp.ones((2, 8, 8, 3)), None, 'ntk').shape
+    (2, 2)
+
+  Args:
+    block_size: the number of blocks in each of the three stages, at least 1.
+    k: the factor by which channels are multiplied, at least 1.
+    out_dim: the number of outputs.
+    schedule: see `ConvResNet`; it is given `3 * block_size`.
+    pooling: see `ConvResNet`.
+    trained: see `ConvResNet`.
+    normalize: see `ConvResNet`.
+    block: see `ConvResNet`.
+    activation: see `ConvResNet`.
+    W_std: see `ConvResNet`.
+    remat: see `ConvResNet`.
+
+  Returns:
+    `(init_fn, apply_fn, kernel_fn)`, for inputs of shape
+    `(batch_size, height, width, channels)`.
+
+  Raises:
+    TypeError: as `ConvResNet`.
+    ValueError: as `ConvResNet`.
+
+  See "`Wide Residual Networks <https://arxiv.org/abs/1605.07146>`_".
+  """
+  block_size = _check_size(block_size, 'block_size')
+  k = _check_size(k, 'k')
+  filter_shape = (3, 3)
+  stages = [
+      (block_size, 16 * k, 1, filter_shape),
+      (block_size, 32 * k, 2, filter_shape),
+      (block_size, 64 * k, 2, filter_shape),
+  ]
+  return _conv_resnet(
+      16,
+      stages,
+      filter_shape=filter_shape,
+      pooling=pooling,
+      out_dim=out_dim,
+      schedule=schedule,
+      trained=trained,
+      normalize=normalize,
+      block=block,
+      activation=activation,
+      W_std=W_std,
+      remat=remat,
+  )
+
+
+# INTERNAL UTILITIES
+
+
+def _conv_resnet(
+    stem_channels,
+    stages,
+    filter_shape,
+    pooling,
+    out_dim,
+    schedule,
+    trained,
+    normalize,
+    block,
+    activation,
+    W_std,
+    remat,
+):
+  """Stages are tuples: blocks, channels, stride, filter of the projection."""
+  out_dim = _check_size(out_dim, 'out_dim')
+  freeze = _check_trained(trained)
+  if pooling not in ('flatten', 'gap'):
+    raise ValueError(f"`pooling` must be 'flatten' or 'gap', got {pooling!r}.")
+  sizes = [_check_size(blocks, 'depth') for blocks, *_ in stages]
+  alphas = _alphas(schedule, sum(sizes))
+
+  def conv(channels, filter_shape, W_std=1.0, stride=1):
+    strides = (stride,) * len(filter_shape)
+    return stax.Conv(channels, filter_shape, strides, 'SAME', W_std)
+
+  def branch(channels, stride):
+    strides = iter([stride])  # That of the first convolution alone.
+    return _branch(
+        block,
+        activation,
+        lambda W_std: conv(channels, filter_shape, W_std, next(strides, 1)),
+        W_std,
+    )
+
+  layers = [freeze(conv(stem_channels, filter_shape))]
+  for size, (_, channels, stride, projection) in zip(sizes, stages):
+    blocks, alphas = alphas[:size], alphas[size:]
+    if projection is not None:
+      shortcut = freeze(conv(channels, projection, stride=stride))
+      first = branch(channels, stride)
+      layers += [Residual(first, blocks[0], shortcut, normalize)]
+      blocks = blocks[1:]
+    if len(blocks):
+      layers += [
+          ResidualStack(
+              branch(channels, 1), blocks, normalize=normalize, remat=remat
+          )
+      ]
+  pool = stax.Flatten() if pooling == 'flatten' else stax.GlobalAvgPool()
+  return stax.serial(*layers, pool, freeze(stax.Dense(out_dim)))
+
+
+def _branch(block, activation, layer, W_std):
+  """A branch of one or two layers, each made by `layer` from its `W_std`."""
+  activation = Relu() if activation is None else activation
+  check_layer(activation, 'activation')
+  if block == 'two_layer':
+    return stax.serial(layer(W_std), activation, layer(1.0))
+  if block == 'one_layer':
+    return stax.serial(activation, layer(W_std))
+  if block == 'preactivation':
+    return stax.serial(activation, layer(W_std), activation, layer(W_std))
+  raise ValueError(
+      f"`block` must be 'two_layer', 'preactivation' or 'one_layer', got "
+      f'{block!r}.'
+  )
+
+
+def _alphas(schedule, depth):
+  alphas = schedule(depth) if callable(schedule) else schedule
+  if not callable(schedule) and not hasattr(schedule, '__len__'):
+    raise TypeError(
+        f'`schedule` must be a callable depth -> alphas, or the alphas, got '
+        f'{schedule!r}.'
+    )
+  alphas = check_alphas(alphas)
   if len(alphas) != depth:
     raise ValueError(
         f'`schedule` must give one value per block, got {len(alphas)} for '
         f'depth {depth}.'
     )
-  branch = stax.serial(
-      stax.Dense(width, W_std=2**0.5), stax.Relu(), stax.Dense(width)
-  )
-  first, last = stax.Dense(width), stax.Dense(out_dim)
-  if trained == 'blocks':
-    first, last = Frozen(first), Frozen(last)
-  blocks = ResidualStack(branch, alphas, normalize=normalize)
-  return stax.serial(first, blocks, last)
+  return alphas
+
+
+def _check_trained(trained):
+  """What is done to the layers that only `trained='all'` trains."""
+  if trained not in ('blocks', 'all'):
+    raise ValueError(f"`trained` must be 'blocks' or 'all', got {trained!r}.")
+  return Frozen if trained == 'blocks' else lambda layer: layer
 
 
 def _check_size(value, name):

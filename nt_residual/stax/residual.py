@@ -15,17 +15,19 @@
 """A residual block with a scaled branch."""
 
 import functools
+import inspect
+import math
 
 import jax
+from jax import numpy as jnp
 from jax import random
 from neural_tangents import Kernel, stax
 
-from nt_residual.stax.scale import Scale
+from nt_residual.stax.scale import as_factor, scale_getter
 
 
-def Residual(
-    branch, alpha: float = 1.0, shortcut=None, normalize: bool = False
-):
+@stax.layer
+def Residual(branch, alpha=1.0, shortcut=None, normalize: bool = False):
   r"""A residual block with a scaled branch.
 
   .. math::
@@ -50,13 +52,14 @@ def Residual(
   Args:
     branch:
       an `(init_fn, apply_fn, kernel_fn)` triple. Must end in a layer with
-      mean-zero Gaussian outputs, such as `Dense` or `Conv`, possibly followed
-      by linear layers without parameters. That its input reaches its output
-      only through that layer is not verified: a branch that is itself a
-      residual block must be followed by a `Dense` or `Conv`.
+      mean-zero Gaussian outputs, such as `Dense`, `Conv` or
+      `GlobalSelfAttention`, possibly followed by linear layers without
+      parameters.
 
     alpha:
-      the scale of the branch, a finite real number or a traced JAX scalar.
+      the scale of the branch: a finite real number, a JAX scalar (which may be
+      traced), or the name of the keyword argument of `kernel_fn` and `apply_fn`
+      that holds one. See `Scale`.
 
     shortcut:
       an `(init_fn, apply_fn, kernel_fn)` triple; `None` for the identity.
@@ -70,69 +73,49 @@ def Residual(
 
   Raises:
     TypeError: if `alpha` is not a real scalar, or a layer is not a triple.
-    ValueError: if `alpha` is NaN or infinite, or, from `kernel_fn`, if the
-      branch does not end in a mean-zero Gaussian layer or changes the shape.
+    ValueError: if `alpha` is NaN or infinite; from `init_fn` and `kernel_fn`,
+      if shapes of branch and shortcut differ; from `kernel_fn`, if the branch
+      is not mean-zero Gaussian and independent of the shortcut, that is if it
+      ends in a nonlinearity, or its input reaches its output other than through
+      layers with random parameters.
   """
   shortcut = stax.Identity() if shortcut is None else shortcut
-  _check_layer(branch, 'branch')
-  _check_layer(shortcut, 'shortcut')
-  scaled_branch = stax.serial(_CheckedBranch(branch), Scale(alpha))
-  layers = [
+  check_layer(branch, 'branch')
+  check_layer(shortcut, 'shortcut')
+  return stax.serial(
       stax.FanOut(2),
-      stax.parallel(shortcut, scaled_branch),
-      _AddBranch(),
-  ]
-  if normalize:
-    layers += [Scale((1 + alpha**2) ** -0.5)]
-  return stax.serial(*layers)
+      stax.parallel(_without_axes_of(shortcut, branch), _Branch(branch)),
+      _Add(alpha, normalize),
+  )
 
 
-def abstract_init(init_fn, input_shape):
-  """The output shape of a layer and its parameters, none of which is drawn."""
-  output_shape = None
-
-  def init(rng):
-    nonlocal output_shape
-    output_shape, params = init_fn(rng, input_shape)
-    return params
-
-  params = jax.eval_shape(init, jax.eval_shape(random.PRNGKey, 0))
-  return output_shape, params
-
-
-def _check_layer(layer, name):
-  if not (
-      isinstance(layer, tuple) and len(layer) == 3 and all(map(callable, layer))
-  ):
-    raise TypeError(
-        f'`{name}` must be a layer, an `(init_fn, apply_fn, kernel_fn)` triple,'
-        f' got {layer!r}. Pass `stax.Dense(512)`, say, not `stax.Dense`.'
-    )
-
-
-@stax.layer
-def _CheckedBranch(branch):
-  """The same layer, refused if it is not mean-zero Gaussian on its own."""
+def _Branch(branch):
+  """The same layer, whose kernel is refused if no shortcut can be added."""
   init_fn, apply_fn, kernel_fn = branch
+  # Shapes of inputs for which the branch is known to be independent of them.
+  checked = set()
 
   # `wraps` also carries over the requirements that `stax.requires` has set.
   @functools.wraps(kernel_fn)
   def checked_kernel_fn(k: Kernel, **kwargs) -> Kernel:
     out = kernel_fn(k, **kwargs)
-    if not out.is_gaussian:
+    if not isinstance(out, Kernel) or not out.is_gaussian:
       raise ValueError(
-          '`branch` must end in a layer with mean-zero Gaussian outputs, such '
-          'as `stax.Dense` or `stax.Conv`, got one whose output is not '
-          'mean-zero Gaussian (it may end in a nonlinearity). Append '
-          '`stax.Dense(width)` to the branch.'
+          f'`branch` must end in a layer with mean-zero Gaussian outputs, such '
+          f'as `stax.Dense` or `stax.Conv`, got one that ends in '
+          f'`{_last_name(kernel_fn)}`. Append `stax.Dense(width)` to it.'
       )
-    _, parameters = abstract_init(init_fn, k.shape1)
-    if not jax.tree.leaves(parameters):
-      raise ValueError(
-          '`branch` must have parameters of its own, got one without any, '
-          'whose output is not independent of the shortcut. Append '
-          '`stax.Dense(width)` to the branch.'
-      )
+    shape = _one_input(k, kwargs)
+    if shape not in checked:
+      if _passes_through(branch, shape, kwargs):
+        raise ValueError(
+            f'`branch` must depend on its input only through layers with '
+            f'random parameters, got one, ending in `{_last_name(kernel_fn)}`, '
+            f'that is not zero when all its parameters are: it is not '
+            f'independent of the shortcut. Append `stax.Dense(width)` to it, '
+            f'or, if it is itself a residual block, make it one of its own.'
+        )
+      checked.add(shape)
     return out
 
   return init_fn, apply_fn, checked_kernel_fn
@@ -140,8 +123,9 @@ def _CheckedBranch(branch):
 
 @stax.layer
 @stax.supports_masking(remask_kernel=False)
-def _AddBranch():
-  """The sum of a shortcut and a branch, given as a pair."""
+def _Add(alpha, normalize):
+  """The scaled sum of a shortcut and a branch, given as a pair."""
+  get_alpha = scale_getter(alpha)
 
   def init_fn(rng, input_shape):
     shortcut, branch = input_shape
@@ -158,20 +142,35 @@ def _AddBranch():
 
   def apply_fn(params, inputs, **kwargs):
     shortcut, branch = inputs
-    return shortcut + branch
+    scale = get_alpha(kwargs)
+    if not normalize:
+      return shortcut + as_factor(scale, branch) * branch
+    norm = _hypot(scale)
+    return (
+        as_factor(1 / norm, shortcut) * shortcut
+        + as_factor(scale / norm, branch) * branch
+    )
 
   def kernel_fn(ks, **kwargs) -> Kernel:
     shortcut, branch = ks
     check_shapes(shortcut.shape1, branch.shape1)
+    _check_layout(shortcut, branch)
     if branch.is_reversed != shortcut.is_reversed:
       branch = branch.reverse()
 
+    scale = get_alpha(kwargs)
+    square = (scale / _hypot(scale)) ** 2 if normalize else scale**2
+
     def add(a, b):
-      return None if a is None else a + b
+      if a is None:
+        return None
+      # A convex combination in this form keeps the variance to the last digit
+      # where the branch has that of the shortcut.
+      return a + square * (b - a) if normalize else a + square * b
 
     return shortcut.replace(
-        cov1=shortcut.cov1 + branch.cov1,
-        nngp=shortcut.nngp + branch.nngp,
+        cov1=add(shortcut.cov1, branch.cov1),
+        nngp=add(shortcut.nngp, branch.nngp),
         cov2=add(shortcut.cov2, branch.cov2),
         ntk=add(shortcut.ntk, branch.ntk),
         is_input=shortcut.is_input and branch.is_input,
@@ -184,3 +183,127 @@ def _AddBranch():
     return shortcut & branch
 
   return init_fn, apply_fn, kernel_fn, mask_fn
+
+
+# INTERNAL UTILITIES
+
+
+def abstract_init(init_fn, input_shape):
+  """The output shape of a layer and its parameters, none of which is drawn."""
+  output_shape = None
+
+  def init(rng):
+    nonlocal output_shape
+    output_shape, params = init_fn(rng, input_shape)
+    return params
+
+  params = jax.eval_shape(init, jax.eval_shape(random.PRNGKey, 0))
+  return output_shape, params
+
+
+def check_layer(layer, name):
+  """Raises a `TypeError` if `layer` is not a triple of functions."""
+  if not (
+      isinstance(layer, tuple) and len(layer) == 3 and all(map(callable, layer))
+  ):
+    raise TypeError(
+        f'`{name}` must be a layer, an `(init_fn, apply_fn, kernel_fn)` triple,'
+        f' got {layer!r}. Pass `stax.Dense(512)`, say, not `stax.Dense`.'
+    )
+
+
+def _without_axes_of(layer, other):
+  """`layer`, without those requirements on axes that `other` states as well.
+
+  `stax.parallel` compares them as they are written and warns of -1 against 3.
+  The layers within compare them with the kernel, and raise an error.
+  """
+  init_fn, apply_fn, kernel_fn = layer
+  stated = _requirements(other)
+  kept = {
+      key: value
+      for key, value in _requirements(layer).items()
+      if key not in ('batch_axis', 'channel_axis') or key not in stated
+  }
+  return init_fn, apply_fn, stax.requires(**kept)(kernel_fn)
+
+
+def _requirements(layer):
+  """What `stax.requires` has set."""
+  return getattr(layer[2], 'input_req', {})
+
+
+def _check_layout(shortcut: Kernel, branch: Kernel):
+  names = ['batch_axis', 'channel_axis', 'diagonal_batch']
+  if len(shortcut.shape1) > 2:
+    names += ['diagonal_spatial']
+  for name in names:
+    a, b = getattr(shortcut, name), getattr(branch, name)
+    if a != b:
+      raise ValueError(
+          f'the kernels of `branch` and `shortcut` must have the same layout, '
+          f'got {name}={b} and {name}={a}. Use the same axes in both.'
+      )
+
+
+def _hypot(scale):
+  """The square root of `1 + scale**2`, without overflow."""
+  if isinstance(scale, float):
+    return math.hypot(1, scale)
+  return jnp.hypot(1.0, scale)
+
+
+def _one_input(k: Kernel, kwargs):
+  """The shape of a batch of one input; of all if there are graphs."""
+  shape = list(k.shape1)
+  if kwargs.get('pattern') is None:
+    shape[k.batch_axis] = 1
+  return tuple(shape)
+
+
+def _passes_through(layer, input_shape, kwargs):
+  """Whether a layer whose parameters are all zero has a non-zero output."""
+  init_fn, apply_fn, _ = layer
+  kwargs = {
+      key: _concrete(value[0] if key == 'pattern' and value else value)
+      for key, value in kwargs.items()
+      if key not in ('mask_constant', 'diagonal_batch', 'diagonal_spatial')
+  }
+  _, params = abstract_init(init_fn, input_shape)
+  with jax.ensure_compile_time_eval():
+    rng = random.PRNGKey(0)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), params)
+    inputs = random.normal(rng, input_shape)
+    try:
+      outputs = stax.unmask_fn(apply_fn)(zeros, inputs, rng=rng, **kwargs)
+    except NotImplementedError:
+      # Some layers have a kernel but no finite network.
+      return False
+    # Nothing is known of values that are traced, nor of NaN, as from 0/0.
+    traced = isinstance(outputs, jax.core.Tracer)
+    return not traced and bool((abs(outputs) > 0).any())
+
+
+def _concrete(tree):
+  """Ones in place of values that are traced."""
+
+  def ones(leaf):
+    traced = isinstance(leaf, jax.core.Tracer)
+    return jnp.ones(leaf.shape, leaf.dtype) if traced else leaf
+
+  return jax.tree.map(ones, tree)
+
+
+def _last_name(kernel_fn):
+  """The name of the last layer, looked for inside `stax.serial`."""
+  pending, seen = [kernel_fn], set()
+  while kernel_fn.__name__ == 'serial' and pending:
+    function = inspect.unwrap(pending.pop())
+    if function in seen:
+      continue
+    seen.add(function)
+    enclosed = inspect.getclosurevars(function).nonlocals
+    if 'kernel_fns' in enclosed:
+      return _last_name(enclosed['kernel_fns'][-1])
+    pending += [v for v in enclosed.values() if inspect.isfunction(v)]
+  return kernel_fn.__name__

@@ -17,15 +17,18 @@
 import math
 
 import jax
+import numpy as np
+from jax import numpy as jnp
 from neural_tangents import Kernel, stax
 
 
 @stax.layer
 @stax.supports_masking(remask_kernel=False)
-def Scale(alpha: float):
+def Scale(alpha):
   r"""Multiplication by a constant, :math:`x \mapsto \alpha x`.
 
-  The NNGP, the NTK and all covariances are multiplied by :math:`\alpha^2`.
+  The NNGP, the NTK and all covariances are multiplied by :math:`\alpha^2`, and
+  are differentiable in :math:`\alpha`.
 
   Example:
     >>> from neural_tangents import stax
@@ -34,28 +37,35 @@ def Scale(alpha: float):
     >>> _, _, kernel_fn = stax.serial(stax.Dense(512), Scale(0.5))
     >>> kernel_fn(jnp.ones((1, 3)), None, 'ntk')
     Array([[0.25]], dtype=float32)
+    >>> # A value that is chosen with each call:
+    >>> _, _, kernel_fn = stax.serial(stax.Dense(512), Scale('alpha'))
+    >>> kernel_fn(jnp.ones((1, 3)), None, 'ntk', alpha=2.0)
+    Array([[4.]], dtype=float32)
 
   Args:
     alpha:
-      the constant, a finite real number. May be a traced JAX scalar.
+      the constant: a finite real number, a JAX scalar (which may be traced), or
+      the name of the keyword argument of `kernel_fn` and `apply_fn` that holds
+      one.
 
   Returns:
     `(init_fn, apply_fn, kernel_fn)`.
 
   Raises:
-    TypeError: if `alpha` is not a real scalar.
+    TypeError: if `alpha` is not a real scalar, or, from `kernel_fn` and
+      `apply_fn`, if it names a keyword argument that is not given.
     ValueError: if `alpha` is NaN or infinite.
   """
-  alpha = _check_alpha(alpha)
+  get_alpha = scale_getter(alpha)
 
   def init_fn(rng, input_shape):
     return input_shape, ()
 
   def apply_fn(params, inputs, **kwargs):
-    return alpha * inputs
+    return as_factor(get_alpha(kwargs), inputs) * inputs
 
   def kernel_fn(k: Kernel, **kwargs) -> Kernel:
-    square = alpha**2
+    square = get_alpha(kwargs) ** 2
     return k.replace(
         cov1=square * k.cov1,
         nngp=square * k.nngp,
@@ -66,18 +76,58 @@ def Scale(alpha: float):
   return init_fn, apply_fn, kernel_fn
 
 
+# INTERNAL UTILITIES
+
+
+def scale_getter(alpha):
+  """Returns the function that finds a scale among the keywords of a call."""
+  if not isinstance(alpha, str):
+    alpha = _check_alpha(alpha)
+    return lambda kwargs: alpha
+
+  if not alpha.isidentifier():
+    raise TypeError(
+        f'`alpha` must be a real scalar, or the name of the keyword argument '
+        f'that holds it, got {alpha!r}.'
+    )
+
+  def get_alpha(kwargs):
+    if kwargs.get(alpha) is None:
+      raise TypeError(
+          f'the scale of this layer is the keyword argument `{alpha}`, which '
+          f'was not given. Pass it: `kernel_fn(x1, x2, {alpha}=0.5)`, and '
+          f'likewise to `apply_fn`.'
+      )
+    return _check_alpha(kwargs[alpha])
+
+  return get_alpha
+
+
+def as_factor(scale, inputs):
+  """A scale that, like a Python float, does not widen what it multiplies."""
+  if isinstance(scale, float):
+    return scale
+  return jnp.asarray(scale, jnp.result_type(inputs, 0.0))
+
+
 def _check_alpha(alpha):
-  if isinstance(alpha, jax.core.Tracer):
-    if alpha.shape:
-      raise TypeError(f'`alpha` must be a scalar, got shape {alpha.shape}.')
-    return alpha
-  try:
-    value = float(alpha)
-  except (TypeError, ValueError):
+  traced = isinstance(alpha, jax.core.Tracer)
+  value = alpha if traced else np.asarray(alpha)
+  if value.ndim or not is_real(value.dtype):
     raise TypeError(
         f'`alpha` must be a real scalar, got {alpha!r}. For one value per '
         f'block use `ResidualStack(branch, alphas)`.'
-    ) from None
-  if not math.isfinite(value):
-    raise ValueError(f'`alpha` must be finite, got {value}.')
-  return value
+    )
+  if traced:
+    return alpha
+  alpha = float(value)
+  if not math.isfinite(alpha):
+    raise ValueError(f'`alpha` must be finite, got {alpha}.')
+  return alpha
+
+
+def is_real(dtype):
+  """Whether `dtype` is one of integers or of floats, of any precision."""
+  return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(
+      dtype, jnp.integer
+  )

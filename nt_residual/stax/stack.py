@@ -15,6 +15,8 @@
 """Many residual blocks in one compiled loop."""
 
 import functools
+import math
+import warnings
 
 import jax
 import numpy as np
@@ -23,6 +25,10 @@ from jax import numpy as jnp
 from neural_tangents import stax
 
 from nt_residual.stax.residual import Residual, abstract_init
+from nt_residual.stax.scale import is_real
+
+# The keyword argument that tells a block its scale.
+_ALPHA = 'residual_stack_alpha'
 
 
 @stax.layer
@@ -37,11 +43,16 @@ def ResidualStack(
 
   Equivalent to `stax.serial(*[Residual(branch, a, ...) for a in alphas])`, with
   independent parameters in each block, but traced and compiled once whatever
-  the depth, for the kernel as for the finite network.
+  the depth, for the kernel as for the finite network. Where
+  :obj:`~neural_tangents.stax.repeat` needs a layer that keeps the order of
+  spatial axes, a block may have an odd number of convolutions.
 
-  Without `normalize` the kernel of an input with itself grows like
-  :math:`\prod_\ell (1 + \alpha_\ell^2)`: at :math:`\alpha = 1` it exceeds the
-  range of float32 at depth 128.
+  .. warning::
+    Without `normalize` variances grow like
+    :math:`\prod_\ell (1 + \alpha_\ell^2)`: at :math:`\alpha = 1` the kernel
+    exceeds the range of float32 at depth 128, and so does the finite network at
+    depth 256. `kernel_fn` then raises an `OverflowError`, or, under `jax.jit`,
+    where values are not known, warns when it is traced.
 
   Example:
     >>> from neural_tangents import stax
@@ -60,7 +71,8 @@ def ResidualStack(
 
     alphas:
       the scale of the branch in each block, shape `(depth,)`, finite and
-      non-negative.
+      non-negative. An array, which may be traced, or a sequence of scalars,
+      each of which may be.
 
     shortcut:
       the shortcut of every block, an `(init_fn, apply_fn, kernel_fn)` triple;
@@ -70,8 +82,10 @@ def ResidualStack(
       whether to divide the output of each block by :math:`\sqrt{1+\alpha^2}`.
 
     remat:
-      whether the backward pass of `apply_fn` recomputes the inside of each
-      block, instead of keeping it in memory.
+      whether reverse-mode derivatives of `apply_fn` and `kernel_fn` recompute
+      blocks instead of keeping what is inside them. Memory then grows with the
+      square root of the depth, times the size of what one block passes to the
+      next; each block is evaluated up to three times more.
 
   Returns:
     `(init_fn, apply_fn, kernel_fn)`. Parameters are those of one block with a
@@ -82,23 +96,17 @@ def ResidualStack(
     ValueError: if `alphas` is not one-dimensional, is empty, or has a value
       that is NaN, infinite or negative; from `init_fn` and `kernel_fn`, if a
       block changes the shape of its input.
+    OverflowError: from `kernel_fn`, if the kernel of finite inputs is not.
   """
-  alphas = _check_alphas(alphas)
+  alphas = check_alphas(alphas)
   depth = alphas.shape[0]
-
-  def block(alpha):
-    return Residual(branch, alpha, shortcut, normalize)
-
-  block_init_fn, _, block_kernel_fn = block(1.0)
+  block_init_fn, block_apply_fn, block_kernel_fn = Residual(
+      branch, _ALPHA, shortcut, normalize
+  )
 
   def init_fn(rng, input_shape):
     output_shape, _ = abstract_init(block_init_fn, input_shape)
-    if tuple(output_shape) != tuple(input_shape):
-      raise ValueError(
-          f'a block of `ResidualStack` must keep the shape of its input, got '
-          f'{output_shape} for {input_shape}. Change the shape before the '
-          f'stack, e.g. with `stax.Dense`.'
-      )
+    _check_shapes(output_shape, input_shape)
 
     def init_block(rng):
       _, params = block_init_fn(rng, input_shape)
@@ -108,55 +116,87 @@ def ResidualStack(
     return output_shape, lax.map(init_block, random.split(rng, depth))
 
   def apply_fn(params, inputs, rng=None, **kwargs):
-    def apply_block(x, block_inputs):
-      alpha, block_params, block_rng = block_inputs
-      _, block_apply_fn, _ = block(alpha)
-      return block_apply_fn(block_params, x, rng=block_rng, **kwargs), None
+    def apply_block(x, block):
+      alpha, block_params, block_rng = block
+      block_kwargs = {**kwargs, 'rng': block_rng, _ALPHA: alpha}
+      return block_apply_fn(block_params, x, **block_kwargs)
 
-    if remat:
-      apply_block = jax.checkpoint(apply_block, prevent_cse=False)
     rngs = None if rng is None else random.split(rng, depth)
-    # Like a Python float, α does not widen what it multiplies.
-    dtype = jnp.result_type(0.0, *jax.tree.leaves((inputs, params)))
-    blocks = (jnp.asarray(alphas, dtype), params, rngs)
-
-    def apply_first(x, blocks):
-      return apply_block(x, jax.tree.map(lambda leaf: leaf[0], blocks))[0]
-
-    like = jax.eval_shape(apply_first, inputs, blocks)
+    blocks = (jnp.asarray(alphas), params, rngs)
+    first, others = _first(blocks), _others(blocks)
+    like = jax.eval_shape(apply_block, inputs, first)
     if _structure(like) == _structure(inputs):
       # A block may promote the dtype of its input; those after it then keep it.
       inputs = jax.tree.map(lambda a, b: a.astype(b.dtype), inputs, like)
-    else:
-      # The first block turns an array into a `MaskedArray`, which others keep.
-      inputs = apply_first(inputs, blocks)
-      blocks = jax.tree.map(lambda leaf: leaf[1:], blocks)
-    outputs, _ = lax.scan(apply_block, inputs, blocks)
-    return outputs
+      return _scan(apply_block, inputs, blocks, remat)
+
+    # The first block turns an array into a `MaskedArray`, which others keep.
+    return _scan(apply_block, apply_block(inputs, first), others, remat)
 
   # `wraps` also carries over the requirements that `stax.requires` has set.
   @functools.wraps(block_kernel_fn)
   def kernel_fn(k, **kwargs):
     def apply_block(k, alpha):
-      _, _, kernel_fn = block(alpha)
-      out = kernel_fn(k, **kwargs)
+      out = block_kernel_fn(k, **{**kwargs, _ALPHA: alpha})
       # An odd number of convolutions on the shortcut reverses spatial axes.
-      return out.reverse() if out.is_reversed != k.is_reversed else out, None
+      return out.reverse() if out.is_reversed != k.is_reversed else out
 
     # The first block turns an input kernel into one with the metadata (masks,
     # NTK shape) that all others keep.
-    shape = k.shape1
-    k, _ = apply_block(k, alphas[0])
-    if k.shape1 != shape:
-      raise ValueError(
-          f'a block of `ResidualStack` must keep the shape of its input, got '
-          f'{k.shape1} for {shape}. If this is because of the width of the '
-          f'input, put a `stax.Dense` before the stack.'
-      )
-    k, _ = lax.scan(apply_block, k, jnp.asarray(alphas[1:], k.nngp.dtype))
-    return k
+    blocks = jnp.asarray(alphas, k.nngp.dtype)
+    out = apply_block(k, _first(blocks))
+    _check_shapes(out.shape1, k.shape1)
+    out = _scan(apply_block, out, _others(blocks), remat)
+    if not normalize:
+      _check_range(k, out, alphas)
+    return out
 
   return init_fn, apply_fn, kernel_fn
+
+
+# INTERNAL UTILITIES
+
+
+def _first(tree):
+  return jax.tree.map(lambda leaf: leaf[0], tree)
+
+
+def _others(tree):
+  return jax.tree.map(lambda leaf: leaf[1:], tree)
+
+
+def _scan(fn, x, blocks, remat):
+  """Applies `x = fn(x, block)` for all blocks, stacked along leading axes."""
+
+  def body(x, block):
+    return fn(x, block), None
+
+  if not remat:
+    return lax.scan(body, x, blocks)[0]
+
+  # Segments of about as many blocks as there are segments, so that neither the
+  # inputs of segments nor those of the blocks of one segment take much memory.
+  body = jax.checkpoint(body, prevent_cse=False)
+  depth = len(jax.tree.leaves(blocks)[0])
+  root = max(1, math.isqrt(depth))
+  # Without a rest, parameters need not be copied.
+  sizes = (n for n in range(root, root // 2, -1) if depth % n == 0)
+  size = next(sizes, root)
+  count = depth // size
+  rest = jax.tree.map(lambda leaf: leaf[: depth - count * size], blocks)
+  segments = jax.tree.map(
+      lambda leaf: leaf[depth - count * size :].reshape(
+          (count, size, *leaf.shape[1:])
+      ),
+      blocks,
+  )
+
+  @functools.partial(jax.checkpoint, prevent_cse=False)
+  def segment_body(x, segment):
+    return lax.scan(body, x, segment)
+
+  x, _ = lax.scan(body, x, rest)
+  return lax.scan(segment_body, x, segments)[0]
 
 
 def _structure(x):
@@ -164,21 +204,61 @@ def _structure(x):
   return jax.tree.structure(x), [leaf.shape for leaf in jax.tree.leaves(x)]
 
 
-def _check_alphas(alphas):
-  if isinstance(alphas, jax.core.Tracer):
-    if alphas.ndim != 1 or alphas.size == 0:
-      raise ValueError(
-          f'`alphas` must have shape (depth,), depth >= 1, got {alphas.shape}.'
+def _check_shapes(output_shape, input_shape):
+  if tuple(output_shape) != tuple(input_shape):
+    raise ValueError(
+        f'a block of `ResidualStack` must keep the shape of its input, got '
+        f'{output_shape} for {input_shape}. Change the shape before the stack, '
+        f'e.g. with `stax.Dense`.'
+    )
+
+
+def _check_range(k, out, alphas):
+  """Raises, or warns where values are traced, if the kernel overflows."""
+  dtype = out.nngp.dtype
+  remedy = (
+      'Pass `normalize=True`, or alphas that fall with depth, such as '
+      'depth**-0.5.'
+  )
+  arrays = jax.tree.leaves((k, out))
+  if not any(isinstance(leaf, jax.core.Tracer) for leaf in arrays):
+    if _is_finite(k) and not _is_finite(out):
+      raise OverflowError(
+          f'the kernel of `ResidualStack` exceeds the range of {dtype} within '
+          f'{len(alphas)} blocks. {remedy}'
       )
-    return alphas
-  alphas = np.asarray(alphas)
-  if alphas.dtype.kind not in 'iuf':
+  elif not isinstance(alphas, jax.core.Tracer):
+    growth = 2 * np.sum(np.log(np.hypot(1, alphas)))
+    if growth > math.log(jnp.finfo(dtype).max):
+      warnings.warn(
+          f'`ResidualStack` multiplies variances by up to exp({growth:.0f}), '
+          f'beyond the range of {dtype}: its kernel may be infinite or NaN. '
+          f'{remedy}',
+          stacklevel=2,
+      )
+
+
+def _is_finite(k):
+  arrays = (k.cov1, k.nngp, k.cov2, k.ntk)
+  return all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(arrays))
+
+
+def check_alphas(alphas):
+  """The checked alphas, as an array of NumPy or, if traced, of JAX."""
+  if any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves(alphas)):
+    alphas = jnp.asarray(alphas)
+  else:
+    alphas = np.asarray(alphas)
+  if not is_real(alphas.dtype):
     raise TypeError(f'`alphas` must hold real numbers, got {alphas.dtype}.')
   if alphas.ndim != 1 or alphas.size == 0:
     raise ValueError(
         f'`alphas` must have shape (depth,), depth >= 1, got {alphas.shape}. '
         f'Pass one value per block.'
     )
+  if isinstance(alphas, jax.core.Tracer):
+    return alphas
+  alphas = alphas.astype(float)
   bad = ~(np.isfinite(alphas) & (alphas >= 0))
   if bad.any():
     block = int(np.argmax(bad))
@@ -186,4 +266,4 @@ def _check_alphas(alphas):
         f'`alphas` must be finite and non-negative, got {alphas[block]} in '
         f'block {block}.'
     )
-  return alphas.astype(float)
+  return alphas

@@ -1,0 +1,215 @@
+import functools
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import finite_difference
+from jax import random
+from neural_tangents import stax as nt_stax
+from residual_networks import conv, conv_branch, dense_branch
+
+from nt_residual import stax
+
+
+@pytest.fixture
+def x1(dtype):
+    return random.normal(random.PRNGKey(0), (4, 3), dtype)
+
+
+@pytest.fixture
+def x2(dtype):
+    return random.normal(random.PRNGKey(1), (2, 3), dtype)
+
+
+def test_a_residual_block_takes_a_raw_input_on_its_shortcut(x1, x2):
+    _, _, kernel_fn = stax.Residual(dense_branch(3), alpha=0.5)
+    k = kernel_fn(x1, x2)
+    assert not k.is_gaussian
+    expected = x1 @ x2.T / 3 + 0.25 * dense_branch(8)[2](x1, x2, "nngp")
+    np.testing.assert_allclose(k.nngp, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_sum_is_gaussian_if_the_shortcut_is(x1):
+    gaussian = nt_stax.serial(nt_stax.Dense(3), stax.Residual(dense_branch(3)))
+    activation = nt_stax.serial(
+        nt_stax.Dense(3), stax.Residual(dense_branch(3), shortcut=stax.Relu())
+    )
+    assert gaussian[2](x1).is_gaussian
+    assert not activation[2](x1).is_gaussian
+    with pytest.raises(ValueError, match="must be Gaussian"):
+        nt_stax.serial(activation, stax.Relu())[2](x1)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_kernels_are_differentiable_in_alpha(normalize, x64):
+    x = random.normal(random.PRNGKey(0), (2, 3))
+
+    def entry(alpha):
+        block = stax.Residual(dense_branch(3), alpha, normalize=normalize)
+        return block[2](x, None, "ntk")[0, 1]
+
+    derivative = jax.grad(entry)(0.7)
+    np.testing.assert_allclose(derivative, finite_difference(entry, 0.7), rtol=1e-7)
+    np.testing.assert_allclose(jax.jit(entry)(0.7), entry(0.7), rtol=1e-12)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_alpha_may_be_given_with_each_call(normalize, x1):
+    init_fn, apply_fn, kernel_fn = stax.Residual(dense_branch(3), "alpha", normalize=normalize)
+    _, params = init_fn(random.PRNGKey(0), x1.shape)
+    for alpha in (0.3, 2.0):
+        fixed = stax.Residual(dense_branch(3), alpha, normalize=normalize)
+        got, expected = kernel_fn(x1, alpha=alpha).ntk, fixed[2](x1).ntk
+        np.testing.assert_allclose(got, expected, rtol=1e-5)
+        outputs = apply_fn(params, x1, alpha=alpha)
+        np.testing.assert_allclose(outputs, fixed[1](params, x1), rtol=1e-5, atol=1e-6)
+
+
+def test_normalising_does_not_overflow_where_alpha_does():
+    x = jnp.ones((2, 3))
+    block = stax.Residual(dense_branch(3), 1e30, normalize=True)
+    expected = dense_branch(3)[2](x, None, "ntk")
+    np.testing.assert_allclose(block[2](x, None, "ntk"), expected, rtol=1e-5)
+
+
+def test_a_strided_block_takes_a_pooling_shortcut_without_warnings():
+    # Its channel axis is -1 to neural-tangents, that of the branch 3.
+    x = random.normal(random.PRNGKey(0), (2, 4, 4, 3))
+    for pool in (nt_stax.AvgPool, nt_stax.SumPool):
+        shortcut = pool((2, 2), (2, 2))
+        branch = nt_stax.serial(conv(3), conv_branch(3, strides=(2, 2)))
+        k = stax.Residual(branch, 0.5, shortcut)[2](x)
+        expected = (
+            shortcut[2](x).nngp + 0.25 * nt_stax.serial(branch, nt_stax.Identity())[2](x).nngp
+        )
+        np.testing.assert_allclose(k.nngp, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_axis_that_is_not_the_first_is_kept(x64):
+    # Channels first, the batch last.
+    specification = ("CHWN", "OIHW", "CHWN")
+    x = random.normal(random.PRNGKey(0), (3, 4, 4, 2))
+
+    def net(specification, batch_axis, channel_axis):
+        layer = functools.partial(conv, dimension_numbers=specification)
+        block = stax.Residual(nt_stax.serial(nt_stax.Erf(), layer(8)), 0.5)
+        axes = {"batch_axis": batch_axis, "channel_axis": channel_axis}
+        return nt_stax.serial(layer(8), block, nt_stax.GlobalAvgPool(**axes))
+
+    expected = net(("NHWC", "HWIO", "NHWC"), 0, 3)[2](jnp.moveaxis(x, (0, 3), (3, 0)), None, "ntk")
+    with pytest.warns(UserWarning, match="Non-leading"):
+        got = net(specification, 3, 0)[2](x, None, "ntk")
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+def test_mixed_layouts_are_refused():
+    branch = nt_stax.serial(conv(3), nt_stax.Flatten(), nt_stax.Dense(5))
+    shortcut = nt_stax.serial(conv(3), nt_stax.GlobalAvgPool(), nt_stax.Dense(5))
+    # Both are vectors: their kernels can be added.
+    stax.Residual(branch, 0.5, shortcut)[2](jnp.ones((2, 4, 4, 3)))
+    transposed = nt_stax.Conv(3, (3, 3), padding="SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    wrong = nt_stax.Conv(3, (3, 3), padding="SAME", dimension_numbers=("NCHW", "OIHW", "NCHW"))
+    with pytest.raises(ValueError, match="requires `channel_axis"):
+        stax.Residual(transposed, 0.5, wrong)[2](jnp.ones((2, 3, 3, 3)))
+
+
+def test_blocks_can_be_built_in_threads(x1):
+    errors = []
+
+    def build():
+        try:
+            stax.Residual(dense_branch(3), 0.5)[2](x1)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=build) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+
+
+# Branches that are not independent of the shortcut.
+
+PASSING_THROUGH = {
+    "the identity": lambda: nt_stax.Identity(),
+    "pooling": lambda: nt_stax.AvgPool((3,), (1,), "SAME"),
+    "a residual block": lambda: stax.Residual(nt_stax.Dense(4), 0.5),
+    "a stack": lambda: stax.ResidualStack(nt_stax.Dense(4), [0.5, 0.5]),
+    "neural-tangents' sum": lambda: nt_stax.serial(
+        nt_stax.FanOut(2),
+        nt_stax.parallel(nt_stax.Identity(), nt_stax.Dense(4)),
+        nt_stax.FanInSum(),
+    ),
+    "a normalised input": lambda: nt_stax.LayerNorm(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.FanIn. layers assume independent inputs")
+@pytest.mark.parametrize("branch", PASSING_THROUGH.values(), ids=PASSING_THROUGH)
+@pytest.mark.parametrize("traced", [False, True], ids=["eager", "jit"])
+def test_a_branch_that_passes_its_input_through_is_refused(branch, traced):
+    x = random.normal(random.PRNGKey(0), (2, 5, 4))
+    for block in (stax.Residual(branch()), stax.ResidualStack(branch(), [0.5])):
+        _, _, kernel_fn = nt_stax.serial(nt_stax.Dense(4), block)
+        kernel_fn = jax.jit(kernel_fn) if traced else kernel_fn
+        with pytest.raises(ValueError, match=r"not zero when all its parameters are.*Append"):
+            kernel_fn(x)
+
+
+def test_the_error_names_the_layer_that_the_branch_ends_in(x1):
+    branch = nt_stax.serial(nt_stax.Dense(3), nt_stax.serial(nt_stax.Dense(3), nt_stax.Gelu()))
+    for layer in (stax.Residual(branch), stax.ResidualStack(branch, [0.5, 0.5])):
+        with pytest.raises(ValueError, match=r"mean-zero Gaussian.*ends in `Gelu`. Append"):
+            layer[2](x1)
+    nested = stax.Residual(stax.Residual(nt_stax.Dense(3)))
+    with pytest.raises(ValueError, match="ending in `Residual`"):
+        nt_stax.serial(nt_stax.Dense(3), nested)[2](x1)
+    with pytest.raises(ValueError, match="ends in `ABRelu`"):
+        nt_stax.serial(nt_stax.Dense(3), stax.Residual(nt_stax.Relu()))[2](x1)
+
+
+def test_a_residual_block_may_be_part_of_a_branch(x64):
+    x = random.normal(random.PRNGKey(0), (3, 4))
+    inner = nt_stax.serial(nt_stax.Dense(4), stax.Residual(dense_branch(4), 0.7))
+    block = stax.Residual(inner, 0.5)
+    for name in ("nngp", "ntk"):
+        expected = 0.25 * inner[2](x, None, name)
+        if name == "nngp":
+            expected = expected + x @ x.T / 4
+        np.testing.assert_allclose(block[2](x, None, name), expected, rtol=1e-12)
+
+
+def test_a_stack_may_be_part_of_a_block_of_a_stack(x64):
+    x = random.normal(random.PRNGKey(0), (3, 4))
+    inner = nt_stax.serial(nt_stax.Dense(4), stax.ResidualStack(dense_branch(4), [0.7, 0.2]))
+    stack = stax.ResidualStack(inner, [0.5, 0.3])
+    blocks = nt_stax.serial(stax.Residual(inner, 0.5), stax.Residual(inner, 0.3))
+    np.testing.assert_allclose(stack[2](x, None, "ntk"), blocks[2](x, None, "ntk"), rtol=1e-12)
+    _, params = stack[0](random.PRNGKey(0), x.shape)
+    in_turn = [jax.tree.map(lambda leaf, i=i: leaf[i], params) for i in range(2)]
+    np.testing.assert_allclose(stack[1](params, x), blocks[1](in_turn, x), rtol=1e-12)
+
+
+def test_a_branch_without_a_finite_network_has_a_kernel(x1):
+    branch = nt_stax.serial(nt_stax.Dense(3), nt_stax.ExpNormalized(), nt_stax.Dense(3))
+    assert np.all(np.isfinite(stax.Residual(branch, 0.5)[2](x1, None, "ntk")))
+
+
+@pytest.mark.parametrize("not_a_layer", [nt_stax.Dense, None, (1, 2, 3)])
+def test_a_branch_that_is_no_layer_is_refused(not_a_layer):
+    for factory in (stax.Residual, lambda branch: stax.ResidualStack(branch, [0.5])):
+        with pytest.raises(TypeError, match=r"`branch` must be a layer.*triple"):
+            factory(not_a_layer)
+
+
+def test_a_branch_of_another_width_is_refused(x1):
+    layers = (stax.Residual(dense_branch(8)), stax.ResidualStack(dense_branch(8), [1.0]))
+    for init_fn, _, kernel_fn in layers:
+        with pytest.raises(ValueError, match="must have the same output shape"):
+            init_fn(random.PRNGKey(0), x1.shape)
+        with pytest.raises(ValueError, match="must have the same output shape"):
+            kernel_fn(x1)

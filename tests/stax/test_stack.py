@@ -1,0 +1,334 @@
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import finite_difference
+from jax import random
+from neural_tangents import stax as nt_stax
+from residual_networks import ALPHAS, conv, conv_branch, dense_branch
+
+from nt_residual import schedules, stax
+
+
+@pytest.fixture
+def x1(dtype):
+    return random.normal(random.PRNGKey(0), (4, 3), dtype)
+
+
+@pytest.fixture
+def x2(dtype):
+    return random.normal(random.PRNGKey(1), (2, 3), dtype)
+
+
+def _relu_branch(width=8):
+    return nt_stax.serial(nt_stax.Dense(width, W_std=2**0.5), stax.Relu(), nt_stax.Dense(width))
+
+
+def _block(tree, i):
+    return jax.tree.map(lambda leaf: leaf[i], tree)
+
+
+def test_a_stack_of_one_block_is_that_block(x1, x2):
+    stack = stax.ResidualStack(dense_branch(3), [0.7])
+    block = stax.Residual(dense_branch(3), 0.7)
+    for name in ("nngp", "ntk"):
+        np.testing.assert_allclose(stack[2](x1, x2, name), block[2](x1, x2, name), rtol=1e-6)
+
+
+def test_normalising_keeps_the_variance_constant(x1):
+    first = nt_stax.Dense(8)
+    stack = stax.ResidualStack(_relu_branch(), np.full(1000, 1.1), normalize=True)
+    start = np.diag(first[2](x1, None, "nngp"))
+    end = np.diag(nt_stax.serial(first, stack)[2](x1, None, "nngp"))
+    np.testing.assert_allclose(end, start, rtol=1e-6 if x1.dtype == "float32" else 1e-12)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("remat", [False, True])
+def test_the_finite_stack_applies_its_blocks_in_turn(normalize, remat, x1):
+    options = {"normalize": normalize}
+    stack = stax.ResidualStack(dense_branch(3), ALPHAS, remat=remat, **options)
+    shape, params = stack[0](random.PRNGKey(0), x1.shape)
+    assert shape == x1.shape
+    expected = x1
+    for i, alpha in enumerate(ALPHAS):
+        _, apply_fn, _ = stax.Residual(dense_branch(3), alpha, **options)
+        expected = apply_fn(_block(params, i), expected)
+    np.testing.assert_allclose(stack[1](params, x1), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_finite_stack_keeps_float32_with_x64_enabled(x64):
+    init_fn, apply_fn, _ = stax.ResidualStack(dense_branch(3), [0.5, 0.3])
+    x = jnp.ones((2, 3), "float32")
+    _, params = init_fn(random.PRNGKey(0), x.shape)
+    params = jax.tree.map(lambda leaf: leaf.astype("float32"), params)
+    assert apply_fn(params, x).dtype == jnp.float32
+
+
+@pytest.mark.parametrize(("given", "rtol"), [("int32", 1e-5), ("bfloat16", 0.02)])
+def test_the_finite_stack_promotes_its_input_as_its_blocks_do(given, rtol):
+    x = jnp.arange(6).reshape(2, 3).astype(given)
+    stack = stax.ResidualStack(dense_branch(3), [0.5, 0.3])
+    blocks = nt_stax.serial(*(stax.Residual(dense_branch(3), a) for a in (0.5, 0.3)))
+    _, params = stack[0](random.PRNGKey(0), x.shape)
+    got = stack[1](params, x)
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, blocks[1]([_block(params, i) for i in range(2)], x), rtol=rtol)
+
+
+def test_the_blocks_of_a_stack_have_independent_parameters():
+    init_fn, _, _ = stax.ResidualStack(nt_stax.Dense(8), np.ones(3))
+    _, params = init_fn(random.PRNGKey(0), (1, 8))
+    weights = jax.tree.leaves(params)[0].reshape(3, -1)
+    assert np.max(np.abs(np.corrcoef(weights) - np.eye(3))) < 0.4
+
+
+def test_blocks_draw_their_own_dropout():
+    branch = nt_stax.serial(nt_stax.Dense(64), nt_stax.Dropout(0.5), nt_stax.Dense(64))
+    init_fn, apply_fn, _ = stax.ResidualStack(branch, [1.0, 1.0])
+    x = jnp.ones((1, 64))
+    _, params = init_fn(random.PRNGKey(0), x.shape)
+    params = jax.tree.map(lambda leaf: jnp.stack([leaf[0], leaf[0]]), params)
+    first = stax.Residual(branch, 1.0)[1](_block(params, 0), x, rng=random.PRNGKey(1))
+    outputs = [apply_fn(params, x, rng=random.PRNGKey(i)) for i in (1, 1, 2)]
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+    assert np.max(np.abs(outputs[0] - outputs[2])) > 0.1
+    assert np.max(np.abs(outputs[0] - first)) > 0.1
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5, 12])
+def test_recomputing_blocks_leaves_values_and_gradients_as_they_are(depth, x1):
+    alphas = np.linspace(0.1, 1, depth)
+    results = []
+    for remat in (False, True):
+        init_fn, apply_fn, kernel_fn = stax.ResidualStack(dense_branch(3), alphas, remat=remat)
+        _, params = init_fn(random.PRNGKey(0), x1.shape)
+
+        def loss(params, x, apply_fn=apply_fn):
+            return jnp.sum(apply_fn(params, x) ** 2)
+
+        def entry(x, kernel_fn=kernel_fn):
+            return kernel_fn(x, None, "ntk")[0, 1]
+
+        results.append((jax.grad(loss, (0, 1))(params, x1), jax.grad(entry)(x1)))
+    for a, b in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+# The size of what is compiled.
+
+
+def _temporary_bytes(fn, *arguments):
+    return jax.jit(fn).lower(*arguments).compile().memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize("kind", ["dense", "convolutional"])
+def test_program_and_memory_of_the_kernel_do_not_grow_with_depth(kind):
+    if kind == "dense":
+        x1, x2 = jnp.ones((64, 3)), jnp.ones((32, 3))
+        first, branch, last = nt_stax.Dense(8), _relu_branch(), nt_stax.Dense(1)
+    else:
+        x1, x2 = jnp.ones((4, 6, 6, 3)), jnp.ones((3, 6, 6, 3))
+        first, branch = conv(8), conv_branch(8)
+        last = nt_stax.serial(nt_stax.GlobalAvgPool(), nt_stax.Dense(1))
+    lines, memory = {}, {}
+    for depth in (10, 10_000):
+        net = nt_stax.serial(first, stax.ResidualStack(branch, np.full(depth, 0.01)), last)
+        kernel_fn = jax.jit(lambda x1, x2, net=net: net[2](x1, x2, "ntk"))
+        compiled = kernel_fn.lower(x1, x2).compile()
+        lines[depth] = compiled.as_text().count("\n")
+        memory[depth] = compiled.memory_analysis().temp_size_in_bytes
+    assert lines[10_000] <= 1.05 * lines[10]
+    assert memory[10_000] <= 1.3 * memory[10]
+
+
+def test_gradients_through_a_thousand_blocks_need_little_memory_with_remat():
+    width, batch, depth = 32, 64, 1000
+    x = jnp.ones((batch, width))
+    memory = {}
+    for remat in (False, True):
+        branch = _relu_branch(width)
+        init_fn, apply_fn, _ = stax.ResidualStack(branch, np.full(depth, 0.03), remat=remat)
+        params = jax.eval_shape(lambda key, f=init_fn: f(key, x.shape)[1], random.PRNGKey(0))
+
+        def loss(params, x, apply_fn=apply_fn):
+            return jnp.sum(apply_fn(params, x) ** 2)
+
+        memory[remat] = _temporary_bytes(jax.grad(loss), params, x)
+    activation = 4 * batch * width
+    # One activation per block is what checkpoints of single blocks would keep.
+    assert memory[True] < depth * activation / 3
+    assert memory[False] > 3 * depth * activation
+
+
+def test_gradients_of_the_kernel_need_little_memory_with_remat():
+    x, depth = jnp.ones((64, 3)), 1000
+    memory = {}
+    for remat in (False, True):
+
+        def entry(alphas, remat=remat):
+            stack = stax.ResidualStack(_relu_branch(), alphas, remat=remat)
+            return nt_stax.serial(nt_stax.Dense(8), stack)[2](x, None, "ntk")[0, 1]
+
+        memory[remat] = _temporary_bytes(jax.grad(entry), jnp.full(depth, 0.03))
+    assert memory[True] < memory[False] / 8
+
+
+def test_gradients_through_a_thousand_blocks_are_computed():
+    stack = stax.ResidualStack(_relu_branch(8), np.full(1000, 0.03), remat=True)
+    net = nt_stax.serial(nt_stax.Dense(8), stack, nt_stax.Dense(1))
+    x = random.normal(random.PRNGKey(0), (4, 3))
+    _, params = net[0](random.PRNGKey(1), x.shape)
+
+    def loss(params):
+        return jnp.mean(net[1](params, x) ** 2)
+
+    direction = jax.tree.map(jnp.ones_like, params)
+    _, along = jax.jvp(loss, (params,), (direction,))
+    gradient = jax.jit(jax.grad(loss))(params)
+    sums = [jnp.sum(leaf) for leaf in jax.tree.leaves(gradient)]
+    np.testing.assert_allclose(sum(sums), along, rtol=1e-3)
+
+
+# Derivatives in α and in the parameters of a schedule.
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_kernels_are_differentiable_in_each_alpha(normalize, x64):
+    x = random.normal(random.PRNGKey(0), (2, 3))
+
+    def entry(alphas):
+        stack = stax.ResidualStack(dense_branch(3), alphas, normalize=normalize)
+        return stack[2](x, None, "ntk")[0, 1]
+
+    alphas = jnp.array([0.3, 1.0, 0.6])
+    gradient = jax.grad(entry)(alphas)
+    for i in range(3):
+        expected = finite_difference(lambda a, i=i: entry(alphas.at[i].set(a)), alphas[i])
+        np.testing.assert_allclose(gradient[i], expected, rtol=1e-7)
+
+
+def test_alphas_may_be_a_list_of_traced_scalars(x64):
+    x = random.normal(random.PRNGKey(0), (2, 3))
+
+    def entry(alpha):
+        stack = stax.ResidualStack(dense_branch(3), [alpha, 0.5, alpha**2])
+        return stack[2](x, None, "ntk")[0, 1]
+
+    np.testing.assert_allclose(jax.grad(entry)(0.6), finite_difference(entry, 0.6), rtol=1e-7)
+
+
+@pytest.mark.parametrize("which", ["gamma", "c"])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_kernels_are_differentiable_in_the_parameters_of_a_schedule(which, normalize, x64):
+    x = random.normal(random.PRNGKey(0), (2, 3))
+
+    def entry(value):
+        schedule = schedules.PowerLaw(**{"gamma": 0.4, "c": 1.2, which: value})
+        stack = stax.ResidualStack(_relu_branch(3), schedule(50), normalize=normalize)
+        return stack[2](x, None, "ntk")[0, 1]
+
+    np.testing.assert_allclose(jax.grad(entry)(0.4), finite_difference(entry, 0.4), rtol=1e-6)
+
+
+def test_finite_networks_are_differentiable_in_alphas(x64):
+    x = random.normal(random.PRNGKey(0), (2, 3))
+    _, params = stax.ResidualStack(dense_branch(3), [1.0, 1.0])[0](random.PRNGKey(1), x.shape)
+
+    def output(alpha):
+        return stax.ResidualStack(dense_branch(3), [alpha, alpha])[1](params, x)[0, 0]
+
+    np.testing.assert_allclose(jax.grad(output)(0.6), finite_difference(output, 0.6), rtol=1e-7)
+
+
+# Overflow.
+
+
+@pytest.mark.parametrize("depth", [200, 1000])
+def test_a_kernel_that_overflows_is_an_error(depth):
+    stack = stax.ResidualStack(_relu_branch(3), np.ones(depth))
+    x = random.normal(random.PRNGKey(0), (4, 3))
+    with pytest.raises(OverflowError, match=rf"range of float32 within {depth}.*`normalize=True`"):
+        stack[2](x)
+    with pytest.raises(OverflowError):
+        stax.FullyConnectedResNet(depth, 8, schedule=schedules.Constant())[2](x)
+
+
+def test_a_compiled_kernel_that_may_overflow_gives_a_warning():
+    x = random.normal(random.PRNGKey(0), (4, 3))
+
+    def kernel(depth, **options):
+        stack = stax.ResidualStack(_relu_branch(3), np.ones(depth), **options)
+        return jax.jit(lambda x: stack[2](x, None, "ntk"))(x)
+
+    with pytest.warns(UserWarning, match=r"exp\(693\), beyond the range of float32.*normalize"):
+        kernel(1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.all(np.isfinite(kernel(100)))
+        assert np.all(np.isfinite(kernel(1000, normalize=True)))
+
+
+def test_inputs_that_are_not_finite_are_not_called_an_overflow():
+    stack = stax.ResidualStack(_relu_branch(3), [0.5, 0.5])
+    x = jnp.array([[jnp.nan, 1.0, 2.0], [0.0, 1.0, 2.0]])
+    assert np.isnan(stack[2](x, None, "nngp")[0, 0])
+
+
+# Masks.
+
+
+def test_a_masked_input_may_go_straight_into_a_stack():
+    x = random.normal(random.PRNGKey(0), (2, 6, 4)).at[:, 4:].set(100.0)
+    branch = nt_stax.serial(nt_stax.Dense(4), nt_stax.Relu(), nt_stax.Conv(4, (3,), padding="SAME"))
+    blocks = nt_stax.serial(stax.Residual(branch, 0.5), stax.Residual(branch, 0.3))
+    for remat in (False, True):
+        stack = stax.ResidualStack(branch, [0.5, 0.3], remat=remat)
+        _, params = stack[0](random.PRNGKey(1), x.shape)
+        in_turn = [_block(params, i) for i in range(2)]
+        np.testing.assert_allclose(
+            nt_stax.unmask_fn(stack[1])(params, x, mask_constant=100.0),
+            nt_stax.unmask_fn(blocks[1])(in_turn, x, mask_constant=100.0),
+            rtol=1e-5,
+            atol=1e-6,
+        )
+        np.testing.assert_allclose(
+            stack[2](x, None, "ntk", mask_constant=100.0),
+            blocks[2](x, None, "ntk", mask_constant=100.0),
+            rtol=1e-5,
+        )
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize("alphas", [[np.nan], [1.0, np.inf], [0.5, -1.0]])
+def test_alphas_that_are_not_finite_and_non_negative_are_refused(alphas):
+    message = r"`alphas` must be finite and non-negative, got .* in block"
+    with pytest.raises(ValueError, match=message):
+        stax.ResidualStack(dense_branch(8), alphas)
+
+
+@pytest.mark.parametrize("alphas", [0.5, [], [[0.5]]])
+def test_alphas_of_the_wrong_shape_are_refused(alphas):
+    with pytest.raises(ValueError, match=r"`alphas` must have shape \(depth,\)"):
+        stax.ResidualStack(dense_branch(8), alphas)
+    if alphas != []:
+        with pytest.raises(ValueError, match=r"`alphas` must have shape \(depth,\)"):
+            jax.jit(lambda a: stax.ResidualStack(dense_branch(8), a)[1]({}, a))(jnp.asarray(alphas))
+
+
+@pytest.mark.parametrize("alphas", [["a"], [1j], [None], [True]])
+def test_alphas_that_are_not_real_numbers_are_refused(alphas):
+    with pytest.raises(TypeError, match="`alphas` must hold real numbers"):
+        stax.ResidualStack(dense_branch(8), alphas)
+
+
+def test_a_stack_whose_blocks_change_the_shape_is_refused(x1):
+    init_fn, _, kernel_fn = stax.ResidualStack(dense_branch(8), [1.0], shortcut=nt_stax.Dense(8))
+    with pytest.raises(ValueError, match="must keep the shape of its input"):
+        init_fn(random.PRNGKey(0), x1.shape)
+    with pytest.raises(ValueError, match="must keep the shape of its input"):
+        kernel_fn(x1)
