@@ -11,19 +11,16 @@ convolutional ones.
 """
 
 import argparse
-import importlib.metadata
-import json
 import pathlib
-import platform
 import time
 
-import nt_residual  # isort: split
-
+import common
 import jax
-import jax.numpy as jnp
 import neural_tangents as nt
 import numpy as np
 from neural_tangents import stax
+
+import nt_residual  # noqa: F401  isort: split
 
 IMPLEMENTATIONS = [
     nt.NtkImplementation.JACOBIAN_CONTRACTION,
@@ -86,17 +83,6 @@ def measure(network, input_shape, batch, repeats):
     return rows
 
 
-def device_name():
-    """The accelerator, or the processor where there is none."""
-    device = jax.devices()[0]
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    if device.platform != "cpu" or not cpuinfo.exists():
-        return device.device_kind
-    models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-    name = models[0].partition(":")[2].strip() if models else platform.processor()
-    return f"{name}, {len(models)} threads"
-
-
 def main():
     """Prints a table, and writes the numbers as JSON if asked to."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -105,10 +91,8 @@ def main():
     arguments = parser.parse_args()
 
     jax.config.update("jax_default_matmul_precision", "highest")
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "neural-tangents")}
-    versions["nt-residual"] = nt_residual.__version__
-    result = {"device": device_name(), "versions": versions, "dtype": str(jnp.zeros(()).dtype)}
-    print(result["device"], versions)
+    result = common.machine()
+    print(result["device"], result["versions"])
     print(f"{'network':40} {'implementation':24} {'run':>10} {'speed-up':>8} {'compile':>8}")
     result["networks"] = {}
     for name, ((network, input_shape), batch) in NETWORKS.items():
@@ -119,9 +103,7 @@ def main():
                 f"{name:40} {implementation:24} {1e3 * row['run_s']:7.1f} ms "
                 f"{row['speedup']:7.1f}× {row['compile_s']:6.1f} s"
             )
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    common.write(result, arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import finite_difference
 
 from nt_residual import schedules
 
@@ -98,3 +101,38 @@ def test_a_power_law_of_another_type_is_refused():
 def test_an_explicit_schedule_refuses_another_depth():
     with pytest.raises(ValueError, match="holds 2 alphas, got depth=3"):
         schedules.Explicit([1.0, 0.5])(3)
+
+
+# Values traced by JAX.
+
+
+@pytest.mark.parametrize("which", ["gamma", "c"])
+def test_a_power_law_takes_traced_parameters(which, x64):
+    def alpha(value):
+        schedule = schedules.PowerLaw(**{"gamma": 0.4, "c": 1.2, which: value})
+        return schedule(10)
+
+    np.testing.assert_allclose(jax.jit(alpha)(0.7), alpha(0.7), rtol=1e-12)
+    derivative = jax.jacobian(alpha)(0.7)
+    expected = finite_difference(alpha, 0.7)
+    np.testing.assert_allclose(derivative, expected, rtol=1e-7)
+    assert jax.vmap(alpha)(jnp.array([0.3, 0.7])).shape == (2, 10)
+
+
+def test_scalars_of_jax_become_floats():
+    schedule = schedules.PowerLaw(gamma=jnp.asarray(0.5), c=np.float32(2))
+    assert schedule == schedules.PowerLaw(0.5, 2.0)
+    assert isinstance(schedule.gamma, float)
+    with pytest.raises(ValueError, match="gamma must be finite"):
+        schedules.PowerLaw(gamma=jnp.asarray(-0.5))
+
+
+@pytest.mark.parametrize("value", [jnp.ones(1), 1j, np.complex64(1), True, "0.5", None])
+def test_parameters_that_are_no_real_scalars_are_refused(value):
+    with pytest.raises(TypeError, match="gamma must be a real number, got"):
+        schedules.PowerLaw(gamma=value)
+
+
+def test_traced_alphas_are_refused_where_their_values_are_needed():
+    with pytest.raises(TypeError, match="traced by JAX"):
+        jax.jit(schedules.effective_time)(jnp.ones(3))

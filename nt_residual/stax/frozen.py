@@ -17,10 +17,11 @@
 import functools
 
 import jax
+import neural_tangents as nt
 from jax import lax
-from neural_tangents import Kernel, stax
+from neural_tangents import stax
 
-from nt_residual.stax.residual import check_layer
+from .residual import check_layer
 
 
 @stax.layer
@@ -83,7 +84,7 @@ def Frozen(layer):
 
 
 def _is_kernel(k) -> bool:
-  return isinstance(k, Kernel)
+  return isinstance(k, nt.Kernel)
 
 
 def _ntk(kernels):

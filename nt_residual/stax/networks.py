@@ -18,11 +18,11 @@ import operator
 
 from neural_tangents import stax
 
-from nt_residual import schedules
-from nt_residual.stax.frozen import Frozen
-from nt_residual.stax.relu import Relu
-from nt_residual.stax.residual import Residual, check_layer
-from nt_residual.stax.stack import ResidualStack, check_alphas
+from .. import schedules
+from .frozen import Frozen
+from .relu import Relu
+from .residual import Residual, check_layer
+from .stack import ResidualStack, check_alphas
 
 
 def FullyConnectedResNet(
@@ -54,7 +54,7 @@ def FullyConnectedResNet(
   `trained='all'`, and divided by :math:`d`.
 
   Example:
-    >>> from nt_residual import schedules
+    >>> from nt_residual.stax.. import schedules
     >>> from nt_residual.stax import FullyConnectedResNet
     >>> import jax.numpy as jnp
     >>> _, _, kernel_fn = FullyConnectedResNet(
@@ -149,7 +149,7 @@ def ConvResNet(
   `'SAME'`, there are no biases.
 
   Example:
-    >>> from nt_residual import schedules
+    >>> from nt_residual.stax.. import schedules
     >>> from nt_residual.stax import ConvResNet
     >>> import jax.numpy as jnp
     >>> # As many blocks in each stage as a ResNet-34 has.
@@ -270,7 +270,7 @@ def WideResNet(
   `neural_tangents`.
 
   Example:
-    >>> from nt_residual import schedules
+    >>> from nt_residual.stax.. import schedules
     >>> from nt_residual.stax import WideResNet
     >>> import jax.numpy as jnp
     >>> # WRN-28-10

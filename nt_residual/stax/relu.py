@@ -17,9 +17,10 @@
 import math
 
 import jax
+import neural_tangents as nt
 from jax import lax
 from jax import numpy as jnp
-from neural_tangents import Kernel, stax
+from neural_tangents import stax
 
 
 def Relu():
@@ -107,7 +108,7 @@ def ABRelu(a, b):
     return mean_square * cov + weight * root, mean_square - weight * angle
 
   @stax.requires(diagonal_spatial=stax.Diagonal())
-  def kernel_fn(k: Kernel, **kwargs) -> Kernel:
+  def kernel_fn(k: 'nt.Kernel', **kwargs) -> 'nt.Kernel':
     if not k.is_gaussian:
       raise ValueError(
           'The input to the activation function must be Gaussian, i.e. a '
@@ -122,8 +123,9 @@ def ABRelu(a, b):
         return mean_square * cov
       return second_moment(cov, *_pairs(var, var, k, k.diagonal_batch))[0]
 
-    rows, columns = _pairs(var1, var1 if var2 is None else var2, k, False)
-    nngp, slope = second_moment(_with_exact_diagonal(k, rows), rows, columns)
+    rows = _own_variances(k, var1)
+    columns = rows if var2 is None else _own_variances(k, var2)
+    nngp, slope = second_moment(k.nngp, *_pairs(rows, columns, k, False))
     return k.replace(
         cov1=cov_fn(k.cov1, var1),
         nngp=nngp,
@@ -201,11 +203,11 @@ def _split(x):
   return high, x - high
 
 
-def _variances(cov, k: Kernel):
+def _variances(cov, k: 'nt.Kernel', diagonal_batch=None):
   """The variances of a batch, shape `(batch_size, height, width, ...)`."""
   if cov is None:
     return None
-  if not k.diagonal_batch:
+  if not (k.diagonal_batch if diagonal_batch is None else diagonal_batch):
     cov = jnp.moveaxis(jnp.diagonal(cov, axis1=0, axis2=1), -1, 0)
   if not k.diagonal_spatial:
     for _ in range((cov.ndim - 1) // 2):
@@ -213,7 +215,7 @@ def _variances(cov, k: Kernel):
   return cov
 
 
-def _pairs(var1, var2, k: Kernel, diagonal_batch):
+def _pairs(var1, var2, k: 'nt.Kernel', diagonal_batch):
   """Variances that broadcast to the two sides of a covariance matrix."""
   rows, columns = [], []
   for axis in range(var1.ndim):
@@ -223,14 +225,11 @@ def _pairs(var1, var2, k: Kernel, diagonal_batch):
   return var1[tuple(rows)], var2[tuple(columns)]
 
 
-def _with_exact_diagonal(k: Kernel, var):
-  """The NNGP, with the variance where an input (and pixel) meets itself."""
-  nngp = k.nngp
-  if nngp.shape[0] != nngp.shape[1]:
-    return nngp
-  same = k.x1_is_x2
-  for axis in range(0, 2 if k.diagonal_spatial else nngp.ndim, 2):
-    shape = [1] * nngp.ndim
-    shape[axis] = shape[axis + 1] = nngp.shape[axis]
-    same = same & jnp.eye(nngp.shape[axis], dtype=bool).reshape(shape)
-  return jnp.where(same, var, nngp)
+def _own_variances(k: 'nt.Kernel', var):
+  """Variances from the diagonal of the NNGP, if both batches are the same.
+
+  Those of `cov1` were summed in another order, and differ in the last digit.
+  """
+  if k.nngp.shape[0] != k.nngp.shape[1]:
+    return var
+  return jnp.where(k.x1_is_x2, _variances(k.nngp, k, False), var)

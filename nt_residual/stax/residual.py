@@ -19,11 +19,12 @@ import inspect
 import math
 
 import jax
+import neural_tangents as nt
 from jax import numpy as jnp
 from jax import random
-from neural_tangents import Kernel, stax
+from neural_tangents import stax
 
-from nt_residual.stax.scale import as_factor, scale_getter
+from .scale import as_factor, scale_getter
 
 
 @stax.layer
@@ -97,9 +98,9 @@ def _Branch(branch):
 
   # `wraps` also carries over the requirements that `stax.requires` has set.
   @functools.wraps(kernel_fn)
-  def checked_kernel_fn(k: Kernel, **kwargs) -> Kernel:
+  def checked_kernel_fn(k: 'nt.Kernel', **kwargs) -> 'nt.Kernel':
     out = kernel_fn(k, **kwargs)
-    if not isinstance(out, Kernel) or not out.is_gaussian:
+    if not isinstance(out, nt.Kernel) or not out.is_gaussian:
       raise ValueError(
           f'`branch` must end in a layer with mean-zero Gaussian outputs, such '
           f'as `stax.Dense` or `stax.Conv`, got one that ends in '
@@ -151,7 +152,7 @@ def _Add(alpha, normalize):
         + as_factor(scale / norm, branch) * branch
     )
 
-  def kernel_fn(ks, **kwargs) -> Kernel:
+  def kernel_fn(ks, **kwargs) -> 'nt.Kernel':
     shortcut, branch = ks
     check_shapes(shortcut.shape1, branch.shape1)
     _check_layout(shortcut, branch)
@@ -233,7 +234,7 @@ def _requirements(layer):
   return getattr(layer[2], 'input_req', {})
 
 
-def _check_layout(shortcut: Kernel, branch: Kernel):
+def _check_layout(shortcut: 'nt.Kernel', branch: 'nt.Kernel'):
   names = ['batch_axis', 'channel_axis', 'diagonal_batch']
   if len(shortcut.shape1) > 2:
     names += ['diagonal_spatial']
@@ -253,7 +254,7 @@ def _hypot(scale):
   return jnp.hypot(1.0, scale)
 
 
-def _one_input(k: Kernel, kwargs):
+def _one_input(k: 'nt.Kernel', kwargs):
   """The shape of a batch of one input; of all if there are graphs."""
   shape = list(k.shape1)
   if kwargs.get('pattern') is None:

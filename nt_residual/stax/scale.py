@@ -17,9 +17,10 @@
 import math
 
 import jax
+import neural_tangents as nt
 import numpy as np
 from jax import numpy as jnp
-from neural_tangents import Kernel, stax
+from neural_tangents import stax
 
 
 @stax.layer
@@ -64,7 +65,7 @@ def Scale(alpha):
   def apply_fn(params, inputs, **kwargs):
     return as_factor(get_alpha(kwargs), inputs) * inputs
 
-  def kernel_fn(k: Kernel, **kwargs) -> Kernel:
+  def kernel_fn(k: 'nt.Kernel', **kwargs) -> 'nt.Kernel':
     square = get_alpha(kwargs) ** 2
     return k.replace(
         cov1=square * k.cov1,

@@ -24,8 +24,8 @@ from jax import lax, random
 from jax import numpy as jnp
 from neural_tangents import stax
 
-from nt_residual.stax.residual import Residual, abstract_init
-from nt_residual.stax.scale import is_real
+from .residual import Residual, abstract_init
+from .scale import is_real
 
 # The keyword argument that tells a block its scale.
 _ALPHA = 'residual_stack_alpha'

@@ -1,0 +1,36 @@
+import importlib.util
+import pathlib
+
+import numpy as np
+import pytest
+
+EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+
+
+def _load(name):
+    specification = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def unchanged_configuration():
+    """Examples are programs: they may set JAX's configuration, tests must not keep it."""
+    import jax
+
+    before = jax.config.jax_default_matmul_precision
+    yield
+    jax.config.update("jax_default_matmul_precision", before)
+
+
+@pytest.mark.usefixtures("unchanged_configuration")
+def test_compose_layers_draws_its_figure(tmp_path, capsys):
+    out = tmp_path / "figure.png"
+    options = ["--widths", "8", "32", "--networks", "2", "--images", "4", "--out", str(out)]
+    _load("compose_layers").main(options)
+    assert out.read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    errors = [float(line.split()[-1]) for line in printed.splitlines() if "difference" in line]
+    assert len(errors) == 2
+    assert np.all(np.array(errors) < 2)
