@@ -36,7 +36,7 @@ def check_alphas(alphas: ArrayLike) -> np.ndarray:
       >>> check_alphas([0.5, 1])
       array([0.5, 1. ])
     """
-    if is_traced(alphas):
+    if is_traced(alphas) or (isinstance(alphas, list | tuple) and any(map(is_traced, alphas))):
         raise TypeError(
             "alphas must be known numbers here, got values traced by JAX (from inside jit, grad or "
             "vmap). Kernels of nt_residual.stax take traced alphas."

@@ -136,3 +136,5 @@ def test_parameters_that_are_no_real_scalars_are_refused(value):
 def test_traced_alphas_are_refused_where_their_values_are_needed():
     with pytest.raises(TypeError, match="traced by JAX"):
         jax.jit(schedules.effective_time)(jnp.ones(3))
+    with pytest.raises(TypeError, match="traced by JAX"):
+        jax.jit(lambda alpha: schedules.Explicit([alpha, 0.5])(2))(0.3)

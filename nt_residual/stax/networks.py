@@ -22,7 +22,7 @@ from .. import schedules
 from .frozen import Frozen
 from .relu import Relu
 from .residual import Residual, check_layer
-from .stack import ResidualStack, check_alphas
+from .stack import ResidualStack, check_alphas, check_range
 
 
 def FullyConnectedResNet(
@@ -54,7 +54,7 @@ def FullyConnectedResNet(
   `trained='all'`, and divided by :math:`d`.
 
   Example:
-    >>> from nt_residual.stax.. import schedules
+    >>> from nt_residual import schedules
     >>> from nt_residual.stax import FullyConnectedResNet
     >>> import jax.numpy as jnp
     >>> _, _, kernel_fn = FullyConnectedResNet(
@@ -149,7 +149,7 @@ def ConvResNet(
   `'SAME'`, there are no biases.
 
   Example:
-    >>> from nt_residual.stax.. import schedules
+    >>> from nt_residual import schedules
     >>> from nt_residual.stax import ConvResNet
     >>> import jax.numpy as jnp
     >>> # As many blocks in each stage as a ResNet-34 has.
@@ -270,7 +270,7 @@ def WideResNet(
   `neural_tangents`.
 
   Example:
-    >>> from nt_residual.stax.. import schedules
+    >>> from nt_residual import schedules
     >>> from nt_residual.stax import WideResNet
     >>> import jax.numpy as jnp
     >>> # WRN-28-10
@@ -348,7 +348,7 @@ def _conv_resnet(
   if pooling not in ('flatten', 'gap'):
     raise ValueError(f"`pooling` must be 'flatten' or 'gap', got {pooling!r}.")
   sizes = [_check_size(blocks, 'depth') for blocks, *_ in stages]
-  alphas = _alphas(schedule, sum(sizes))
+  alphas = all_alphas = _alphas(schedule, sum(sizes))
 
   def conv(channels, filter_shape, W_std=1.0, stride=1):
     strides = (stride,) * len(filter_shape)
@@ -363,7 +363,7 @@ def _conv_resnet(
         W_std,
     )
 
-  layers = [freeze(conv(stem_channels, filter_shape))]
+  layers = []
   for size, (_, channels, stride, projection) in zip(sizes, stages):
     blocks, alphas = alphas[:size], alphas[size:]
     if projection is not None:
@@ -377,8 +377,40 @@ def _conv_resnet(
               branch(channels, 1), blocks, normalize=normalize, remat=remat
           )
       ]
-  pool = stax.Flatten() if pooling == 'flatten' else stax.GlobalAvgPool()
-  return stax.serial(*layers, pool, freeze(stax.Dense(out_dim)))
+  blocks = stax.serial(*layers)
+  return stax.serial(
+      _Inputs(2 + len(filter_shape)),
+      freeze(conv(stem_channels, filter_shape)),
+      # Each stack checks itself, and none the growth over all stages.
+      blocks if normalize else check_range(blocks, all_alphas),
+      stax.Flatten() if pooling == 'flatten' else stax.GlobalAvgPool(),
+      freeze(stax.Dense(out_dim)),
+  )
+
+
+@stax.layer
+def _Inputs(ndim):
+  """The identity, for inputs that have `ndim` axes."""
+  init_fn, apply_fn, kernel_fn = stax.Identity()
+
+  def check(shape):
+    if len(shape) != ndim:
+      raise ValueError(
+          f'inputs must have {ndim} axes, (batch_size, height, width, channels)'
+          f' for images, got shape {tuple(shape)}. Add an axis for channels, '
+          f'e.g. `x[..., None]`, or set `filter_shape` to one number for each '
+          f'spatial axis.'
+      )
+
+  def checked_init_fn(rng, input_shape):
+    check(input_shape)
+    return init_fn(rng, input_shape)
+
+  def checked_kernel_fn(k, **kwargs):
+    check(k.shape1)
+    return kernel_fn(k, **kwargs)
+
+  return checked_init_fn, apply_fn, checked_kernel_fn
 
 
 def _branch(block, activation, layer, W_std):

@@ -104,7 +104,7 @@ def ABRelu(a, b):
   weight = (a - b) ** 2 / (2 * math.pi)
 
   def second_moment(cov, var1, var2):
-    root, angle = _polar(cov, var1, var2)
+    root, _, angle = _polar(cov, var1, var2)
     return mean_square * cov + weight * root, mean_square - weight * angle
 
   @stax.requires(diagonal_spatial=stax.Diagonal())
@@ -142,33 +142,35 @@ def ABRelu(a, b):
 
 @jax.custom_jvp
 def _polar(cov, var1, var2):
-  """For two Gaussians: `sin(t) - t * cos(t)` times their deviations, and `t`.
+  """Two correlated Gaussians, in polar coordinates.
 
-  The angle `t` between them is that whose cosine is their correlation.
+  With `t` the angle whose cosine is their correlation, returns
+  `sin(t) - t * cos(t)` and `sin(t)`, times their deviations, and `t`.
   """
   scale1, scale2 = _power_of_two(var1), _power_of_two(var2)
   cosine = cov / scale1 / scale2
   sine = _root_of_difference(
       var1 / scale1 / scale1, var2 / scale2 / scale2, cosine
   )
-  angle = jnp.arctan2(sine, cosine)
-  angle = jnp.where((sine == 0) & (cosine == 0), jnp.pi / 2, angle)
-  return (sine - angle * cosine) * scale1 * scale2, angle
+  zero = (sine == 0) & (cosine == 0)
+  angle = jnp.arctan2(sine, jnp.where(zero, 1, cosine))
+  angle = jnp.where(zero, jnp.pi / 2, angle)
+  root = (sine - angle * cosine) * scale1 * scale2
+  return root, sine * scale1 * scale2, angle
 
 
 @_polar.defjvp
 def _polar_jvp(primals, tangents):
   cov, var1, var2 = primals
   cov_dot, var1_dot, var2_dot = tangents
-  root, angle = _polar(cov, var1, var2)
-  # The deviations' product times the sine of the angle.
-  height = root + angle * cov
+  root, height, angle = _polar(cov, var1, var2)
   var_dot = _divide(var1_dot, var1) + _divide(var2_dot, var2)
   root_dot = height * var_dot / 2 - angle * cov_dot
-  # At angle zero this derivative is infinite, except along the diagonal, where
-  # it is zero since the angle is constant.
+  # Where the angle is zero this derivative is infinite, unless the angle stays
+  # zero, as that of an input with itself does. Zero is taken there.
   angle_dot = _divide(cov * var_dot / 2 - cov_dot, height)
-  return (root, angle), (root_dot, angle_dot)
+  height_dot = height * var_dot / 2 + cov * angle_dot
+  return (root, height, angle), (root_dot, height_dot, angle_dot)
 
 
 def _divide(x, y):
@@ -180,7 +182,9 @@ def _divide(x, y):
 def _power_of_two(var):
   """A power of two near the square root of `var`; 1 if that is zero."""
   bits = jnp.finfo(var.dtype)
-  power = lax.reduce_precision(jnp.sqrt(var), bits.nexp, 0)
+  # Whatever the power, results and hence derivatives are the same.
+  deviation = jnp.sqrt(lax.stop_gradient(var))
+  power = lax.reduce_precision(deviation, bits.nexp, 0)
   return jnp.where(var > 0, power, 1)
 
 
@@ -193,7 +197,9 @@ def _root_of_difference(x, y, z):
       + ((x1 * y2 - z1 * z2) + (x2 * y1 - z1 * z2))
       + (x2 * y2 - z2 * z2)
   )
-  return jnp.sqrt(jnp.maximum(difference, 0))
+  # The side of `where` that is not taken must have a derivative, too.
+  positive = difference > 0
+  return jnp.where(positive, jnp.sqrt(jnp.where(positive, difference, 1)), 0)
 
 
 def _split(x):
@@ -228,8 +234,12 @@ def _pairs(var1, var2, k: 'nt.Kernel', diagonal_batch):
 def _own_variances(k: 'nt.Kernel', var):
   """Variances from the diagonal of the NNGP, if both batches are the same.
 
-  Those of `cov1` were summed in another order, and differ in the last digit.
+  Those of `cov1` were summed in another order, and differ in the last digits.
+  Where they differ by more, rows and columns of the NNGP are not the same: each
+  batch may have its own graph, or this may be a part of a larger kernel.
   """
   if k.nngp.shape[0] != k.nngp.shape[1]:
     return var
-  return jnp.where(k.x1_is_x2, _variances(k.nngp, k, False), var)
+  own = _variances(k.nngp, k, False)
+  rounding = 64 * jnp.finfo(var.dtype).eps * var
+  return jnp.where(k.x1_is_x2 & (jnp.abs(own - var) <= rounding), own, var)

@@ -18,13 +18,12 @@ import functools
 import inspect
 import math
 
-import jax
 import neural_tangents as nt
 from jax import numpy as jnp
-from jax import random
 from neural_tangents import stax
 
 from .scale import as_factor, scale_getter
+from .vanishing import vanishes
 
 
 @stax.layer
@@ -38,6 +37,10 @@ def Residual(branch, alpha=1.0, shortcut=None, normalize: bool = False):
   mean-zero Gaussian, here only the branch must be: its covariance with the
   shortcut is then zero, whatever the shortcut is, so that the covariance of the
   sum is exact. The result is marked Gaussian if the shortcut is.
+
+  Without `normalize` each block multiplies variances by
+  :math:`1 + \alpha^2`, if the branch keeps them. `ResidualStack` says where
+  many blocks leave the range of the dtype; blocks in `stax.serial` cannot.
 
   Example:
     >>> from neural_tangents import stax
@@ -93,30 +96,13 @@ def Residual(branch, alpha=1.0, shortcut=None, normalize: bool = False):
 def _Branch(branch):
   """The same layer, whose kernel is refused if no shortcut can be added."""
   init_fn, apply_fn, kernel_fn = branch
-  # Shapes of inputs for which the branch is known to be independent of them.
-  checked = set()
 
   # `wraps` also carries over the requirements that `stax.requires` has set.
   @functools.wraps(kernel_fn)
   def checked_kernel_fn(k: 'nt.Kernel', **kwargs) -> 'nt.Kernel':
     out = kernel_fn(k, **kwargs)
-    if not isinstance(out, nt.Kernel) or not out.is_gaussian:
-      raise ValueError(
-          f'`branch` must end in a layer with mean-zero Gaussian outputs, such '
-          f'as `stax.Dense` or `stax.Conv`, got one that ends in '
-          f'`{_last_name(kernel_fn)}`. Append `stax.Dense(width)` to it.'
-      )
-    shape = _one_input(k, kwargs)
-    if shape not in checked:
-      if _passes_through(branch, shape, kwargs):
-        raise ValueError(
-            f'`branch` must depend on its input only through layers with '
-            f'random parameters, got one, ending in `{_last_name(kernel_fn)}`, '
-            f'that is not zero when all its parameters are: it is not '
-            f'independent of the shortcut. Append `stax.Dense(width)` to it, '
-            f'or, if it is itself a residual block, make it one of its own.'
-        )
-      checked.add(shape)
+    _check_gaussian(branch, out)
+    _check_independent(branch, k, kwargs)
     return out
 
   return init_fn, apply_fn, checked_kernel_fn
@@ -189,19 +175,6 @@ def _Add(alpha, normalize):
 # INTERNAL UTILITIES
 
 
-def abstract_init(init_fn, input_shape):
-  """The output shape of a layer and its parameters, none of which is drawn."""
-  output_shape = None
-
-  def init(rng):
-    nonlocal output_shape
-    output_shape, params = init_fn(rng, input_shape)
-    return params
-
-  params = jax.eval_shape(init, jax.eval_shape(random.PRNGKey, 0))
-  return output_shape, params
-
-
 def check_layer(layer, name):
   """Raises a `TypeError` if `layer` is not a triple of functions."""
   if not (
@@ -254,49 +227,35 @@ def _hypot(scale):
   return jnp.hypot(1.0, scale)
 
 
-def _one_input(k: 'nt.Kernel', kwargs):
-  """The shape of a batch of one input; of all if there are graphs."""
-  shape = list(k.shape1)
-  if kwargs.get('pattern') is None:
-    shape[k.batch_axis] = 1
-  return tuple(shape)
-
-
-def _passes_through(layer, input_shape, kwargs):
-  """Whether a layer whose parameters are all zero has a non-zero output."""
-  init_fn, apply_fn, _ = layer
+def _check_independent(layer, k: 'nt.Kernel', kwargs):
   kwargs = {
-      key: _concrete(value[0] if key == 'pattern' and value else value)
+      key: value[0] if key == 'pattern' and value is not None else value
       for key, value in kwargs.items()
       if key not in ('mask_constant', 'diagonal_batch', 'diagonal_spatial')
   }
-  _, params = abstract_init(init_fn, input_shape)
-  with jax.ensure_compile_time_eval():
-    rng = random.PRNGKey(0)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), params)
-    inputs = random.normal(rng, input_shape)
-    try:
-      outputs = stax.unmask_fn(apply_fn)(zeros, inputs, rng=rng, **kwargs)
-    except NotImplementedError:
-      # Some layers have a kernel but no finite network.
-      return False
-    # Nothing is known of values that are traced, nor of NaN, as from 0/0.
-    traced = isinstance(outputs, jax.core.Tracer)
-    return not traced and bool((abs(outputs) > 0).any())
+  if not vanishes(layer, k.shape1, **kwargs):
+    raise ValueError(
+        f'`branch` must depend on its input only through layers with random '
+        f'parameters, got one, ending in `{_names(layer)[-1]}`, that is not '
+        f'zero when all its parameters are: it is not independent of the '
+        f'shortcut. Append `stax.Dense(width)` to it, or, if it is itself a '
+        f'residual block, make it one of its own.'
+    )
 
 
-def _concrete(tree):
-  """Ones in place of values that are traced."""
+def _check_gaussian(layer, out):
+  if not isinstance(out, nt.Kernel) or not out.is_gaussian:
+    names = _names(layer)
+    raise ValueError(
+        f'`branch` must end in a layer with mean-zero Gaussian outputs, such '
+        f'as `stax.Dense` or `stax.Conv`, got one that ends in `{names[-1]}` '
+        f'({" -> ".join(names)}). Append `stax.Dense(width)` to it.'
+    )
 
-  def ones(leaf):
-    traced = isinstance(leaf, jax.core.Tracer)
-    return jnp.ones(leaf.shape, leaf.dtype) if traced else leaf
 
-  return jax.tree.map(ones, tree)
-
-
-def _last_name(kernel_fn):
-  """The name of the last layer, looked for inside `stax.serial`."""
+def _names(layer):
+  """The names of the layers within `stax.serial`, or of one layer alone."""
+  _, _, kernel_fn = layer
   pending, seen = [kernel_fn], set()
   while kernel_fn.__name__ == 'serial' and pending:
     function = inspect.unwrap(pending.pop())
@@ -305,6 +264,7 @@ def _last_name(kernel_fn):
     seen.add(function)
     enclosed = inspect.getclosurevars(function).nonlocals
     if 'kernel_fns' in enclosed:
-      return _last_name(enclosed['kernel_fns'][-1])
+      inner = enclosed['kernel_fns']
+      return [name for fn in inner for name in _names((None, None, fn))]
     pending += [v for v in enclosed.values() if inspect.isfunction(v)]
-  return kernel_fn.__name__
+  return [kernel_fn.__name__]

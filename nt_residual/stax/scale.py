@@ -47,7 +47,7 @@ def Scale(alpha):
     alpha:
       the constant: a finite real number, a JAX scalar (which may be traced), or
       the name of the keyword argument of `kernel_fn` and `apply_fn` that holds
-      one.
+      one. For `nt.batch` that must be a Python float.
 
   Returns:
     `(init_fn, apply_fn, kernel_fn)`.
@@ -66,7 +66,8 @@ def Scale(alpha):
     return as_factor(get_alpha(kwargs), inputs) * inputs
 
   def kernel_fn(k: 'nt.Kernel', **kwargs) -> 'nt.Kernel':
-    square = get_alpha(kwargs) ** 2
+    alpha = get_alpha(kwargs)
+    square = alpha * alpha
     return k.replace(
         cov1=square * k.cov1,
         nngp=square * k.nngp,
@@ -80,16 +81,36 @@ def Scale(alpha):
 # INTERNAL UTILITIES
 
 
+# Arguments of `kernel_fn`, `apply_fn` and empirical kernels.
+_RESERVED = (
+    'x1_or_kernel',
+    'x1',
+    'x2',
+    'get',
+    'params',
+    'inputs',
+    'rng',
+    'mask',
+    'pattern',
+    'mask_constant',
+    'diagonal_batch',
+    'diagonal_spatial',
+    'batch_axis',
+    'channel_axis',
+    'use_dropout',
+)
+
+
 def scale_getter(alpha):
   """Returns the function that finds a scale among the keywords of a call."""
   if not isinstance(alpha, str):
     alpha = _check_alpha(alpha)
     return lambda kwargs: alpha
 
-  if not alpha.isidentifier():
+  if not alpha.isidentifier() or alpha in _RESERVED:
     raise TypeError(
         f'`alpha` must be a real scalar, or the name of the keyword argument '
-        f'that holds it, got {alpha!r}.'
+        f'that holds it and that has no other meaning, got {alpha!r}.'
     )
 
   def get_alpha(kwargs):

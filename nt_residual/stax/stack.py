@@ -24,8 +24,9 @@ from jax import lax, random
 from jax import numpy as jnp
 from neural_tangents import stax
 
-from .residual import Residual, abstract_init
+from .residual import Residual
 from .scale import is_real
+from .vanishing import abstract_init
 
 # The keyword argument that tells a block its scale.
 _ALPHA = 'residual_stack_alpha'
@@ -49,10 +50,12 @@ def ResidualStack(
 
   .. warning::
     Without `normalize` variances grow like
-    :math:`\prod_\ell (1 + \alpha_\ell^2)`: at :math:`\alpha = 1` the kernel
-    exceeds the range of float32 at depth 128, and so does the finite network at
-    depth 256. `kernel_fn` then raises an `OverflowError`, or, under `jax.jit`,
-    where values are not known, warns when it is traced.
+    :math:`\prod_\ell (1 + \alpha_\ell^2)`, if the branch keeps them: at
+    :math:`\alpha = 1` the kernel exceeds the range of float32 at depth 128, and
+    the finite network at depth 256. Both raise an `OverflowError`. Inside
+    transformations of JAX such as `jit` and `grad` values are not known; there
+    both warn when they are traced if that product is out of range, and cannot
+    tell if the alphas are traced as well or the branch amplifies.
 
   Example:
     >>> from neural_tangents import stax
@@ -96,7 +99,8 @@ def ResidualStack(
     ValueError: if `alphas` is not one-dimensional, is empty, or has a value
       that is NaN, infinite or negative; from `init_fn` and `kernel_fn`, if a
       block changes the shape of its input.
-    OverflowError: from `kernel_fn`, if the kernel of finite inputs is not.
+    OverflowError: without `normalize`, from `kernel_fn` and `apply_fn`, if what
+      they make of finite inputs is not finite.
   """
   alphas = check_alphas(alphas)
   depth = alphas.shape[0]
@@ -146,12 +150,10 @@ def ResidualStack(
     blocks = jnp.asarray(alphas, k.nngp.dtype)
     out = apply_block(k, _first(blocks))
     _check_shapes(out.shape1, k.shape1)
-    out = _scan(apply_block, out, _others(blocks), remat)
-    if not normalize:
-      _check_range(k, out, alphas)
-    return out
+    return _scan(apply_block, out, _others(blocks), remat)
 
-  return init_fn, apply_fn, kernel_fn
+  layer = init_fn, apply_fn, kernel_fn
+  return layer if normalize else check_range(layer, alphas)
 
 
 # INTERNAL UTILITIES
@@ -213,34 +215,56 @@ def _check_shapes(output_shape, input_shape):
     )
 
 
-def _check_range(k, out, alphas):
-  """Raises, or warns where values are traced, if the kernel overflows."""
-  dtype = out.nngp.dtype
-  remedy = (
-      'Pass `normalize=True`, or alphas that fall with depth, such as '
-      'depth**-0.5.'
-  )
-  arrays = jax.tree.leaves((k, out))
-  if not any(isinstance(leaf, jax.core.Tracer) for leaf in arrays):
-    if _is_finite(k) and not _is_finite(out):
+def check_range(layer, alphas):
+  """`layer`, an un-normalised network of blocks that says when it overflows."""
+  init_fn, apply_fn, kernel_fn = layer
+  traced = isinstance(alphas, jax.core.Tracer)
+  # The logarithm of the growth of variances.
+  growth = 0.0 if traced else 2 * float(np.sum(np.log(np.hypot(1, alphas))))
+
+  def check(name, inputs, outputs, growth):
+    dtype = jnp.result_type(*outputs)
+    remedy = (
+        'Pass `normalize=True`, or alphas that fall with depth, such as '
+        'depth**-0.5.'
+    )
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in inputs + outputs):
+      if growth > math.log(jnp.finfo(dtype).max):
+        warnings.warn(
+            f'{len(alphas)} residual blocks multiply their {name} by up to '
+            f'exp({growth:.0f}), beyond the range of {dtype}: it may become '
+            f'infinite or NaN. {remedy}',
+            stacklevel=2,
+        )
+    elif _finite(inputs) and not _finite(outputs):
       raise OverflowError(
-          f'the kernel of `ResidualStack` exceeds the range of {dtype} within '
-          f'{len(alphas)} blocks. {remedy}'
-      )
-  elif not isinstance(alphas, jax.core.Tracer):
-    growth = 2 * np.sum(np.log(np.hypot(1, alphas)))
-    if growth > math.log(jnp.finfo(dtype).max):
-      warnings.warn(
-          f'`ResidualStack` multiplies variances by up to exp({growth:.0f}), '
-          f'beyond the range of {dtype}: its kernel may be infinite or NaN. '
-          f'{remedy}',
-          stacklevel=2,
+          f'the {name} of {len(alphas)} residual blocks is infinite or NaN: it '
+          f'exceeds the range of {dtype}, unless that of the branch alone is '
+          f'not finite either. {remedy}'
       )
 
+  def checked_apply_fn(params, inputs, **kwargs):
+    outputs = apply_fn(params, inputs, **kwargs)
+    check('output', _floats(inputs), _floats(outputs), growth / 2)
+    return outputs
 
-def _is_finite(k):
-  arrays = (k.cov1, k.nngp, k.cov2, k.ntk)
-  return all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(arrays))
+  @functools.wraps(kernel_fn)
+  def checked_kernel_fn(k, **kwargs):
+    out = kernel_fn(k, **kwargs)
+    check('kernel', _floats(k), _floats(out), growth)
+    return out
+
+  return init_fn, checked_apply_fn, checked_kernel_fn
+
+
+def _floats(tree):
+  """The arrays of floats in a kernel, an array or a `MaskedArray`."""
+  leaves = map(jnp.asarray, jax.tree.leaves(tree))
+  return [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
+
+
+def _finite(arrays):
+  return all(bool(jnp.isfinite(array).all()) for array in arrays)
 
 
 def check_alphas(alphas):

@@ -12,7 +12,7 @@ from jax import random
 from neural_tangents import stax as nt_stax
 from residual_networks import CASES
 
-from nt_residual.stax.residual import abstract_init
+from nt_residual.stax.vanishing import abstract_init
 
 WIDTH = 8
 FIELDS = ("nngp", "ntk", "cov1", "cov2")

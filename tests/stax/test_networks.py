@@ -11,7 +11,7 @@ from neural_tangents import stax as nt_stax
 from residual_networks import conv, residual
 
 from nt_residual import rntk, schedules, stax
-from nt_residual.stax.residual import abstract_init
+from nt_residual.stax.vanishing import abstract_init
 
 SCHEDULES = [
     schedules.PowerLaw(0.5),
@@ -292,3 +292,12 @@ def test_unknown_options_are_refused():
         stax.ConvResNet(2, 2, filter_shape=())
     with pytest.raises(TypeError, match="`filter_shape` must"):
         stax.ConvResNet(2, 2, filter_shape=3)
+
+
+def test_inputs_that_are_no_images_are_refused():
+    init_fn, _, kernel_fn = stax.ConvResNet(2, 8)
+    for shape in ((3, 4), (3, 4, 4), (3, 4, 4, 1, 1)):
+        with pytest.raises(ValueError, match=r"inputs must have 4 axes.*got shape \(3, 4"):
+            kernel_fn(jnp.ones(shape))
+        with pytest.raises(ValueError, match="inputs must have 4 axes"):
+            init_fn(random.PRNGKey(0), shape)

@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+import neural_tangents as nt
 import numpy as np
 import pytest
 from helpers import finite_difference
@@ -144,3 +145,54 @@ def test_inputs_that_are_zero_have_a_kernel_of_zero():
 def test_an_input_that_is_not_gaussian_is_refused():
     with pytest.raises(ValueError, match="must be Gaussian"):
         stax.Relu()[2](jnp.ones((2, 3)))
+
+
+def test_rows_and_columns_of_a_kernel_may_differ_where_inputs_do_not(x64):
+    # Each of two equal batches has its own graph.
+    x = random.normal(random.PRNGKey(0), (3, 5, 4))
+    patterns = [
+        (random.uniform(random.PRNGKey(i), (3, 5, 5)) < 0.5).astype(float) + jnp.eye(5)
+        for i in range(2)
+    ]
+    kernels = []
+    for relu in (stax.Relu(), nt_stax.Relu()):
+        aggregate = nt_stax.Aggregate(aggregate_axis=1, batch_axis=0, channel_axis=-1)
+        layers = [nt_stax.Dense(8), aggregate, relu, nt_stax.Dense(8), nt_stax.GlobalAvgPool()]
+        kernels.append(nt_stax.serial(*layers)[2](x, x, ("nngp", "ntk"), pattern=tuple(patterns)))
+    for ours, theirs in zip(*kernels, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-7)
+
+
+def test_a_kernel_may_be_continued_in_batches(x64):
+    x = random.normal(random.PRNGKey(0), (4, 3))
+    k = nt_stax.Dense(8)[2](x)
+    _, _, kernel_fn = nt_stax.serial(stax.Relu(), nt_stax.Dense(8))
+    batched = nt.batch(kernel_fn, batch_size=2, device_count=0)
+    np.testing.assert_allclose(batched(k).ntk, kernel_fn(k).ntk, rtol=1e-12)
+
+
+def test_compiled_derivatives_in_float32_are_finite_between_opposite_inputs():
+    def entry(W_std, x):
+        net = nt_stax.serial(nt_stax.Dense(8, W_std), stax.Relu(), nt_stax.Dense(1))
+        return net[2](x, -x, "ntk")[0, 0]
+
+    derivative = jax.jit(jax.vmap(jax.grad(entry), (None, 0)))
+    x = random.normal(random.PRNGKey(0), (200, 1, 10))
+    # An angle that is off by the root of machine epsilon has such a derivative.
+    np.testing.assert_allclose(derivative(1.4, x), 0, atol=1e-3)
+
+
+def test_second_derivatives_are_those_of_the_kernel(x64):
+    x = random.normal(random.PRNGKey(0), (3, 4)).at[2].set(0)
+    alphas = jnp.array([0.5, 0.8])
+
+    def total(alphas):
+        branch = nt_stax.serial(nt_stax.Dense(8), stax.Relu(), nt_stax.Dense(8))
+        net = nt_stax.serial(nt_stax.Dense(8), stax.ResidualStack(branch, alphas), nt_stax.Dense(1))
+        return jnp.sum(net[2](x, None, "ntk"))
+
+    hessian = jax.hessian(total)(alphas)
+    np.testing.assert_allclose(jax.jacrev(jax.jacrev(total))(alphas), hessian, rtol=1e-10)
+    for i in range(2):
+        row = finite_difference(lambda a, i=i: jax.grad(total)(alphas.at[i].set(a)), alphas[i])
+        np.testing.assert_allclose(hessian[i], row, rtol=1e-6)

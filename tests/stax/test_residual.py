@@ -132,7 +132,8 @@ def test_blocks_can_be_built_in_threads(x1):
     assert not errors
 
 
-# Branches that are not independent of the shortcut.
+# Branches that are not independent of the shortcut. What can be told of layers in general
+# is tested in `test_vanishing`.
 
 PASSING_THROUGH = {
     "the identity": lambda: nt_stax.Identity(),
@@ -163,13 +164,28 @@ def test_a_branch_that_passes_its_input_through_is_refused(branch, traced):
 def test_the_error_names_the_layer_that_the_branch_ends_in(x1):
     branch = nt_stax.serial(nt_stax.Dense(3), nt_stax.serial(nt_stax.Dense(3), nt_stax.Gelu()))
     for layer in (stax.Residual(branch), stax.ResidualStack(branch, [0.5, 0.5])):
-        with pytest.raises(ValueError, match=r"mean-zero Gaussian.*ends in `Gelu`. Append"):
+        with pytest.raises(
+            ValueError, match=r"mean-zero Gaussian.*ends in `Gelu` \(Dense -> Dense -> Gelu\)"
+        ):
             layer[2](x1)
     nested = stax.Residual(stax.Residual(nt_stax.Dense(3)))
     with pytest.raises(ValueError, match="ending in `Residual`"):
         nt_stax.serial(nt_stax.Dense(3), nested)[2](x1)
     with pytest.raises(ValueError, match="ends in `ABRelu`"):
         nt_stax.serial(nt_stax.Dense(3), stax.Residual(nt_stax.Relu()))[2](x1)
+
+
+def test_a_check_of_the_branch_does_not_rest_on_the_alpha_of_one_call():
+    net = nt_stax.serial(nt_stax.Dense(4), stax.Residual(stax.Scale("alpha")))
+    for alpha in (0.0, 1.0):
+        with pytest.raises(ValueError, match="not zero when all its parameters are"):
+            net[2](jnp.ones((2, 3)), alpha=alpha)
+
+
+def test_the_kernel_of_a_very_wide_network_needs_no_memory_for_its_parameters():
+    # 8 TB, were they drawn.
+    net = stax.FullyConnectedResNet(2, 1_000_000)
+    assert net[2](jnp.ones((2, 3)), None, "ntk").shape == (2, 2)
 
 
 def test_a_residual_block_may_be_part_of_a_branch(x64):

@@ -81,7 +81,7 @@ def test_an_alpha_that_is_not_finite_is_refused(alpha):
         _network("strength")[2](jnp.ones((2, 3)), strength=alpha)
 
 
-@pytest.mark.parametrize("alpha", ["0.5", [1.0, 2.0], np.ones(1), None, 1j, True])
+@pytest.mark.parametrize("alpha", ["0.5", "rng", "get", [1.0, 2.0], np.ones(1), None, 1j, True])
 def test_an_alpha_that_is_no_real_scalar_is_refused(alpha):
     with pytest.raises(TypeError, match=r"`alpha` must be a real scalar.* got"):
         stax.Scale(alpha)

@@ -250,10 +250,27 @@ def test_finite_networks_are_differentiable_in_alphas(x64):
 def test_a_kernel_that_overflows_is_an_error(depth):
     stack = stax.ResidualStack(_relu_branch(3), np.ones(depth))
     x = random.normal(random.PRNGKey(0), (4, 3))
-    with pytest.raises(OverflowError, match=rf"range of float32 within {depth}.*`normalize=True`"):
+    message = rf"kernel of {depth} residual blocks is infinite or NaN.*float32.*normalize=True"
+    with pytest.raises(OverflowError, match=message):
         stack[2](x)
-    with pytest.raises(OverflowError):
+    with pytest.raises(OverflowError, match=message):
         stax.FullyConnectedResNet(depth, 8, schedule=schedules.Constant())[2](x)
+
+
+def test_a_finite_network_that_overflows_is_an_error():
+    net = stax.FullyConnectedResNet(1000, 8, schedule=schedules.Constant())
+    x = random.normal(random.PRNGKey(0), (4, 3))
+    _, params = net[0](random.PRNGKey(1), x.shape)
+    with pytest.raises(OverflowError, match=r"output of 1000 residual blocks is infinite or NaN"):
+        net[1](params, x)
+    with pytest.warns(UserWarning, match=r"multiply their output by up to exp\(347\)"):
+        jax.jit(net[1])(params, x)
+
+
+def test_a_branch_that_amplifies_is_noticed_where_values_are_known():
+    branch = nt_stax.serial(nt_stax.Dense(3, 10.0), stax.Relu(), nt_stax.Dense(3))
+    with pytest.raises(OverflowError, match="kernel of 100 residual blocks"):
+        stax.ResidualStack(branch, np.full(100, 0.9))[2](jnp.ones((2, 3)))
 
 
 def test_a_compiled_kernel_that_may_overflow_gives_a_warning():
@@ -263,12 +280,31 @@ def test_a_compiled_kernel_that_may_overflow_gives_a_warning():
         stack = stax.ResidualStack(_relu_branch(3), np.ones(depth), **options)
         return jax.jit(lambda x: stack[2](x, None, "ntk"))(x)
 
-    with pytest.warns(UserWarning, match=r"exp\(693\), beyond the range of float32.*normalize"):
+    with pytest.warns(
+        UserWarning, match=r"by up to exp\((693|347)\), beyond the range of float32.*normalize"
+    ):
         kernel(1000)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.all(np.isfinite(kernel(100)))
         assert np.all(np.isfinite(kernel(1000, normalize=True)))
+
+
+def test_the_growth_over_all_stages_is_counted():
+    net = stax.ConvResNet((100, 100), 4, schedule=schedules.Constant(), W_std=3.0)
+    x = jnp.ones((1, 2, 2, 3))
+    with pytest.warns(UserWarning, match=r"200 residual blocks multiply their (kernel|output)"):
+        jax.jit(lambda x: net[2](x, None, "ntk"))(x)
+    with pytest.raises(OverflowError, match="200 residual blocks"):
+        net[2](x)
+
+
+def test_a_branch_that_is_not_a_number_is_not_mistaken_for_growth():
+    nothing = (lambda rng, shape: (shape, ())), (lambda params, x, **kwargs: x)
+    kernel_fn = lambda k, **kwargs: k.replace(nngp=k.nngp * jnp.nan)  # noqa: E731
+    branch = nt_stax.serial(nt_stax.Dense(3), (*nothing, kernel_fn))
+    with pytest.raises(OverflowError, match="unless that of the branch alone is not finite"):
+        stax.ResidualStack(branch, [0.5])[2](jnp.ones((2, 3)), None, "nngp")
 
 
 def test_inputs_that_are_not_finite_are_not_called_an_overflow():

@@ -1,0 +1,183 @@
+# Copyright 2026 The nt_residual Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     https://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Whether the output of a layer vanishes with its parameters."""
+
+import enum
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+from jax import random
+from neural_tangents import stax
+
+
+def vanishes(layer, input_shape, **kwargs):
+  """Whether a layer maps every input to zero if all its parameters are zero.
+
+  A layer that does has no path from its input to its output other than through
+  multiplication by parameters. Where these are random, independent and have
+  mean zero, so has the output, and it is not correlated with the input.
+
+  The operations of `apply_fn` are followed but not carried out, so this takes
+  no memory, whatever the width.
+
+  Example:
+    >>> from neural_tangents import stax
+    >>> from nt_residual.stax.vanishing import vanishes
+    >>> vanishes(stax.serial(stax.Relu(), stax.Dense(3)), (1, 3))
+    True
+    >>> vanishes(stax.serial(stax.Dense(3), stax.Relu()), (1, 3))
+    True
+    >>> vanishes(stax.Relu(), (1, 3))
+    False
+
+  Args:
+    layer: an `(init_fn, apply_fn, kernel_fn)` triple.
+    input_shape: the shape of its inputs.
+    **kwargs: passed to `apply_fn`. Their values do not matter.
+
+  Returns:
+    Whether the output vanishes; `True` as well if `apply_fn` is not
+    implemented.
+  """
+  init_fn, apply_fn, _ = layer
+  _, params = abstract_init(init_fn, input_shape)
+
+  def network(params, inputs, rng, arrays):
+    keywords = {**kwargs, **arrays, 'rng': rng}
+    return stax.unmask_fn(apply_fn)(params, inputs, **keywords)
+
+  rng = jax.eval_shape(random.PRNGKey, 0)
+  arrays = {
+      key: value
+      for key, value in kwargs.items()
+      if isinstance(value, (int, float, np.ndarray, np.number, jax.Array))
+      and not isinstance(value, bool)
+  }
+  inputs = jax.ShapeDtypeStruct(input_shape, jnp.result_type(float))
+  try:
+    jaxpr = jax.make_jaxpr(network)(params, inputs, rng, arrays).jaxpr
+  except NotImplementedError:
+    return True
+  values = [_Value.ZERO] * len(jax.tree.leaves(params))
+  values += [_Value.LIVE] + [_Value.CONSTANT] * (1 + len(arrays))
+  return _Value.LIVE not in _outputs(jaxpr, values)
+
+
+def abstract_init(init_fn, input_shape):
+  """The output shape of a layer and its parameters, none of which is drawn."""
+  output_shape = None
+
+  def init(rng):
+    nonlocal output_shape
+    output_shape, params = init_fn(rng, input_shape)
+    return params
+
+  params = jax.eval_shape(init, jax.eval_shape(random.PRNGKey, 0))
+  return output_shape, params
+
+
+# INTERNAL UTILITIES
+
+
+class _Value(enum.IntEnum):
+  """What is known of an array when all parameters are zero."""
+
+  ZERO = 0
+  CONSTANT = 1  # It does not depend on the inputs.
+  LIVE = 2  # It may.
+
+
+# Operations that are zero where one of their first one or two operands is.
+_FACTORS = {
+    'mul': 2,
+    'dot_general': 2,
+    'conv_general_dilated': 2,
+    'div': 1,
+    'pow': 1,
+}
+# Functions that are not zero at zero.
+_NOT_ZERO = ('exp', 'exp2', 'cos', 'cosh', 'logistic', 'log', 'rsqrt', 'erfc')
+
+
+def _outputs(jaxpr, inputs):
+  """The values of the outputs of a program, given those of its inputs."""
+  values = dict(zip(jaxpr.constvars, [_Value.CONSTANT] * len(jaxpr.constvars)))
+  values.update(zip(jaxpr.invars, inputs))
+
+  def read(atom):
+    if hasattr(atom, 'val'):  # A literal.
+      zero = jnp.ndim(atom.val) == 0 and atom.val == 0
+      return _Value.ZERO if zero else _Value.CONSTANT
+    return values[atom]
+
+  for eqn in jaxpr.eqns:
+    operands = [read(atom) for atom in eqn.invars]
+    values.update(zip(eqn.outvars, _equation(eqn, operands)))
+  return [read(atom) for atom in jaxpr.outvars]
+
+
+def _equation(eqn, operands):
+  name, params = eqn.primitive.name, eqn.params
+  if name == 'scan':
+    n = params['num_consts']
+    body, num_carry = params['jaxpr'], params['num_carry']
+    return _loop(body, operands[:n], operands[n:], num_carry)
+  if name == 'while':
+    skipped, n = params['cond_nconsts'], params['body_nconsts']
+    operands = operands[skipped:]
+    carry = operands[n:]
+    return _loop(params['body_jaxpr'], operands[:n], carry, len(carry))
+  if name == 'cond':
+    branches = (_outputs(b.jaxpr, operands[1:]) for b in params['branches'])
+    return map(max, zip(*branches))
+  inner = _inner(params, len(operands))
+  if inner is not None:
+    return _outputs(inner, operands)
+
+  # Indices and predicates do not carry values.
+  values = [
+      value
+      for value, atom in zip(operands, eqn.invars)
+      if jnp.issubdtype(atom.aval.dtype, jnp.inexact)
+  ]
+  factors = values[: _FACTORS.get(name, 0)]
+  if _Value.ZERO in factors:
+    out = _Value.ZERO
+  elif not values or (name in _NOT_ZERO and values[0] == _Value.ZERO):
+    out = _Value.CONSTANT
+  else:
+    out = max(values)
+  return [out] * len(eqn.outvars)
+
+
+def _loop(jaxpr, consts, operands, num_carry):
+  """A loop, until the values that it carries stay the same."""
+  carry, rest = operands[:num_carry], operands[num_carry:]
+  while True:
+    outputs = _outputs(jaxpr.jaxpr, consts + carry + rest)
+    joined = list(map(max, carry, outputs[:num_carry]))
+    if joined == carry:
+      return outputs
+    carry = joined
+
+
+def _inner(params, num_operands):
+  """The program that an equation calls, if it does."""
+  for value in params.values():
+    inner = getattr(value, 'jaxpr', value)
+    if hasattr(inner, 'eqns') and len(inner.invars) == num_operands:
+      return inner
+  return None
