@@ -291,12 +291,10 @@ def test_a_compiled_kernel_that_may_overflow_gives_a_warning():
 
 
 def test_the_growth_over_all_stages_is_counted():
-    net = stax.ConvResNet((100, 100), 4, schedule=schedules.Constant(), W_std=3.0)
+    net = stax.ConvResNet((100, 100), 4, schedule=schedules.Constant())
     x = jnp.ones((1, 2, 2, 3))
     with pytest.warns(UserWarning, match=r"200 residual blocks multiply their (kernel|output)"):
         jax.jit(lambda x: net[2](x, None, "ntk"))(x)
-    with pytest.raises(OverflowError, match="200 residual blocks"):
-        net[2](x)
 
 
 def test_a_branch_that_is_not_a_number_is_not_mistaken_for_growth():
