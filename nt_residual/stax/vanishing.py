@@ -132,16 +132,22 @@ def _outputs(jaxpr, inputs):
 def _equation(eqn, operands):
   name, params = eqn.primitive.name, eqn.params
   if name == 'scan':
-    n = params['num_consts']
-    body, num_carry = params['jaxpr'], params['num_carry']
+    body = _program(params['jaxpr'])
+    # Constants, what is carried, and what is scanned, which has one axis less
+    # inside. JAX counts them under other names in each version.
+    num_carry = sum(map(_same_ndim, eqn.outvars, body.outvars))
+    num_scanned = len(operands) - sum(map(_same_ndim, eqn.invars, body.invars))
+    n = len(operands) - num_carry - num_scanned
     return _loop(body, operands[:n], operands[n:], num_carry)
   if name == 'while':
     skipped, n = params['cond_nconsts'], params['body_nconsts']
     operands = operands[skipped:]
     carry = operands[n:]
-    return _loop(params['body_jaxpr'], operands[:n], carry, len(carry))
+    body = _program(params['body_jaxpr'])
+    return _loop(body, operands[:n], carry, len(carry))
   if name == 'cond':
-    branches = (_outputs(b.jaxpr, operands[1:]) for b in params['branches'])
+    programs = map(_program, params['branches'])
+    branches = (_outputs(program, operands[1:]) for program in programs)
     return map(max, zip(*branches))
   inner = _inner(params, len(operands))
   if inner is not None:
@@ -167,7 +173,7 @@ def _loop(jaxpr, consts, operands, num_carry):
   """A loop, until the values that it carries stay the same."""
   carry, rest = operands[:num_carry], operands[num_carry:]
   while True:
-    outputs = _outputs(jaxpr.jaxpr, consts + carry + rest)
+    outputs = _outputs(jaxpr, consts + carry + rest)
     joined = list(map(max, carry, outputs[:num_carry]))
     if joined == carry:
       return outputs
@@ -177,7 +183,16 @@ def _loop(jaxpr, consts, operands, num_carry):
 def _inner(params, num_operands):
   """The program that an equation calls, if it does."""
   for value in params.values():
-    inner = getattr(value, 'jaxpr', value)
+    inner = _program(value)
     if hasattr(inner, 'eqns') and len(inner.invars) == num_operands:
       return inner
   return None
+
+
+def _program(jaxpr):
+  """A `Jaxpr`, also if it is given with its constants."""
+  return getattr(jaxpr, 'jaxpr', jaxpr)
+
+
+def _same_ndim(a, b):
+  return a.aval.ndim == b.aval.ndim
