@@ -94,6 +94,22 @@ def normalized(branch, alpha):
 VECTOR, SEQUENCE, IMAGE = (5,), (6, 5), (4, 3, 3)
 GAP = nt_stax.GlobalAvgPool
 
+
+def other_convolution(layer, shape):
+    """The case of a residual block whose branch ends in another layer than `Conv`."""
+
+    def branch(n, alpha=1.0):
+        return nt_stax.serial(nt_stax.Erf(), layer(n, (3, 3), padding="SAME", W_std=alpha))
+
+    return Case(
+        lambda n: nt_stax.serial(conv(n), stax.Residual(branch(n), ALPHA)),
+        shape,
+        lambda n: nt_stax.serial(conv(n), residual(branch(n, ALPHA))),
+        readout=nt_stax.Flatten,
+        samples=0,
+    )
+
+
 CASES = {
     "Scale": Case(
         lambda n: nt_stax.serial(nt_stax.Dense(n), stax.Scale(ALPHA), nt_stax.Erf()),
@@ -191,45 +207,8 @@ CASES = {
         channel_axis=1,
         samples=0,
     ),
-    "Residual_ConvLocal": Case(
-        lambda n: nt_stax.serial(
-            conv(n),
-            stax.Residual(
-                nt_stax.serial(nt_stax.Erf(), nt_stax.ConvLocal(n, (3, 3), padding="SAME")), ALPHA
-            ),
-        ),
-        (2, 3, 3),
-        lambda n: nt_stax.serial(
-            conv(n),
-            residual(
-                nt_stax.serial(
-                    nt_stax.Erf(), nt_stax.ConvLocal(n, (3, 3), padding="SAME", W_std=ALPHA)
-                )
-            ),
-        ),
-        readout=nt_stax.Flatten,
-        samples=0,
-    ),
-    "Residual_ConvTranspose": Case(
-        lambda n: nt_stax.serial(
-            conv(n),
-            stax.Residual(
-                nt_stax.serial(nt_stax.Erf(), nt_stax.ConvTranspose(n, (3, 3), padding="SAME")),
-                ALPHA,
-            ),
-        ),
-        IMAGE,
-        lambda n: nt_stax.serial(
-            conv(n),
-            residual(
-                nt_stax.serial(
-                    nt_stax.Erf(), nt_stax.ConvTranspose(n, (3, 3), padding="SAME", W_std=ALPHA)
-                )
-            ),
-        ),
-        readout=nt_stax.Flatten,
-        samples=0,
-    ),
+    "Residual_ConvLocal": other_convolution(nt_stax.ConvLocal, (2, 3, 3)),
+    "Residual_ConvTranspose": other_convolution(nt_stax.ConvTranspose, IMAGE),
     "Residual_attention": Case(
         lambda n: nt_stax.serial(nt_stax.Dense(n), stax.Residual(attention(n), ALPHA)),
         SEQUENCE,

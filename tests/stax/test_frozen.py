@@ -9,16 +9,6 @@ from neural_tangents import stax as nt_stax
 from nt_residual import stax
 
 
-@pytest.fixture
-def x1(dtype):
-    return random.normal(random.PRNGKey(0), (4, 3), dtype)
-
-
-@pytest.fixture
-def x2(dtype):
-    return random.normal(random.PRNGKey(1), (2, 3), dtype)
-
-
 def _branch(width=8):
     return nt_stax.serial(nt_stax.Dense(width, b_std=0.3), nt_stax.Erf(), nt_stax.Dense(width))
 

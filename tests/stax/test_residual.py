@@ -13,16 +13,6 @@ from residual_networks import conv, conv_branch, dense_branch
 from nt_residual import stax
 
 
-@pytest.fixture
-def x1(dtype):
-    return random.normal(random.PRNGKey(0), (4, 3), dtype)
-
-
-@pytest.fixture
-def x2(dtype):
-    return random.normal(random.PRNGKey(1), (2, 3), dtype)
-
-
 def test_a_residual_block_takes_a_raw_input_on_its_shortcut(x1, x2):
     _, _, kernel_fn = stax.Residual(dense_branch(3), alpha=0.5)
     k = kernel_fn(x1, x2)

@@ -12,16 +12,6 @@ from residual_networks import ALPHAS, conv, conv_branch, dense_branch
 from nt_residual import schedules, stax
 
 
-@pytest.fixture
-def x1(dtype):
-    return random.normal(random.PRNGKey(0), (4, 3), dtype)
-
-
-@pytest.fixture
-def x2(dtype):
-    return random.normal(random.PRNGKey(1), (2, 3), dtype)
-
-
 def _relu_branch(width=8):
     return nt_stax.serial(nt_stax.Dense(width, W_std=2**0.5), stax.Relu(), nt_stax.Dense(width))
 
