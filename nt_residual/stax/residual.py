@@ -146,7 +146,8 @@ def _Add(alpha, normalize):
       branch = branch.reverse()
 
     scale = get_alpha(kwargs)
-    square = (scale / _hypot(scale)) ** 2 if normalize else scale**2
+    root = scale / _hypot(scale) if normalize else scale
+    square = root * root
 
     def add(a, b):
       if a is None:
