@@ -303,16 +303,16 @@ CASES = {
         ),
     ),
     "ConvResNet": Case(
-        lambda n: stax.ConvResNet(2, n, n, ALPHAS[:2], normalize=True, W_std=1.0),
+        lambda n: stax.ConvResNet(1, n, n, ALPHAS[:1], normalize=True, W_std=1.0),
         (2, 3, 3),
         samples=16,
     ),
     "ConvResNet_stages": Case(
         lambda n: stax.ConvResNet(
-            (1, 2),
+            (1, 1),
             n // 2,
             n,
-            ALPHAS[:3],
+            ALPHAS[:2],
             pooling="gap",
             trained="all",
             block="one_layer",
@@ -326,10 +326,9 @@ CASES = {
             residual(
                 conv_branch(n, ALPHAS[1], strides=(2, 2)), conv(n, 1.0, (1, 1), strides=(2, 2))
             ),
-            residual(conv_branch(n, ALPHAS[2])),
             nt_stax.GlobalAvgPool(),
             nt_stax.Dense(n),
         ),
-        samples=16,
+        samples=24,
     ),
 }
