@@ -12,15 +12,16 @@ convolutional ones.
 
 import argparse
 import pathlib
-import time
+
+import nt_residual  # noqa: F401
+
+# isort: split
 
 import common
 import jax
 import neural_tangents as nt
 import numpy as np
 from neural_tangents import stax
-
-import nt_residual  # noqa: F401  isort: split
 
 IMPLEMENTATIONS = [
     nt.NtkImplementation.JACOBIAN_CONTRACTION,
@@ -59,20 +60,14 @@ def measure(network, input_shape, batch, repeats):
     rows, expected = {}, None
     for implementation in IMPLEMENTATIONS:
         ntk_fn = nt.empirical_ntk_fn(f, (), vmap_axes=0, implementation=implementation)
-        start = time.perf_counter()
-        compiled = jax.jit(ntk_fn).lower(x, None, params).compile()
-        compile_time = time.perf_counter() - start
+        compiled, compile_time = common.compile_timed(ntk_fn, x, None, params)
         ntk = np.asarray(compiled(x, None, params))
         expected = ntk if expected is None else expected
         error = float(np.abs(ntk - expected).max() / np.abs(expected).max())
         assert error < 1e-4, f"{implementation.name} is off by {error}"
-        times = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            jax.block_until_ready(compiled(x, None, params))
-            times.append(time.perf_counter() - start)
+        run_time = common.best_time(compiled, x, None, params, repeats=repeats)
         rows[implementation.name] = {
-            "run_s": min(times),
+            "run_s": run_time,
             "compile_s": compile_time,
             "gigaflops": compiled.cost_analysis().get("flops", 0.0) / 1e9,
             "error": error,

@@ -61,7 +61,7 @@ def ABRelu(a, b):
     represented may be squared (`do_stabilize` is not needed);
   - derivatives are finite, in the closed form of the kernel.
 
-  Covariances and NTK factors are then within 1e-6 in float32 (1e-15 in float64)
+  Covariances and NTK factors are then within 1e-6 in float32 (1e-14 in float64)
   of their exact values for the covariances that the layer is given, relative to
   :math:`\sigma_1 \sigma_2` and to 1.
 
