@@ -1,14 +1,14 @@
 """What several test modules share."""
 
-import contextlib
 import json
 import math
 import pathlib
 import subprocess
 import sys
 
-import jax
 import numpy as np
+
+from nt_residual.compat import enable_x64 as enable_x64
 
 _REFERENCE = pathlib.Path(__file__).parent / "reference" / "rntk_reference.json"
 
@@ -34,15 +34,6 @@ def _by_network() -> list[tuple[tuple[float, ...], list[dict]]]:
 
 # The rows of finite depth, as pairs of the α of each block and that network's rows.
 REFERENCE_NETWORKS = _by_network()
-
-
-def enable_x64(enabled: bool = True) -> contextlib.AbstractContextManager:
-    """`jax.enable_x64`, under the name that the installed JAX has for it."""
-    if hasattr(jax, "enable_x64"):
-        return jax.enable_x64(enabled)
-    from jax.experimental import enable_x64 as experimental_enable_x64
-
-    return experimental_enable_x64(enabled)
 
 
 def naive_kernel(x1, x2, alphas, *, kind="ntk", trained="blocks"):

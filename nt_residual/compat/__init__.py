@@ -14,7 +14,8 @@ on nothing else:
 * `replacements` lists the functions of neural-tangents that are replaced: in
   `empirical` and `rules` for structured derivatives, which work on the
   `linear_program` that JAX's public functions give, and in `parallel` for
-  `batch` on several devices.
+  `batch` on several devices;
+* `precision` turns double precision on for a while.
 
 Neither JAX nor SciPy is ever written to, not even while neural-tangents is
 being imported, so other packages and other threads see them as they are.
@@ -25,3 +26,4 @@ This is the only package of ours that touches JAX internals.
 from nt_residual.compat.finder import KNOWN_JAX as KNOWN_JAX
 from nt_residual.compat.finder import NEURAL_TANGENTS_VERSION as NEURAL_TANGENTS_VERSION
 from nt_residual.compat.finder import install as install
+from nt_residual.compat.precision import enable_x64 as enable_x64
