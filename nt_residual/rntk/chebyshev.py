@@ -1,93 +1,242 @@
 """A smooth function of the angle as a short Chebyshev series.
 
-The kernel of a residual network is analytic in the angle θ on [0, π], so a few
-dozen coefficients carry it to working precision at any depth. When the effective
-time T is large the function varies on the scale 1/T near θ = 0; the variable
+The kernel of a residual network is analytic in the angle θ on [0, π], so a few dozen
+coefficients carry it to working precision at any depth. It varies quickly at one end:
+on the scale 3π/T near θ = 0 where the effective time T is large, on the scale √T near
+θ = π where it is small. With t the distance from that end, the variable
 
-    y = asinh(bθ)/asinh(bπ),   b = T,
+    v = (t + b)^(1/p),   p a power of two, b a fraction of the scale,
 
-in [0, 1], then spreads that region out. b = 0 is a plain series in θ.
+spreads that region out at the price of log2(p) square roots. With z running from −1
+to 1 as v does from one end to the other, the function is Σ_k c_k T_k(z).
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.polynomial import chebyshev
+from scipy.fft import dct
 
-_NODES = (32, 64, 128, 256, 512, 1024)
+from nt_residual.rntk.arc_cosine import Array, namespace
+
+# Intervals between nodes: those of one line are among those of the next.
+_INTERVALS = (128, 256, 512, 1024)
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["offset", "scale", "shift"],
+    meta_fields=["end", "power"],
+)
 @dataclasses.dataclass(frozen=True)
-class Series:
-    """A Chebyshev series in the variable of this module.
+class Variable:
+    """The variable of a series: z = scale·v + shift as a function of the angle.
 
     Attributes:
-      coefficients: of T_0, T_1, …, at 2y − 1.
-      bend: the parameter b.
-      error: the largest error found between the nodes when it was fitted.
+      end: which end of [0, π] it spreads out, 'zero' or 'pi'.
+      power: p, a power of two.
+      offset: b > 0.
+      scale, shift: what takes v to [−1, 1].
     """
 
-    coefficients: tuple[float, ...]
-    bend: float
-    error: float
+    end: Literal["zero", "pi"]
+    power: int
+    offset: float
+    scale: float
+    shift: float
+
+    @classmethod
+    def spreading(cls, end: Literal["zero", "pi"], *, power: int, offset: float) -> "Variable":
+        """The variable of given p and b."""
+        first, last = offset ** (1 / power), (math.pi + offset) ** (1 / power)
+        return cls(end, power, offset, 2 / (last - first), -(first + last) / (last - first))
+
+    def of_angle(self, theta: Array) -> Array:
+        """The z of angles in radians: a NumPy or JAX array of any shape and float dtype."""
+        return self._root(theta)[0] * self.scale + self.shift
+
+    def slope(self, theta: Array) -> Array:
+        """dz/dθ, for the same arguments."""
+        v, shifted = self._root(theta)
+        sign = 1 if self.end == "zero" else -1
+        return sign * self.scale / self.power * v / shifted
+
+    def to_angle(self, z: np.ndarray) -> np.ndarray:
+        """The angles, float64 NumPy, of given z."""
+        v = (z - self.shift) / self.scale
+        distance = np.clip(v**self.power - self.offset, 0, math.pi)
+        # Rounding would keep the ends from being exactly where they are.
+        distance = np.where(z == -1, 0, np.where(z == 1, math.pi, distance))
+        return distance if self.end == "zero" else math.pi - distance
+
+    def _root(self, theta: Array) -> tuple[Array, Array]:
+        """v, and t + b of which it is the root."""
+        xp = namespace(theta)
+        distance = theta if self.end == "zero" else math.pi - theta
+        shifted = xp.maximum(distance, 0) + self.offset
+        v = shifted
+        for _ in range(self.power.bit_length() - 1):
+            v = xp.sqrt(v)
+        return v, shifted
+
+
+PLAIN = Variable.spreading("zero", power=1, offset=1.0)
+
+
+def variable_for(effective_time: float) -> Variable:
+    """The variable that suits a network of the given effective time.
+
+    Example:
+      >>> variable_for(1e-3).end, variable_for(1e3).end
+      ('pi', 'zero')
+    """
+    if effective_time == 0:
+        return PLAIN
+    if effective_time <= 3:
+        # Below 1e-16 the region cannot be seen in float64.
+        return Variable.spreading("pi", power=4, offset=max(0.3 * math.sqrt(effective_time), 1e-8))
+    power = 4 if effective_time < 1000 else 8
+    return Variable.spreading("zero", power=power, offset=10 / effective_time)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["coefficients", "derivative", "variable"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Series:
+    """A Chebyshev series, which JAX functions take as an argument: a pytree of its numbers.
+
+    Attributes:
+      coefficients: of T_0, T_1, …, shape (count,).
+      derivative: those of the derivative with respect to z, shape (count,).
+      variable: z as a function of the angle.
+    """
+
+    coefficients: jax.Array | np.ndarray
+    derivative: jax.Array | np.ndarray
+    variable: Variable
 
     def __call__(self, theta: jax.Array) -> jax.Array:
-        """Evaluates the series by Clenshaw's recurrence.
+        """Evaluates the series at angles in radians, in [0, π], any shape and float dtype.
 
-        Args:
-          theta: angles in radians, in [0, π], any shape and float dtype.
+        Its derivative is a series too, so that no intermediate of the recurrence has to
+        be kept for the reverse mode.
         """
-        if self.bend > 0:
-            y = jnp.arcsinh(self.bend * theta) / math.asinh(self.bend * math.pi)
-        else:
-            y = theta / math.pi
-        z = 2 * y - 1
-        current, previous = jnp.zeros_like(z), jnp.zeros_like(z)
-        for coefficient in self.coefficients[:0:-1]:
-            current, previous = coefficient + 2 * z * current - previous, current
-        return self.coefficients[0] + z * current - previous
+        return _evaluate(self, theta)
 
 
-def bend_for(effective_time: float) -> float:
-    """The parameter b that suits a network of the given effective time."""
-    return effective_time if effective_time > 1 else 0.0
+@jax.custom_jvp
+def _evaluate(series: Series, theta: jax.Array) -> jax.Array:
+    return clenshaw(series.coefficients, series.variable.of_angle(theta))
 
 
-def fit(f: Callable[[np.ndarray], np.ndarray], *, bend: float, tol: float) -> Series:
-    """Fits the shortest series that is within `tol` of `f`, of at most 1024 coefficients.
+@_evaluate.defjvp
+def _evaluate_jvp(primals, tangents):
+    (series, theta), (_, theta_dot) = primals, tangents
+    slope = clenshaw(series.derivative, series.variable.of_angle(theta))
+    return _evaluate(series, theta), slope * series.variable.slope(theta) * theta_dot
+
+
+def clenshaw(coefficients: jax.Array | np.ndarray, z: jax.Array) -> jax.Array:
+    """Σ_k c_k T_k(z) by Clenshaw's recurrence, in the dtype of `z`."""
+    coefficients = jnp.asarray(coefficients).astype(z.dtype)
+    current, previous = jnp.zeros_like(z), jnp.zeros_like(z)
+    for k in range(len(coefficients) - 1, 0, -1):
+        current, previous = 2 * z * current + (coefficients[k] - previous), current
+    return coefficients[0] + (z * current - previous)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fit:
+    """A function of the angle as a series in float64, from which shorter ones are cut.
+
+    Attributes:
+      coefficients: of T_0, T_1, …, float64.
+      variable: z as a function of the angle.
+      error: the largest difference found between the series and the function, at
+        angles that are not nodes.
+    """
+
+    coefficients: np.ndarray
+    variable: Variable
+    error: float
+
+    def at_angle(self, theta: np.ndarray) -> np.ndarray:
+        """The series in float64 NumPy."""
+        return chebyshev.chebval(self.variable.of_angle(theta), self.coefficients)
+
+    def slope_at_angle(self, theta: np.ndarray) -> np.ndarray:
+        """Its derivative with respect to the angle, in float64 NumPy."""
+        derivative = chebyshev.chebval(self.variable.of_angle(theta), self._derivative)
+        return derivative * self.variable.slope(theta)
+
+    @property
+    def _derivative(self) -> np.ndarray:
+        return np.append(chebyshev.chebder(self.coefficients), 0.0)[: len(self.coefficients)]
+
+    def cut(self, tol: float) -> Series:
+        """The shortest series of 4, 8, 12, … coefficients whose rest is below `tol`."""
+        count = _needed(self.coefficients, tol)
+        # Series of equal length share a compilation.
+        padding = (0, -count % 4)
+        return Series(
+            np.pad(self.coefficients[:count], padding),
+            np.pad(self._derivative[:count], padding),
+            self.variable,
+        )
+
+
+def _needed(coefficients: np.ndarray, tol: float) -> int:
+    """How many coefficients leave a rest of at most `tol`."""
+    rests = np.cumsum(np.abs(coefficients[::-1]))[::-1]
+    return max(1, int(np.sum(rests > tol)))
+
+
+def fit(
+    f: Callable[[np.ndarray], np.ndarray], variable: Variable, *, tol: float, most: int = 1024
+) -> Fit:
+    """Fits a series to a function.
 
     Args:
       f: function of float64 angles in [0, π], elementwise.
-      bend: the parameter b, ≥ 0.
+      variable: the variable of the series.
       tol: the largest absolute error wanted.
+      most: one less than the largest number of coefficients: 128, 256, 512 or 1024.
 
     Returns:
-      The series. Its `error` exceeds `tol` where 1024 coefficients are not enough.
+      The series. Its `error` exceeds `tol` where that number is not enough.
 
     Example:
       >>> import numpy as np
-      >>> series = fit(np.cos, bend=0.0, tol=1e-10)
-      >>> len(series.coefficients), series.error < 1e-10
+      >>> result = fit(np.cos, PLAIN, tol=1e-10)
+      >>> len(result.cut(1e-10).coefficients), result.error < 1e-10
       (12, True)
     """
-
-    def of_z(z: np.ndarray) -> np.ndarray:
-        y = (z + 1) / 2
-        theta = np.sinh(y * math.asinh(bend * math.pi)) / bend if bend > 0 else math.pi * y
-        return f(np.clip(theta, 0, math.pi))
-
-    for nodes in _NODES:
-        coefficients = np.asarray(chebyshev.chebinterpolate(of_z, nodes - 1))  # type: ignore[call-overload]
-        # Trim what together stays below a quarter of the tolerance.
-        tails = np.cumsum(np.abs(coefficients[::-1]))[::-1]
-        coefficients = coefficients[: max(1, int(np.sum(tails > tol / 4)))]
-        between = np.cos(np.linspace(0, math.pi, 2 * nodes + 1))
-        error = np.max(np.abs(chebyshev.chebval(between, coefficients) - of_z(between)))
-        series = Series(tuple(coefficients.tolist()), bend, float(error))
-        if error <= tol:
+    coarse = _INTERVALS[0]
+    # Between the nodes of the coarsest grid, where its error shows.
+    between = variable.to_angle(np.cos(math.pi * (np.arange(0, coarse, 2) + 0.5) / coarse))
+    nodes = variable.to_angle(np.cos(math.pi * np.arange(coarse + 1) / coarse))
+    values, expected = np.split(f(np.concatenate([nodes, between])), [coarse + 1])
+    for intervals in _INTERVALS:
+        if intervals > coarse:
+            new = np.cos(math.pi * np.arange(1, intervals, 2) / intervals)
+            wider = np.empty(intervals + 1)
+            wider[::2], wider[1::2] = values, f(variable.to_angle(new))
+            values = wider
+        coefficients = np.asarray(dct(values, type=1)) / intervals
+        coefficients[[0, -1]] /= 2
+        result = Fit(coefficients[: _needed(coefficients, tol / 4)], variable, math.inf)
+        error = float(np.max(np.abs(result.at_angle(between) - expected)))
+        # The last quarter must have died away, or other angles may be worse than these.
+        resolved = len(result.coefficients) <= 0.75 * intervals
+        if (error <= tol and resolved) or intervals >= most:
             break
-    return series
+    return dataclasses.replace(result, error=error)

@@ -3,19 +3,22 @@
 import dataclasses
 import functools
 import math
+import numbers
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from nt_residual import schedules
-from nt_residual.rntk import chebyshev, limits, recursion
-from nt_residual.rntk.angle import angle, check_inputs, row_norms
+from nt_residual.rntk import chebyshev, limits, recursion, tiles
+from nt_residual.rntk.inputs import check_angles, check_pair, check_range
+
+# Beyond it float64 overflows. Such kernels are refused when they are called.
+_LARGEST_LOG = 700.0
 
 
+@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class ResidualKernel:
     r"""The neural tangent (or NNGP) kernel of a fully-connected residual network.
@@ -27,27 +30,34 @@ class ResidualKernel:
         r(θ) = Σ_ℓ s_ℓ [κ1(ρ_{ℓ−1}) + ρ_{ℓ−1} κ0(ρ_{ℓ−1})] Π_{i>ℓ} (1 − s_i θ_{i−1}/π) / (2 Σ s_ℓ)
 
     and the kernel is |x| |x'| r(θ). The first call computes r on the host in float64, at a
-    cost that grows with depth (about 0.1 s for 1000 blocks), and keeps it as a Chebyshev
-    series; after that a call costs the same at every depth. The series is within 2e-7
-    (float32) or 1e-10 (float64) of r. Where 1024 coefficients do not reach that, as for
-    α ≪ 1/L in float64, the recursion itself runs on the device; at infinite depth,
-    where there is none, float64 is then good to 1e-7 (γ = 1/2 and c < 1e-4).
+    cost that grows with depth (0.2 s for 10,000 blocks), and keeps it as a Chebyshev series
+    of at most about 25 (float32) or 70 (float64) terms. After that a call costs the same at
+    every depth: little more than the matrix product of its inputs.
+
+    Kernels are immutable and hashable, and may be passed through `jax.jit` as arguments,
+    where they are static.
 
     Args:
       depth: the number of blocks L ≥ 1, or `math.inf` for the limit.
       schedule: α as a function of depth; any callable that returns one α per block.
         `depth=math.inf` needs one with a `limiting_effective_time`, as
-        `schedules.PowerLaw` has.
+        `schedules.PowerLaw` has, or `effective_time`.
       kind: 'ntk', or 'nngp' for the covariance of the outputs at initialisation.
       trained: 'blocks' if only the V_ℓ, W_ℓ are trained, as in the paper; 'all' if
         the input and the output layer are too. 'nngp' does not depend on it.
       normalize: whether the kernel of an input with itself is |x|². If not, it is that
         of the network as written, and grows like Π(1 + α²).
+      effective_time: the limit of T = Σ log(1 + α²), in [0, ∞], for `depth=math.inf` and
+        a schedule that does not know it. The α may tend to zero uniformly, as c·L^(−1/2)
+        does, or each stay as it is when blocks are added, as 1/ℓ does: then up to
+        16384 blocks are computed one by one, and α² of those after them is taken to be
+        small. Otherwise it is T of the network, and need not be passed.
 
     Raises:
       TypeError: if `depth` is not a number or `schedule` not callable.
       ValueError: if `depth` < 1, an option is unknown, an α is NaN, infinite or
-        negative, all are zero, or the kernel does not exist at infinite depth.
+        negative, all are zero, the kernel does not exist at infinite depth, or
+        `effective_time` contradicts the schedule.
 
     Example:
       >>> import jax.numpy as jnp
@@ -66,6 +76,7 @@ class ResidualKernel:
     kind: Literal["ntk", "nngp"] = "ntk"
     trained: Literal["blocks", "all"] = "blocks"
     normalize: bool = True
+    effective_time: float = None  # type: ignore[assignment]  # Known once it is constructed.
 
     def __post_init__(self):
         object.__setattr__(self, "depth", schedules.check_depth(self.depth))
@@ -75,9 +86,7 @@ class ResidualKernel:
                 f"{type(self.schedule).__name__}. For one α use schedules.Constant(α), for one "
                 "per block schedules.Explicit(alphas)."
             )
-        for name, choices in (("kind", ("ntk", "nngp")), ("trained", ("blocks", "all"))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}.")
+        recursion.check_options(self.kind, self.trained)
         try:
             hash(self.schedule)
         except TypeError:
@@ -87,6 +96,7 @@ class ResidualKernel:
             ) from None
         if not isinstance(self.normalize, bool):
             raise TypeError(f"normalize must be True or False, got {self.normalize!r}.")
+        object.__setattr__(self, "effective_time", self._checked_time())
         if self.log_diagonal == -math.inf:
             self._check_zero()
 
@@ -112,18 +122,11 @@ class ResidualKernel:
             or a zero row, if the widths differ, or if the kernel would leave the range of
             the dtype.
         """
-        x1 = check_inputs(x1, "x1")
-        if x2 is not None:
-            x2 = check_inputs(x2, "x2")
-            if x1.shape[1] != x2.shape[1]:
-                raise ValueError(
-                    f"x1 and x2 must have the same number of features, got shapes {x1.shape} "
-                    f"and {x2.shape}."
-                )
-        dtype = jnp.promote_types(x1.dtype, jnp.float32)
-        self._check_range(x1, x1 if x2 is None else x2)
-        x2 = None if x2 is None else x2.astype(dtype)
-        return _gram(self, x1.astype(dtype), x2).astype(x1.dtype)
+        x1, x2, dtype = check_pair(x1, x2)
+        log_scale = 0.0 if self.normalize else self.log_diagonal
+        remedy = "" if self.normalize else ", or pass normalize=True"
+        check_range(x1, x1 if x2 is None else x2, log_scale, remedy=remedy)
+        return _gram(_profile(self, x1.dtype.name), x1, x2).astype(dtype)
 
     def at_angle(self, theta: ArrayLike) -> np.ndarray:
         """The kernel of two unit inputs at a given angle, from the recursion itself.
@@ -145,29 +148,60 @@ class ResidualKernel:
           >>> ResidualKernel(math.inf, schedules.PowerLaw(0.5)).at_angle([0, math.pi / 2]).round(4)
           array([1.    , 0.1928])
         """
-        theta = np.asarray(theta, np.float64)
-        # π itself rounds up in lower precision.
-        if not np.all((theta >= 0) & (theta <= np.float32(math.pi))):
-            raise ValueError(
-                "theta must hold angles in radians, in [0, π], got values from "
-                f"{np.min(theta)} to {np.max(theta)}."
-            )
-        profile = self._profile(np.minimum(theta, math.pi))
+        profile = self._at_angle(check_angles(theta))
         return profile if self.normalize else profile * math.exp(self.log_diagonal)
 
-    @functools.cached_property
-    def effective_time(self) -> float:
+    @property
+    def coefficients(self) -> np.ndarray:
+        """The Chebyshev coefficients of r that float32 inputs are evaluated with.
+
+        Float64, shape (count,), of T_0, T_1, … in the variable z of the angle that
+        `rntk.chebyshev` describes; r(θ) is the normalised kernel.
+        """
+        series = _profile(self, "float32").series
+        return np.trim_zeros(np.asarray(series.coefficients), "b")
+
+    @property
+    def error_bound(self) -> float:
+        """How far float32 kernels can be from `at_angle`, as a fraction of the diagonal.
+
+        About 2e-6, or more where r is so steep at θ = 0 that the last digit of an angle
+        shows: 3e-5 for α = 1 and 10,000 blocks. In float64 the error is below 1e-9.
+        """
+        return tiles.error_bound(_fit(self), np.float32)
+
+    def at_depth(self, depth: int | float) -> "ResidualKernel":
+        """The same kernel at another depth, `math.inf` included.
+
+        Example:
+          >>> from nt_residual import schedules
+          >>> ResidualKernel(10, schedules.PowerLaw(0.5)).at_depth(math.inf).effective_time
+          1.0
+        """
+        return dataclasses.replace(self, depth=depth, effective_time=None)
+
+    def _checked_time(self) -> float:
         """T = Σ log(1 + α²), or its limit at infinite depth."""
+        given = self.effective_time
+        if given is not None and not (isinstance(given, numbers.Real) and given >= 0):
+            raise ValueError(f"effective_time must be a number in [0, ∞], got {given!r}.")
         if self.depth != math.inf:
-            return schedules.effective_time(self._alphas)
-        try:
-            return float(self.schedule.limiting_effective_time)  # type: ignore[attr-defined]
-        except AttributeError:
+            known = schedules.effective_time(self._alphas)
+        else:
+            known = getattr(self.schedule, "limiting_effective_time", given)
+        if known is None:
             raise ValueError(
                 "depth=math.inf needs a schedule whose limit is known, got "
-                f"{self.schedule!r}. Use schedules.PowerLaw(gamma, c), or give the schedule an "
-                "attribute limiting_effective_time, for α that tend to zero uniformly."
-            ) from None
+                f"{self.schedule!r}. Pass effective_time=, the limit of Σ log(1 + α²) (math.inf "
+                "if it diverges), give the schedule an attribute limiting_effective_time, or use "
+                "schedules.PowerLaw(gamma, c)."
+            )
+        if given is not None and not math.isclose(given, known, rel_tol=1e-9):
+            raise ValueError(
+                f"effective_time of this schedule is {known} at depth {self.depth}, got {given}. "
+                "Pass it only at infinite depth, where the schedule does not know it."
+            )
+        return float(known)
 
     @functools.cached_property
     def log_diagonal(self) -> float:
@@ -188,26 +222,28 @@ class ResidualKernel:
         return alphas
 
     @functools.cached_property
+    def _head_and_rest(self) -> tuple[np.ndarray | None, float]:
+        """At infinite depth, the blocks computed one by one, and T of all others."""
+        if isinstance(self.schedule, schedules.PowerLaw):
+            return None, self.effective_time
+        return limits.split(self.schedule, self.effective_time)
+
+    @functools.cached_property
     def _total_share(self) -> float:
         """Σ s_ℓ."""
         if self.depth != math.inf:
             return float(recursion.branch_share(self._alphas).sum())
-        return self.effective_time
+        head, rest = self._head_and_rest
+        return float(rest if head is None else recursion.branch_share(head).sum() + rest)
 
-    def _profile(self, theta):
+    def _at_angle(self, theta: np.ndarray) -> np.ndarray:
         """The normalised kernel as a function of the angle, 1 at θ = 0."""
         if self.depth == math.inf:
-            sums = limits.block_sums(theta, self.effective_time)
+            head, rest = self._head_and_rest
+            sums = limits.block_sums(theta, rest, head)
         else:
             sums = recursion.block_sums(theta, self._alphas)
-        if self.kind == "nngp":
-            return sums.correlation
-        if self.trained == "blocks":
-            return sums.blocks
-        ends = (sums.correlation + sums.input_layer) / 2
-        total = self._total_share
-        share = 1.0 if total == math.inf else total / (total + 1)
-        return share * sums.blocks + (1 - share) * ends
+        return recursion.combine(sums, self.kind, self.trained, self._total_share)
 
     def _check_zero(self) -> None:
         """Refuses an NTK of the blocks that is zero, unless it is the limit of a shape."""
@@ -222,56 +258,24 @@ class ResidualKernel:
                 "least one positive α, kind='nngp', or trained='all'."
             )
 
-    def _check_range(self, x1: jax.Array, x2: jax.Array) -> None:
-        """Refuses inputs whose kernel would overflow, as far as their values are known."""
-        log_kernel = 0.0 if self.normalize else self.log_diagonal
-        if not isinstance(x1, Tracer) and not isinstance(x2, Tracer):
-            log_kernel += _log_largest_norm(x1) + _log_largest_norm(x2)
-        limit = math.log(float(jnp.finfo(x1.dtype).max))
-        if log_kernel > limit:
-            raise ValueError(
-                f"the kernel of these inputs reaches exp({log_kernel:.4g}), beyond the range of "
-                f"{x1.dtype} (exp({limit:.4g})). Scale the inputs down"
-                + ("." if self.normalize else ", or pass normalize=True.")
-            )
 
-
-def _log_largest_norm(x: jax.Array) -> float:
-    # In two factors, neither of which overflows.
-    return sum(math.log(float(factor)) for factor in _largest_norm(x))
-
-
-@jax.jit
-def _largest_norm(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    largest = jnp.max(jnp.abs(x))
-    return largest, jnp.max(row_norms(x / largest))
+@functools.lru_cache(maxsize=256)
+def _fit(kernel: ResidualKernel) -> chebyshev.Fit:
+    """The normalised kernel as a series in float64."""
+    if kernel.depth == math.inf and kernel.effective_time == math.inf:
+        # Constant for θ > 0. At θ = 0 it jumps to 1.
+        constant = kernel._at_angle(np.array([1.0]))
+        return chebyshev.Fit(constant, chebyshev.PLAIN, error=0.0)
+    variable = chebyshev.variable_for(kernel.effective_time)
+    return chebyshev.fit(kernel._at_angle, variable, tol=2e-12)
 
 
 @functools.lru_cache(maxsize=256)
-def _series(kernel: ResidualKernel, dtype: str) -> chebyshev.Series | None:
-    """The kernel as a series, or `None` where only the recursion is accurate enough."""
-    if kernel.depth == math.inf and kernel.effective_time == math.inf:
-        # Constant for θ > 0. The value at θ = 0, where it jumps, is 1 for every kernel.
-        constant = float(kernel._profile(np.array(1.0)))
-        return chebyshev.Series((constant,), bend=0.0, error=0.0)
-    tol = 2e-7 if dtype == "float32" else 1e-10
-    series = chebyshev.fit(kernel._profile, bend=chebyshev.bend_for(kernel.effective_time), tol=tol)
-    # At infinite depth there is no recursion to run on the device.
-    return series if series.error <= tol or kernel.depth == math.inf else None
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _gram(kernel: ResidualKernel, x1: jax.Array, x2: jax.Array | None) -> jax.Array:
-    theta = angle(x1, x2)
-    series = _series(kernel, theta.dtype.name)
-    profile = kernel._profile(theta) if series is None else series(theta)
-    # Where the kernel jumps at θ = 0, angles that rounding can produce count as zero.
+def _profile(kernel: ResidualKernel, dtype: str) -> tiles.Profile:
+    """What is evaluated on the device."""
+    scale = 1.0 if kernel.normalize else math.exp(min(kernel.log_diagonal, _LARGEST_LOG))
     jumps = kernel.depth == math.inf and kernel.effective_time == math.inf
-    rounding = 8 * jnp.finfo(theta.dtype).eps if jumps else 0
-    profile = jnp.where(theta <= rounding, 1, profile)
-    if not kernel.normalize:
-        profile = profile * math.exp(kernel.log_diagonal)
-    norm1 = row_norms(x1)
-    gram = norm1 * (norm1 if x2 is None else row_norms(x2)).T * profile
-    # One triangle is mirrored, since rounding differs between them.
-    return jnp.triu(gram) + jnp.triu(gram, 1).T if x2 is None else gram
+    return tiles.profile_of(_fit(kernel), dtype, scale=scale, jumps=jumps)
+
+
+_gram = jax.jit(tiles.gram)

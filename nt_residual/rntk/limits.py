@@ -6,6 +6,9 @@ With α = c·L^(−γ) the effective time T = Σ log(1 + α²) decides (arXiv 24
   alone, so r is the NTK of one hidden layer, (κ1 + u κ0)/2;
 * T finite (γ = 1/2): the recursion over blocks becomes a differential equation;
 * T → ∞ (γ < 1/2): r is 1/4 for every θ > 0, and 1 at θ = 0.
+
+Where the first blocks keep their α as more are added, as with α_ℓ = 1/ℓ, they stay
+blocks, and only the rest becomes one of these.
 """
 
 import math
@@ -13,16 +16,59 @@ import math
 import numpy as np
 import scipy.integrate
 
-from nt_residual.rntk import arc_cosine
-from nt_residual.rntk.recursion import BlockSums, half_angle_to_angle
+from nt_residual import schedules
+from nt_residual.rntk import arc_cosine, recursion
+from nt_residual.rntk.recursion import BlockSums
+
+# How many blocks are computed one by one, where they keep their α as blocks are added.
+_LEAST_HEAD, _LARGEST_HEAD = 1024, 16384
 
 
-def block_sums(theta: np.ndarray, effective_time: float) -> BlockSums:
+def split(schedule: schedules.Schedule, effective_time: float) -> tuple[np.ndarray | None, float]:
+    """Splits infinitely many blocks into first ones and a continuum.
+
+    Args:
+      schedule: α as a function of depth.
+      effective_time: the limit of T = Σ log(1 + α²), in [0, ∞].
+
+    Returns:
+      α of the blocks that stay as they are when more are added, or `None`; and T of all
+      others, whose α are small.
+
+    Raises:
+      ValueError: if the first blocks alone have a larger T.
+    """
+    if effective_time == math.inf:
+        return None, math.inf
+    head = schedules.check_alphas(schedule(_LEAST_HEAD))
+    while True:
+        longer = schedules.check_alphas(schedule(2 * len(head)))
+        if not np.array_equal(head, longer[: len(head)]):
+            return None, effective_time
+        # What it costs to take the rest as a continuum is of the order of Σ s² over it.
+        settled = np.sum(longer[len(head) :] ** 4) < 1e-12
+        head = longer
+        if settled or len(head) >= _LARGEST_HEAD:
+            break
+    rest = effective_time - schedules.effective_time(head)
+    if rest < -1e-9 * effective_time:
+        raise ValueError(
+            f"effective_time={effective_time} is less than Σ log(1 + α²) of the first {len(head)} "
+            f"blocks alone, {effective_time - rest}. Pass the sum over all blocks, or math.inf if "
+            "it diverges."
+        )
+    return head, max(rest, 0.0)
+
+
+def block_sums(
+    theta: np.ndarray, effective_time: float, head: np.ndarray | None = None
+) -> BlockSums:
     """The sums of `recursion.block_sums` for infinitely many blocks.
 
     Args:
       theta: angles between inputs in radians, in [0, π], float64, any shape.
-      effective_time: the limit of T, in [0, ∞].
+      effective_time: T of the blocks whose α tend to zero uniformly, in [0, ∞].
+      head: α of the blocks that come before them and stay as they are, if any.
 
     Returns:
       The sums as float64 arrays of the shape of `theta`.
@@ -32,11 +78,11 @@ def block_sums(theta: np.ndarray, effective_time: float) -> BlockSums:
       >>> block_sums(np.arccos([0.5]), 1.0).blocks.round(4)
       array([0.4399])
     """
-    if effective_time == 0:
-        return _vanishing_time(theta)
     if effective_time == math.inf:
         return _infinite_time(theta)
-    return _finite_time(theta, effective_time)
+    if head is not None:
+        return _finite_time(theta, effective_time, head)
+    return _vanishing_time(theta) if effective_time == 0 else _finite_time(theta, effective_time)
 
 
 def _vanishing_time(theta: np.ndarray) -> BlockSums:
@@ -54,7 +100,9 @@ def _infinite_time(theta: np.ndarray) -> BlockSums:
     )
 
 
-def _finite_time(theta: np.ndarray, effective_time: float) -> BlockSums:
+def _finite_time(
+    theta: np.ndarray, effective_time: float, head: np.ndarray | None = None
+) -> BlockSums:
     """Integrates the recursion's continuous form over the effective time t in [0, T].
 
     With s_ℓ = dt the recursion becomes
@@ -65,9 +113,9 @@ def _finite_time(theta: np.ndarray, effective_time: float) -> BlockSums:
     relative accuracy for the smallest angles and the longest times. Near θ = π the
     angle moves like √t, which is not smooth at t = 0: in τ with t = T τ² everything is.
     """
-    start = theta.ravel()
-    n = start.size
-    sin2, cos2 = np.sin(start / 2) ** 2, np.cos(start / 2) ** 2
+    first = recursion.run(theta.ravel(), np.zeros(0) if head is None else head)
+    sin2, cos2 = first.sin2, first.cos2
+    n = theta.size
 
     def half_angle(q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return sin2 * np.exp(-q), cos2 - sin2 * np.expm1(-q)
@@ -75,17 +123,16 @@ def _finite_time(theta: np.ndarray, effective_time: float) -> BlockSums:
     def derivative(tau: float, state: np.ndarray) -> np.ndarray:
         q, blocks, _ = state.reshape(3, n)
         sin2_t, cos2_t = half_angle(q)
-        angle = half_angle_to_angle(sin2_t, cos2_t)
-        correlation = cos2_t - sin2_t
-        gain = arc_cosine.kappa1_gain(angle)
-        branch = correlation + gain + correlation * arc_cosine.kappa0(angle)
+        angle = recursion.half_angle_to_angle(sin2_t, cos2_t)
+        gain, lost = arc_cosine.kappa1_gain(angle), angle / math.pi
+        branch = recursion.branch_kernel(cos2_t - sin2_t, gain, lost)
         fall = gain / (2 * np.where(sin2_t > 0, sin2_t, 1.0))
-        lost = angle / math.pi
         speed = 2 * effective_time * tau  # dt/dτ
         return speed * np.concatenate([fall, branch - blocks * lost, -lost])
 
+    start = np.concatenate([np.zeros(n), first.blocks, np.zeros(n)])
     solution = scipy.integrate.solve_ivp(
-        derivative, (0.0, 1.0), np.zeros(3 * n), method="DOP853", rtol=1e-12, atol=1e-13
+        derivative, (0.0, 1.0), start, method="DOP853", rtol=1e-12, atol=1e-13
     )
     if not solution.success:
         raise RuntimeError(
@@ -94,9 +141,10 @@ def _finite_time(theta: np.ndarray, effective_time: float) -> BlockSums:
         )
     q, blocks, log_remainder = solution.y[:, -1].reshape(3, n)
     sin2_end, cos2_end = half_angle(q)
+    total = effective_time + (0.0 if head is None else recursion.branch_share(head).sum())
     sums = BlockSums(
         correlation=cos2_end - sin2_end,
-        blocks=blocks / (2 * effective_time),
-        input_layer=np.cos(start) * np.exp(log_remainder),
+        blocks=blocks / (2 * total),
+        input_layer=np.cos(theta.ravel()) * first.remainder * np.exp(log_remainder),
     )
     return BlockSums(*(values.reshape(theta.shape) for values in sums))

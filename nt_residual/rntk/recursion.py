@@ -13,12 +13,16 @@ s_ℓ (κ1 − ρ)/2: the first is accurate near θ = 0, the second near θ = π
 neither suffers from cancellation.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from nt_residual import schedules
 from nt_residual.rntk import arc_cosine
+from nt_residual.rntk.inputs import check_angles
 
 Array = Any  # A NumPy or a JAX array of real floats.
 
@@ -42,6 +46,34 @@ def branch_share(alphas: Array) -> Array:
     return _branch_norm(alphas) ** 2
 
 
+def check_options(kind: str, trained: str) -> None:
+    """Refuses unknown options of a kernel."""
+    for name, value, choices in (
+        ("kind", kind, ("ntk", "nngp")),
+        ("trained", trained, ("blocks", "all")),
+    ):
+        if value not in choices:
+            raise ValueError(f"{name} must be one of {choices}, got {value!r}.")
+
+
+def combine(sums: BlockSums, kind: str, trained: str, total_share: Array) -> Array:
+    """The normalised kernel of given options, 1 at θ = 0.
+
+    Args:
+      sums: of `block_sums`.
+      kind: 'ntk' or 'nngp'.
+      trained: 'blocks' or 'all'.
+      total_share: Σ s_ℓ, possibly infinite.
+    """
+    if kind == "nngp":
+        return sums.correlation
+    if trained == "blocks":
+        return sums.blocks
+    ends = (sums.correlation + sums.input_layer) / 2
+    rest = 1 / (1 + total_share)
+    return (1 - rest) * sums.blocks + rest * ends
+
+
 def _branch_norm(alphas: Array) -> Array:
     """α/√(1 + α²), without overflow where α is huge."""
     xp = arc_cosine.namespace(alphas)
@@ -53,13 +85,18 @@ def block_sums(theta: Array, alphas: Array) -> BlockSums:
 
     Args:
       theta: angles between inputs in radians, in [0, π], any shape. A NumPy array
-        is computed with NumPy in its own dtype; a JAX array with one `lax.scan`,
+        is computed with NumPy in float64; a JAX array with one `lax.scan`,
         which can be jitted and differentiated with respect to `alphas`.
       alphas: residual scale of each block, shape (depth,). Where all are zero, the
-        NTK of the blocks is zero, rather than 1 at θ = 0.
+        NTK of the blocks is zero, rather than 1 at θ = 0. Values of JAX arrays are not
+        checked.
 
     Returns:
-      The sums as arrays of the shape and dtype of `theta`.
+      The sums as arrays of the shape of `theta`.
+
+    Raises:
+      TypeError: if an argument does not hold real numbers.
+      ValueError: if an angle is outside [0, π], or an α negative or not finite.
 
     Example:
       >>> import numpy as np
@@ -67,17 +104,16 @@ def block_sums(theta: Array, alphas: Array) -> BlockSums:
       >>> sums.blocks.round(8)
       array([1.       , 0.4028058])
     """
-    if isinstance(theta, jax.Array):
-        shares, weights = _shares_and_weights(jax.numpy.asarray(alphas, theta.dtype))
-        state, _ = jax.lax.scan(
-            lambda state, block: (_block(state, *block), None), _start(theta), (shares, weights)
-        )
-    else:
-        shares, weights = _shares_and_weights(np.asarray(alphas, theta.dtype))
-        state = _start(theta)
-        for share, weight in zip(shares, weights, strict=True):
-            state = _block(state, share, weight)
+    if not isinstance(theta, jax.Array):
+        theta = check_angles(theta)
+    if not isinstance(alphas, jax.Array):
+        alphas = schedules.check_alphas(alphas)
     xp = arc_cosine.namespace(theta)
+    norm = _branch_norm(xp.asarray(alphas, theta.dtype))
+    largest = xp.max(norm)
+    # r is a ratio in which s_ℓ divided by the largest of them does not underflow for tiny α.
+    weights = (norm / xp.where(largest > 0, largest, 1)) ** 2
+    state = run(theta, alphas, weights)
     total = xp.sum(weights)
     return BlockSums(
         correlation=state.cos2 - state.sin2,
@@ -86,42 +122,63 @@ def block_sums(theta: Array, alphas: Array) -> BlockSums:
     )
 
 
-def _shares_and_weights(alphas: Array) -> tuple[Array, Array]:
-    """s_ℓ, and s_ℓ divided by the largest of them, which does not underflow for tiny α.
+class State(NamedTuple):
+    """What the recursion carries from block to block."""
 
-    r is a ratio in which only the second matters; both are zero where every α is.
-    """
-    xp = arc_cosine.namespace(alphas)
-    norm = _branch_norm(alphas)
-    largest = xp.max(norm)
-    return norm**2, (norm / xp.where(largest > 0, largest, 1)) ** 2
-
-
-class _State(NamedTuple):
     sin2: Array  # sin²(θ_ℓ/2)
     cos2: Array  # cos²(θ_ℓ/2)
-    blocks: Array  # R_ℓ, divided by the largest s
+    blocks: Array  # R_ℓ, in the units of the weights
     remainder: Array  # P_ℓ
 
 
-def _start(theta: Array) -> _State:
+def run(theta: Array, alphas: Array, weights: Array = None) -> State:
+    """The state after all blocks.
+
+    Args:
+      theta: as in `block_sums`.
+      alphas: residual scale of each block, shape (depth,).
+      weights: what each branch counts in R, instead of its s_ℓ.
+    """
     xp = arc_cosine.namespace(theta)
+    shares = branch_share(xp.asarray(alphas, theta.dtype))
+    weights = shares if weights is None else xp.asarray(weights)
     sin2, cos2 = xp.square(xp.sin(theta / 2)), xp.square(xp.cos(theta / 2))
-    return _State(sin2, cos2, xp.zeros_like(theta), xp.ones_like(theta))
+    state = State(sin2, cos2, xp.zeros_like(theta), xp.ones_like(theta))
+    if xp is np:
+        for share, weight in zip(shares, weights, strict=True):
+            state = State(*map(np.add, state, _change(state, share, weight)))
+        return state
+
+    def step(carry, block):
+        # Kahan's summation, without which float32 loses a digit and a half in 1000 blocks.
+        state, error = carry
+        change = jax.tree.map(jnp.subtract, _change(state, *block), error)
+        new = jax.tree.map(jnp.add, state, change)
+        return (new, jax.tree.map(lambda n, s, c: (n - s) - c, new, state, change)), None
+
+    start = (state, jax.tree.map(jnp.zeros_like, state))
+    return jax.lax.scan(step, start, (shares, weights))[0][0]
 
 
-def _block(state: _State, share: Array, weight: Array) -> _State:
+def _change(state: State, share: Array, weight: Array) -> State:
+    """What one block adds to the state."""
     theta = half_angle_to_angle(state.sin2, state.cos2)
     gain = arc_cosine.kappa1_gain(theta)
-    correlation = state.cos2 - state.sin2
-    kept = 1 - share * (1 - arc_cosine.kappa0(theta))
-    branch = correlation + gain + correlation * arc_cosine.kappa0(theta)
-    return _State(
-        sin2=state.sin2 - share * gain / 2,
-        cos2=state.cos2 + share * gain / 2,
-        blocks=state.blocks * kept + weight * branch,
-        remainder=state.remainder * kept,
+    lost = theta / math.pi  # 1 − κ0
+    moved = share / 2 * gain
+    branch = branch_kernel(state.cos2 - state.sin2, gain, lost)
+    fall = share * lost
+    return State(
+        sin2=-moved,
+        cos2=moved,
+        blocks=weight * branch - fall * state.blocks,
+        remainder=-fall * state.remainder,
     )
+
+
+def branch_kernel(correlation: Array, gain: Array, lost: Array) -> Array:
+    """κ1 + ρ κ0, the NTK of one branch, from ρ, κ1 − ρ and 1 − κ0."""
+    return correlation * (2 - lost) + gain
 
 
 def half_angle_to_angle(sin2: Array, cos2: Array) -> Array:
@@ -129,7 +186,9 @@ def half_angle_to_angle(sin2: Array, cos2: Array) -> Array:
 
     The gradient at sin²(θ/2) = 0 is taken to be zero: the angle has a cusp there.
     """
-    xp = arc_cosine.namespace(sin2)
+    if not isinstance(sin2, jax.Array):
+        return 2 * np.arctan2(np.sqrt(sin2), np.sqrt(np.maximum(cos2, 0)))
+    xp = jnp
     apart = sin2 > 0
     sine = xp.sqrt(xp.where(apart, sin2, xp.ones_like(sin2)))
     # Rounding may leave cos² a hair below zero where θ = π.

@@ -1,0 +1,81 @@
+"""The kernel of a residual network by its recursion, differentiable in α."""
+
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from nt_residual import schedules
+from nt_residual.rntk import recursion
+from nt_residual.rntk.angle import angle
+from nt_residual.rntk.inputs import check_pair, row_norms
+
+
+def residual_kernel(
+    x1: ArrayLike,
+    x2: ArrayLike | None = None,
+    *,
+    alphas: ArrayLike,
+    kind: Literal["ntk", "nngp"] = "ntk",
+    trained: Literal["blocks", "all"] = "blocks",
+    normalize: bool = True,
+) -> jax.Array:
+    """The kernel of `ResidualKernel`, block by block on the device.
+
+    It can be differentiated in α as well as in the inputs, and is accurate in float32 at any
+    depth, at a cost that grows with depth. Kernels of given α are better had from
+    `ResidualKernel`, which is faster by far.
+
+    Args:
+      x1: shape (n1, d), floats.
+      x2: shape (n2, d), or `None` for `x1`.
+      alphas: the residual scale of each block, shape (depth,). May be traced by JAX,
+        in which case values are not checked; all zero gives a kernel of zeros for
+        `trained='blocks'`.
+      kind: 'ntk' or 'nngp'.
+      trained: 'blocks' or 'all', as in `ResidualKernel`.
+      normalize: whether the kernel of an input with itself is |x|².
+
+    Returns:
+      Shape (n1, n2), the dtype of `x1`; at least float32 is used to compute it.
+
+    Raises:
+      TypeError: if inputs or `alphas` do not hold real numbers.
+      ValueError: for inputs as `ResidualKernel` does, for `alphas` that are not finite or
+        negative, and for unknown options.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> x = jnp.array([[1.0, 0.0], [1.0, 1.0]])
+      >>> def entry(alpha):
+      ...     return residual_kernel(x, alphas=jnp.full(100, alpha))[0, 1]
+      >>> round(float(jax.grad(entry)(0.1)), 2)
+      -1.24
+
+    Reference: arXiv 2403.04545.
+    """
+    recursion.check_options(kind, trained)
+    x1, x2, dtype = check_pair(x1, x2)
+    if not isinstance(alphas, jax.Array):
+        alphas = schedules.check_alphas(alphas)
+    alphas = jnp.asarray(alphas, x1.dtype)
+    if alphas.ndim != 1 or alphas.size == 0:
+        raise ValueError(
+            f"alphas must have shape (depth,) with depth ≥ 1, got shape {alphas.shape}. "
+            "Pass one α per block."
+        )
+    return _kernel(x1, x2, alphas, kind, trained, normalize).astype(dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("kind", "trained", "normalize"))
+def _kernel(x1, x2, alphas, kind, trained, normalize):
+    sums = recursion.block_sums(angle(x1, x2), alphas)
+    total_share = recursion.branch_share(alphas).sum()
+    profile = recursion.combine(sums, kind, trained, total_share)
+    if not normalize:
+        layers = 1 if kind == "nngp" else 2 * total_share + (2 if trained == "all" else 0)
+        profile = profile * layers * jnp.exp(jnp.log1p(alphas**2).sum())
+    norms1 = row_norms(x1)
+    return norms1 * (norms1 if x2 is None else row_norms(x2)).T * profile

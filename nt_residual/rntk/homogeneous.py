@@ -1,0 +1,311 @@
+"""Kernels of other networks without biases, at the price of a matrix product."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.typing import ArrayLike
+
+from nt_residual.compat import enable_x64
+from nt_residual.rntk import chebyshev, tiles
+from nt_residual.rntk.inputs import check_angles, check_pair, check_range, row_norms
+
+KernelFn = Callable[..., Any]
+
+# The variables that are tried: none, and those for regions of several sizes at either end.
+_VARIABLES = (
+    chebyshev.PLAIN,
+    *(chebyshev.variable_for(time) for time in (1e-4, 1e-2, 1.0, 10.0, 100.0, 1000.0)),
+)
+# Angles computed at once, so that every call of the kernel has the same shape.
+_CHUNK = 256
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True, eq=False)
+class HomogeneousKernel:
+    """The kernel scale·(|x| |x'|/d)^degree r(θ), of which only r is not trivial.
+
+    Made by `compile_homogeneous`. It is immutable, hashable by identity, and may be
+    passed through `jax.jit` as an argument, where it is static.
+
+    Attributes:
+      kernel_fn: what it was compiled from.
+      get: which kernel, 'ntk' or 'nngp'.
+      degree: 1 for activations such as ReLU, 0 if inputs must have the given norm.
+      scale: the kernel of an input of |x|² = d with itself.
+      norm: the norm that inputs must have, or `None`.
+      dim: the number of features that inputs must have, or `None`.
+      fit: r as a series, r(0) = 1.
+    """
+
+    kernel_fn: KernelFn
+    get: str
+    degree: float
+    scale: float
+    norm: float | None
+    dim: int | None
+    fit: chebyshev.Fit
+
+    def __call__(self, x1: ArrayLike, x2: ArrayLike | None = None) -> jax.Array:
+        """The kernel between two batches of inputs.
+
+        Works under `jax.jit`, `jax.vmap` and `jax.grad`, where values are not checked.
+
+        Args:
+          x1: shape (n1, d), floats.
+          x2: shape (n2, d), or `None` for `x1`, which gives an exactly symmetric matrix.
+
+        Returns:
+          Shape (n1, n2), the dtype of `x1`; at least float32 is used to compute it.
+
+        Raises:
+          TypeError: if an input does not hold real floats.
+          ValueError: if an input is not two-dimensional, is empty, has NaN, infinity or
+            a zero row, if it has not the norm or the number of features that the kernel
+            was compiled for, or if the kernel would leave the range of the dtype.
+        """
+        x1, x2, dtype = check_pair(x1, x2)
+        for name, x in (("x1", x1), ("x2", x2)):
+            if x is not None:
+                self._check_shape_and_norm(x, name)
+        scale = self.scale / x1.shape[1] ** self.degree
+        check_range(x1, x1 if x2 is None else x2, math.log(scale), degree=self.degree)
+        profile = _profile(self, x1.dtype.name, x1.shape[1])
+        return _gram(profile, x1, x2).astype(dtype)
+
+    def at_angle(self, theta: ArrayLike) -> np.ndarray:
+        """r(θ) from `kernel_fn` itself, in float64: what the compiled form is checked with.
+
+        Args:
+          theta: angles in radians, in [0, π], any shape.
+
+        Returns:
+          A float64 NumPy array of the shape of `theta`, 1 at θ = 0.
+
+        Raises:
+          TypeError, ValueError: if `theta` does not hold angles in [0, π].
+        """
+        at_angle = _Sampler(self.kernel_fn, self.get, self.norm, self.dim)
+        return at_angle(check_angles(theta)) / self.scale
+
+    @property
+    def coefficients(self) -> np.ndarray:
+        """The Chebyshev coefficients of r that float32 inputs are evaluated with."""
+        return np.trim_zeros(np.asarray(self.fit.cut(1e-7).coefficients), "b")
+
+    @property
+    def error_bound(self) -> float:
+        """How far float32 kernels can be from `at_angle`, as a fraction of the diagonal."""
+        return tiles.error_bound(self.fit, np.float32)
+
+    def _check_shape_and_norm(self, x: jax.Array, name: str) -> None:
+        if self.dim is not None and x.shape[1] != self.dim:
+            raise ValueError(
+                f"{name} must have the {self.dim} features that this kernel was compiled for, got "
+                f"shape {x.shape}. Compile it again with dim={x.shape[1]}."
+            )
+        if self.norm is None or isinstance(x, Tracer):
+            return
+        norms = np.asarray(row_norms(x))[:, 0]
+        worst = int(np.argmax(np.abs(norms - self.norm)))
+        if abs(norms[worst] - self.norm) > 1e-4 * self.norm:
+            raise ValueError(
+                f"{name} must have rows of norm {self.norm}, for which this kernel was compiled, "
+                f"got {norms[worst]:.6g} in row {worst}. Normalise them: "
+                f"{name} * ({self.norm} / norm of each row)."
+            )
+
+
+def compile_homogeneous(
+    kernel_fn: KernelFn,
+    *,
+    get: str = "ntk",
+    tol: float = 1e-7,
+    norm: float | None = None,
+    dim: int | None = None,
+) -> HomogeneousKernel:
+    """Turns the kernel of a fully-connected network into one that costs a matrix product.
+
+    Without biases, and with activations for which σ(cx) = c^p σ(x) for every c > 0 (ReLU,
+    leaky ReLU, the absolute value, monomials), a kernel is a power of |x| |x'| times a
+    function of the angle between the inputs. That function is sampled here, in float64,
+    and kept as a Chebyshev series that is as long as `tol` needs.
+
+    Args:
+      kernel_fn: of `neural_tangents.stax`, for inputs of shape (n, d): called as
+        `kernel_fn(x1, x2, get)`.
+      get: 'ntk' or 'nngp'.
+      tol: the error of the series wanted, as a fraction of the diagonal. Kernels with
+        `neural_tangents.stax.Relu` are themselves known to about 1e-8 times their slope
+        at θ = 0 only; `nt_residual.stax.Relu` has no such limit.
+      norm: for networks that are not homogeneous, of biases or other activations: the
+        norm that all inputs will have. `dim` is then needed too.
+      dim: the number of features d that inputs will have.
+
+    Raises:
+      TypeError: if `kernel_fn` is not callable or an argument not a number.
+      ValueError: if the kernel is not a function of norms and angle, is not homogeneous
+        and no `norm` is given, is not finite, or if no series reaches `tol`.
+
+    Example:
+      >>> import nt_residual
+      >>> from neural_tangents import stax
+      >>> _, _, kernel_fn = stax.serial(stax.Dense(1), nt_residual.stax.Relu(), stax.Dense(1))
+      >>> kernel = compile_homogeneous(kernel_fn)
+      >>> kernel(np.eye(3))[0].round(4)
+      Array([0.3333, 0.0531, 0.0531], dtype=float32)
+    """
+    _check_arguments(kernel_fn, get, tol, norm, dim)
+    sampler = _Sampler(kernel_fn, get, norm, dim)
+    degree = 0.0 if norm is not None else _degree(sampler)
+    scale = float(sampler(np.zeros(1))[0])
+    fit = _shortest_fit(lambda theta: sampler(theta) / scale, tol)
+    kernel = HomogeneousKernel(kernel_fn, get, degree, scale, norm, dim, fit)
+    _check_on_random_inputs(kernel, sampler)
+    return kernel
+
+
+def _check_arguments(kernel_fn, get, tol, norm, dim) -> None:
+    if not callable(kernel_fn):
+        raise TypeError(
+            f"kernel_fn must be callable, got {type(kernel_fn).__name__}. It is the third of the "
+            "functions that a layer of neural_tangents.stax gives."
+        )
+    if get not in ("ntk", "nngp"):
+        raise ValueError(f"get must be 'ntk' or 'nngp', got {get!r}.")
+    if not 1e-12 <= tol < 1:
+        raise ValueError(f"tol must be in [1e-12, 1), got {tol!r}.")
+    if norm is not None and not (math.isfinite(norm) and norm > 0):
+        raise ValueError(f"norm must be finite and > 0, got {norm!r}.")
+    if dim is not None and (isinstance(dim, bool) or not isinstance(dim, int) or dim < 2):
+        raise ValueError(f"dim must be an integer ≥ 2, got {dim!r}.")
+    if norm is not None and dim is None:
+        raise ValueError(
+            "norm needs dim, the number of features that inputs will have: what a network makes "
+            "of an input depends on |x|²/d."
+        )
+
+
+class _Sampler:
+    """The kernel of inputs of |x|² = d, or of the given norm, as a function of their angle."""
+
+    def __init__(self, kernel_fn: KernelFn, get: str, norm: float | None, dim: int | None):
+        self.dim = dim or 2
+        self.norm = norm or math.sqrt(self.dim)
+        self.get = get
+        self._compiled = jax.jit(lambda x1, x2: kernel_fn(x1, x2, get))
+
+    def __call__(self, theta: np.ndarray) -> np.ndarray:
+        flat = theta.ravel()
+        chunks = np.pad(flat, (0, -len(flat) % _CHUNK)).reshape(-1, _CHUNK)
+        values = [self.between(self._inputs(np.zeros(1)), self._inputs(c))[0] for c in chunks]
+        return np.concatenate(values)[: len(flat)].reshape(theta.shape)
+
+    def between(self, x1: np.ndarray, x2: np.ndarray) -> np.ndarray:
+        """The kernel between two batches, float64."""
+        with enable_x64():
+            try:
+                values = np.asarray(self._compiled(jnp.asarray(x1), jnp.asarray(x2)))
+            except Exception as error:
+                raise ValueError(
+                    f"kernel_fn cannot be called as kernel_fn(x1, x2, {self.get!r}) with inputs of "
+                    f"shapes {x1.shape} and {x2.shape}: {error} It must be that of a "
+                    "fully-connected network."
+                ) from error
+        if values.shape != (len(x1), len(x2)) or values.dtype.kind != "f":
+            raise ValueError(
+                f"kernel_fn must give real floats of shape {(len(x1), len(x2))} for "
+                f"{len(x1)} and {len(x2)} inputs, got {values.dtype} of shape {values.shape}."
+            )
+        if not np.all(np.isfinite(values)):
+            raise ValueError(
+                f"kernel_fn gives values that are not finite, for inputs of shape {x2.shape}. "
+                "Deep residual networks must be normalised, or their variances overflow; some "
+                "layers have no kernel between an input and itself or its negative."
+            )
+        return values
+
+    def _inputs(self, theta: np.ndarray) -> np.ndarray:
+        x = np.zeros((len(theta), self.dim))
+        x[:, 0], x[:, 1] = np.cos(theta), np.sin(theta)
+        return self.norm * x
+
+
+def _random_inputs(sampler: _Sampler) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((6, sampler.dim))
+    return sampler.norm * x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def _degree(sampler: _Sampler) -> float:
+    """P with k(ax, bx') = (ab)^p k(x, x'), refusing kernels that have none."""
+    x = _random_inputs(sampler)
+    kernel = sampler.between(x, x)
+    diagonal = np.diag(kernel)
+    if np.any(diagonal <= 0):
+        raise ValueError(
+            "kernel_fn must be positive between an input and itself, got "
+            f"{np.min(diagonal):.4g}. A network with random weights has such a kernel; is any "
+            "layer trained?"
+        )
+    scales = np.array([0.5, 2.0, 1.0, 3.0, 0.1, 10.0])
+    degree = float(np.log2(sampler.between(2 * x[:1], 2 * x[:1])[0, 0] / diagonal[0]) / 2)
+    degree = round(degree, 6)
+    scaled = sampler.between(scales[:, None] * x, x)
+    expected = scales[:, None] ** degree * kernel
+    error = np.abs(scaled - expected) / (scales[:, None] ** degree * np.max(diagonal))
+    if np.max(error) > 1e-6:
+        worst, column = np.unravel_index(np.argmax(error), error.shape)
+        raise ValueError(
+            f"kernel_fn is not homogeneous: scaling an input by {scales[worst]:g} takes its kernel "
+            f"with another from {kernel[worst, column]:.6g} to {scaled[worst, column]:.6g} rather "
+            f"than {expected[worst, column]:.6g}. Biases (b_std) and activations such as Erf, "
+            "Gelu or Sin cause that. For inputs that all have one norm pass norm= and dim=."
+        )
+    return degree
+
+
+def _shortest_fit(f: Callable[[np.ndarray], np.ndarray], tol: float) -> chebyshev.Fit:
+    fits = [chebyshev.fit(f, variable, tol=tol / 4, most=128) for variable in _VARIABLES]
+    good = [fit for fit in fits if fit.error <= tol]
+    if good:
+        return min(good, key=lambda fit: len(fit.coefficients))
+    fit = min((chebyshev.fit(f, v, tol=tol / 4) for v in _VARIABLES), key=lambda fit: fit.error)
+    if fit.error > tol:
+        raise ValueError(
+            f"no series of up to 1025 coefficients reaches tol={tol:g}: the best is "
+            f"within {fit.error:.1e}. Pass a larger tol. (neural_tangents.stax.Relu limits "
+            "what can be reached in deep networks; nt_residual.stax.Relu does not.)"
+        )
+    return fit
+
+
+def _check_on_random_inputs(kernel: HomogeneousKernel, sampler: _Sampler) -> None:
+    """Refuses a kernel that is not a function of norms and angle alone."""
+    x = _random_inputs(_Sampler(kernel.kernel_fn, kernel.get, kernel.norm, kernel.dim or 5))
+    actual = sampler.between(x, x)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    r = kernel.fit.at_angle(np.arccos(np.clip(unit @ unit.T, -1, 1)))
+    error = float(np.max(np.abs(actual / kernel.scale - r)))
+    if error > 10 * kernel.fit.error + 1e-6:
+        raise ValueError(
+            "kernel_fn does not depend on norms and the angle alone: between random inputs of "
+            f"shape {x.shape} it is off by {error:.1e} of the diagonal. Fully-connected networks "
+            "do; layers that treat features differently do not."
+        )
+
+
+@functools.lru_cache(maxsize=256)
+def _profile(kernel: HomogeneousKernel, dtype: str, features: int) -> tiles.Profile:
+    scale = kernel.scale / features**kernel.degree
+    return tiles.profile_of(kernel.fit, dtype, scale=scale, degree=kernel.degree)
+
+
+_gram = jax.jit(tiles.gram)

@@ -1,0 +1,164 @@
+"""The checks that inputs, angles and the range of a kernel must pass."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.typing import ArrayLike
+
+
+def check_inputs(x: ArrayLike, name: str) -> jax.Array:
+    """Returns `x` as a JAX array of shape (n, d), having checked it.
+
+    Values are checked where they are known, that is outside `jax.jit` and its
+    like; inside, only shape and dtype are.
+
+    Args:
+      x: one input per row, shape (n, d), real floats. As everywhere in JAX a
+        float64 array becomes float32 unless `jax_enable_x64` is set.
+      name: what to call `x` in an error.
+
+    Raises:
+      TypeError: if `x` is not an array of real floats.
+      ValueError: if it is not two-dimensional, is empty, or has a row that holds
+        NaN or infinity or is zero.
+
+    Example:
+      >>> import numpy as np
+      >>> check_inputs(np.eye(2), "x").shape
+      (2, 2)
+    """
+    try:
+        array = x if isinstance(x, jax.Array) else np.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be an array of shape (n, d): {error}") from None
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(
+            f"{name} must hold real floats, got dtype {array.dtype}. "
+            f"Convert it: {name}.astype('float32')."
+        )
+    if array.ndim != 2:
+        raise ValueError(
+            f"{name} must have shape (n, d), one input per row, got shape {array.shape}. "
+            f"For a single input pass {name}[None, :]; for images {name}.reshape(n, -1)."
+        )
+    if array.size == 0:
+        raise ValueError(f"{name} must hold at least one input, got shape {array.shape}.")
+    given, array = array.dtype, jnp.asarray(array)
+    if not isinstance(array, Tracer):
+        _check_rows(array, name if array.dtype == given else f"{name}, converted to {array.dtype},")
+    return array
+
+
+def check_pair(x1: ArrayLike, x2: ArrayLike | None) -> tuple[jax.Array, jax.Array | None, np.dtype]:
+    """Returns two batches in the dtype to compute in, and that of the first, having checked them.
+
+    Args:
+      x1: shape (n1, d), real floats.
+      x2: shape (n2, d), likewise, or `None`.
+
+    Returns:
+      Both in the dtype of `x1` or float32, whichever is more, and the dtype of `x1`.
+
+    Raises:
+      TypeError, ValueError: as `check_inputs`, and if the numbers of features differ.
+    """
+    x1 = check_inputs(x1, "x1")
+    given, dtype = x1.dtype, jnp.promote_types(x1.dtype, jnp.float32)
+    if x2 is not None:
+        x2 = check_inputs(x2, "x2")
+        if x1.shape[1] != x2.shape[1]:
+            raise ValueError(
+                f"x1 and x2 must have the same number of features, got shapes {x1.shape} "
+                f"and {x2.shape}."
+            )
+        x2 = x2.astype(dtype)
+    return x1.astype(dtype), x2, given
+
+
+def check_angles(theta: ArrayLike) -> np.ndarray:
+    """Returns `theta` as a float64 NumPy array, having checked that it is in [0, π].
+
+    Args:
+      theta: angles in radians, any shape.
+
+    Raises:
+      TypeError: if `theta` does not hold real numbers.
+      ValueError: if an angle is outside [0, π] or NaN.
+    """
+    angles = np.asarray(theta)
+    if angles.dtype.kind not in "iuf" and not jnp.issubdtype(angles.dtype, jnp.floating):
+        raise TypeError(f"theta must hold real angles in radians, got dtype {angles.dtype}.")
+    angles = angles.astype(np.float64)
+    # π itself rounds up in lower precision.
+    if not np.all((angles >= 0) & (angles <= np.float32(math.pi))):
+        raise ValueError(
+            "theta must hold angles in radians, in [0, π], got values from "
+            f"{np.min(angles)} to {np.max(angles)}."
+        )
+    return np.minimum(angles, math.pi)
+
+
+def _check_rows(x: jax.Array, name: str) -> None:
+    not_finite, zero = map(np.asarray, _bad_rows(x))
+    if not_finite.any():
+        raise ValueError(
+            f"{name} must be finite, got NaN or infinity in row {not_finite.argmax()} "
+            f"({not_finite.sum()} such rows). Remove or impute them."
+        )
+    if zero.any():
+        raise ValueError(
+            f"{name} has a zero row, row {zero.argmax()} ({zero.sum()} such rows), and the "
+            "angle between zero and another input is undefined. Remove these rows, or append a "
+            "constant feature, which acts as a bias of the first layer."
+        )
+
+
+@jax.jit
+def _bad_rows(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return ~jnp.isfinite(x).all(axis=1), (x == 0).all(axis=1)
+
+
+def row_norms(x: jax.Array) -> jax.Array:
+    """Euclidean norm of each row, shape (n, 1), without overflow or underflow."""
+    largest = jnp.max(jnp.abs(x), axis=1, keepdims=True)
+    largest = jnp.where(largest > 0, largest, 1)
+    return largest * jnp.linalg.norm(x / largest, axis=1, keepdims=True)
+
+
+def check_range(
+    x1: jax.Array, x2: jax.Array, log_scale: float, *, degree: float = 1.0, remedy: str = ""
+) -> None:
+    """Refuses inputs whose kernel would overflow, as far as their values are known.
+
+    Args:
+      x1: shape (n1, d).
+      x2: shape (n2, d), the same dtype.
+      log_scale: the logarithm of the kernel of a unit input with itself.
+      degree: the kernel grows like (|x| |x'|) to this power.
+      remedy: what can be done besides scaling the inputs.
+
+    Raises:
+      ValueError: if the kernel would leave the range of the dtype.
+    """
+    if not isinstance(x1, Tracer) and not isinstance(x2, Tracer):
+        log_scale += degree * (_log_largest_norm(x1) + _log_largest_norm(x2))
+    limit = math.log(float(jnp.finfo(x1.dtype).max))
+    if log_scale > limit:
+        raise ValueError(
+            f"the kernel of these inputs reaches exp({log_scale:.4g}), beyond the range of "
+            f"{x1.dtype} (exp({limit:.4g})). Scale the inputs down{remedy}."
+        )
+
+
+def _log_largest_norm(x: jax.Array) -> float:
+    # In two factors, neither of which overflows.
+    return sum(math.log(float(factor)) for factor in _largest_norm(x))
+
+
+@jax.jit
+def _largest_norm(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    largest = jnp.max(jnp.abs(x))
+    return largest, jnp.max(row_norms(x / largest))

@@ -1,0 +1,282 @@
+"""The kernel |x| |x'| r(θ) between all pairs of inputs, for the price of their products.
+
+The matrix is made tile by tile, so that what lies between the matrix product and the
+kernel stays in cache; between a batch and itself only half of the tiles are computed.
+
+A product of unit vectors knows cos θ to a few ε, hence θ itself only to ε/sin θ. Where
+that would show, the angle is computed once more from the difference of the two inputs:
+for one such pair of each row of the tile at a time, until none is left.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nt_residual.rntk.angle import angle
+from nt_residual.rntk.arccos import arccos
+from nt_residual.rntk.chebyshev import Fit, Series
+from nt_residual.rntk.inputs import row_norms
+
+# Rows and columns of a tile: on a CPU its inputs and outputs stay in cache, elsewhere
+# it must keep the whole device busy.
+_CPU_TILE, _CPU_SQUARE, _OTHER_TILE = (512, 4096), 400, 4096
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["series", "near_zero", "near_pi", "scale"],
+    meta_fields=["degree", "jumps"],
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Profile:
+    """A kernel scale·(|x| |x'|)^degree r(θ) with r(0) = 1, as it is evaluated on the device.
+
+    Attributes:
+      series: r for θ > 0.
+      near_zero: pairs of a larger cosine get their angle from the difference of inputs.
+      near_pi: pairs of a smaller cosine do, too.
+      scale: the kernel of a unit input with itself.
+      degree: 1, unless activations are homogeneous of another degree.
+      jumps: whether r jumps to 1 at θ = 0, so that angles which rounding can produce
+        count as zero.
+    """
+
+    series: Series
+    near_zero: float
+    near_pi: float
+    scale: float = 1.0
+    degree: float = 1.0
+    jumps: bool = False
+
+    def __call__(self, theta: jax.Array) -> jax.Array:
+        """Evaluates r at angles in radians, in [0, π], any shape and float dtype."""
+        values = self.series(theta)
+        if not self.jumps:
+            return values
+        return jnp.where(theta <= 8 * jnp.finfo(theta.dtype).eps, 1, values)
+
+
+def profile_of(fit: Fit, dtype: jax.typing.DTypeLike, **options) -> Profile:
+    """The profile that is accurate in the given dtype, cut from a fit in float64.
+
+    Args:
+      fit: r(θ).
+      dtype: that of the inputs.
+      **options: the scale, degree and jumps of the profile.
+    """
+    eps = float(jnp.finfo(dtype).eps)
+    tol = max(eps, 1e-11)
+    if options.get("jumps"):
+        return Profile(fit.cut(tol), 1 - 100 * eps, -2.0, **options)
+    distance = np.geomspace(eps, math.pi / 2, 2000)
+
+    def largest_near(theta: np.ndarray) -> float:
+        # What an error of 2 ε in cos θ does to r.
+        error = np.abs(fit.slope_at_angle(theta)) * 2 * eps / distance
+        near = np.flatnonzero(error > 8 * tol)
+        # Rounding may take a cosine beyond 1, but not to 2.
+        return math.cos(distance[near[-1]]) if len(near) else 2.0
+
+    near_zero, near_pi = largest_near(distance), -largest_near(math.pi - distance)
+    return Profile(fit.cut(tol), near_zero, near_pi, **options)
+
+
+def error_bound(fit: Fit, dtype: jax.typing.DTypeLike) -> float:
+    """How far r(θ) can be from exact on the device, in units of r(0).
+
+    The fit's own error, what is cut off, the cosines that are taken from products, and
+    rounding; and where r is steep, the last digit of the angle between close inputs.
+    """
+    eps = float(jnp.finfo(dtype).eps)
+    steepest = np.max(np.abs(fit.slope_at_angle(np.linspace(0, math.pi, 1001))))
+    return float(fit.error + 16 * max(eps, 1e-11) + steepest * eps / 4)
+
+
+@jax.custom_jvp
+def gram(profile: Profile, x1: jax.Array, x2: jax.Array | None) -> jax.Array:
+    """The matrix scale·(|x| |x'|)^degree r(θ).
+
+    Args:
+      profile: scale and r.
+      x1: shape (n1, d), float32 or float64, rows finite and not zero.
+      x2: shape (n2, d), likewise; `None` for `x1`, which gives an exactly symmetric
+        matrix, and its exact diagonal.
+
+    Returns:
+      Shape (n1, n2). Not checked: a zero row gives NaN. The derivative of the angle
+      between equal inputs, where it has a cusp, is taken to be zero.
+    """
+    profile = jax.tree.map(lambda leaf: jnp.asarray(leaf, x1.dtype), profile)
+    if x2 is None:
+        square, other = (functools.partial(_square, tile=t) for t in (_CPU_SQUARE, _OTHER_TILE))
+        return jax.lax.platform_dependent(profile, x1, cpu=square, default=other)
+    return jax.lax.platform_dependent(
+        profile,
+        x1,
+        x2,
+        cpu=functools.partial(_rectangle, tile=_CPU_TILE),
+        default=functools.partial(_rectangle, tile=(_OTHER_TILE, _OTHER_TILE)),
+    )
+
+
+@gram.defjvp
+def _gram_jvp(primals, tangents):
+    (profile, x1, x2), (_, *moved) = primals, tangents
+
+    def slow(*inputs):
+        return _untiled(profile, inputs[0], inputs[1] if len(inputs) > 1 else None)
+
+    inputs, moved = ([x1], moved[:1]) if x2 is None else ([x1, x2], moved)
+    return gram(profile, x1, x2), jax.jvp(slow, tuple(inputs), tuple(moved))[1]
+
+
+def _untiled(profile: Profile, x1: jax.Array, x2: jax.Array | None) -> jax.Array:
+    """The same matrix at once, from operations that can be differentiated."""
+    values = profile(angle(x1, x2))
+    if x2 is None:
+        values = jnp.where(jnp.eye(len(x1), dtype=bool), 1, values)
+    factors1 = row_norms(x1) ** profile.degree
+    factors2 = factors1 if x2 is None else row_norms(x2) ** profile.degree
+    return factors1 * (profile.scale * factors2).T * values
+
+
+def _rectangle(profile, x1, x2, *, tile):
+    rows, columns = _tile_starts(len(x1), tile[0]), _tile_starts(len(x2), tile[1])
+    starts = [(row, column) for row in rows[1] for column in columns[1]]
+    rows1, rows2 = _Rows.of(x1, profile.degree), _Rows.of(x2, profile.degree, profile.scale)
+    out = jnp.zeros((len(x1), len(x2)), x1.dtype)
+    size = (rows[0], columns[0])
+    return _fill(profile, rows1, rows2, out, starts, size, same=False)
+
+
+def _square(profile, x, *, tile):
+    size, starts = _tile_starts(len(x), tile)
+    pairs = [(row, column) for i, row in enumerate(starts) for column in starts[i:]]
+    rows1, rows2 = _Rows.of(x, profile.degree), _Rows.of(x, profile.degree, profile.scale)
+    out = jnp.zeros((len(x), len(x)), x.dtype)
+    out = _fill(profile, rows1, rows2, out, pairs, (size, size), same=True)
+    return _mirror(out, pairs, size)
+
+
+def _tile_starts(n: int, largest: int) -> tuple[int, list[int]]:
+    """The size of equal tiles that cover n rows, and where they start; the last may overlap."""
+    count = -(-n // largest)
+    size = -(-n // count)
+    return size, [min(k * size, n - size) for k in range(count)]
+
+
+class _Rows(NamedTuple):
+    """Inputs as the tiles need them."""
+
+    x: jax.Array
+    unit: jax.Array  # x/|x|
+    norms: jax.Array  # |x|, shape (n,)
+    factors: jax.Array  # What they contribute to the kernel, shape (n,): scale·|x|^degree
+
+    @classmethod
+    def of(cls, x: jax.Array, degree: float, scale: float | jax.Array = 1.0) -> "_Rows":
+        norms = row_norms(x)
+        return cls(x, x / norms, norms[:, 0], scale * norms[:, 0] ** degree)
+
+    def take(self, rows: jax.Array) -> "_Rows":
+        return _Rows(*(a[rows] for a in self))
+
+
+def _fill(profile, rows1, rows2, out, starts, size, *, same):
+    """Writes the tiles that start at `starts`; `same` if both batches are the same."""
+    starts = jnp.asarray(starts, jnp.int32)
+
+    def step(k, out):
+        start = tuple(starts[k])
+        values = _tile(profile, rows1, rows2, start, size, same)
+        return jax.lax.dynamic_update_slice(out, values, start)
+
+    return jax.lax.fori_loop(0, len(starts), step, out)
+
+
+def _tile(profile, rows1, rows2, start, size, same):
+    """The tile of the given start and size."""
+    (unit1, factors1), (unit2, factors2) = (
+        [jax.lax.dynamic_slice_in_dim(a, begin, length) for a in (rows.unit, rows.factors)]
+        for rows, begin, length in zip((rows1, rows2), start, size, strict=True)
+    )
+    cosine = jnp.matmul(unit1, unit2.T, precision="highest")
+    factors = factors1[:, None] * factors2
+    values = factors * profile(arccos(cosine))
+    near = (cosine > profile.near_zero) | (cosine < profile.near_pi)
+    if same:
+        itself = start[0] + _index(cosine, 0) == start[1] + _index(cosine, 1)
+        values = jnp.where(itself, factors, values)
+        near = near & ~itself
+    # The inputs are sliced in there, since few tiles need more than their unit vectors.
+    refine = functools.partial(_refine, profile, rows1, rows2, start)
+    return jax.lax.cond(near.any(), refine, lambda near, values: values, near, values)
+
+
+def _index(array, axis):
+    return jax.lax.broadcasted_iota(jnp.int32, array.shape, axis)
+
+
+def _refine(profile, rows1, rows2, start, near, values):
+    """Computes the entries in `near` from differences of inputs, one a row at a time."""
+    rows = jnp.arange(len(near))
+    a = rows1.take(start[0] + rows)
+
+    def step(state):
+        near, values = state
+        columns = jnp.argmax(near, axis=1)
+        found = near[rows, columns]
+        b = rows2.take(start[1] + columns)
+        exact = a.factors * b.factors * profile(_angle_of_pairs(a, b))
+        values = values.at[rows, columns].set(jnp.where(found, exact, values[rows, columns]))
+        return near.at[rows, columns].set(False), values
+
+    return jax.lax.while_loop(lambda state: state[0].any(), step, (near, values))[1]
+
+
+def _angle_of_pairs(a, b):
+    """The angle between row i of either batch, where it is close to 0 or to π.
+
+    sin θ is the length of x's component across x', relative to x's. Most of what is along
+    x' goes away in the difference of x and the nearest multiple ±2^k x', which is exact.
+    """
+    obtuse = jnp.sum(a.unit * b.unit, axis=1) < 0
+    exponent = jnp.round(jnp.log2(a.norms / b.norms)).astype(jnp.int32)
+    multiple = jnp.ldexp(b.x, exponent[:, None])
+    difference = jnp.where(obtuse[:, None], a.x + multiple, a.x - multiple)
+    along = jnp.sum(difference * b.unit, axis=1, keepdims=True)
+    across = row_norms(difference - along * b.unit)[:, 0]
+    acute = jnp.arcsin(jnp.minimum(across / a.norms, 1))
+    return jnp.where(obtuse, math.pi - acute, acute)
+
+
+def _mirror(out, starts, size):
+    """Copies the upper triangle to the lower one, tile by tile.
+
+    In loops of their own: fused into that of the tiles, XLA would compute all of a tile
+    a second time in the order of the transpose.
+    """
+
+    def tile_of(out, row, column):
+        return jax.lax.dynamic_slice(out, (row, column), (size, size))
+
+    def across(k, out):
+        row, column = off_diagonal[k]
+        return jax.lax.dynamic_update_slice(out, tile_of(out, row, column).T, (column, row))
+
+    def within(k, out):
+        tile = tile_of(out, diagonal[k], diagonal[k])
+        tile = jnp.triu(tile) + jnp.triu(tile, 1).T
+        return jax.lax.dynamic_update_slice(out, tile, (diagonal[k], diagonal[k]))
+
+    off_diagonal = jnp.asarray([(i, j) for i, j in starts if i != j], jnp.int32).reshape(-1, 2)
+    diagonal = jnp.asarray([i for i, j in starts if i == j], jnp.int32)
+    if len(off_diagonal):
+        out = jax.lax.fori_loop(0, len(off_diagonal), across, out)
+    # These come last: where n is ragged the others overlap them.
+    return jax.lax.fori_loop(0, len(diagonal), within, out)
