@@ -1,4 +1,4 @@
-"""Which of the three infinite-depth regimes a schedule leads to."""
+"""Which of the infinite-depth regimes a schedule leads to."""
 
 import dataclasses
 import math
@@ -6,6 +6,9 @@ from typing import Literal
 
 from nt_residual import schedules
 from nt_residual.rntk import ResidualKernel
+from nt_residual.theory import checks
+from nt_residual.theory.advice import advice
+from nt_residual.theory.rates import Rate, rate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,36 +16,27 @@ class Regime:
     """The infinite-depth behaviour of a schedule.
 
     Attributes:
-      name: 'degenerate', 'critical' or 'learnable'.
+      name: 'degenerate', 'critical' or 'learnable'; 'linear' for what is learnable if only
+        the blocks are trained, but all layers are.
       effective_time: the limit of T = Σ log(1 + α²).
-      limit: the normalised kernel of the blocks at infinite depth.
-      advice: what this means for learning, and what to do.
+      limit: the normalised NTK at infinite depth.
+      rate: how fast that of depth L approaches it, `None` where that is not known.
+      advice: what this means for learning, and what to do; one paragraph.
     """
 
-    name: Literal["degenerate", "critical", "learnable"]
+    name: Literal["degenerate", "critical", "learnable", "linear"]
     effective_time: float
     limit: ResidualKernel
+    rate: Rate | None
     advice: str
 
 
-_ADVICE = {
-    "degenerate": (
-        "The kernel tends to the constant 1/4 between any two different inputs, so deep networks "
-        "learn nothing but the mean. Let α fall at least as fast as L^(-1/2)."
-    ),
-    "critical": (
-        "The kernel has a limit that depends on c and learns targets of either parity. Keep "
-        "c about 1: with a large c the limit is itself close to a constant."
-    ),
-    "learnable": (
-        "The kernel tends to that of one hidden layer, with which early-stopped regression is "
-        "minimax optimal. On inputs that come with their negatives it cannot learn odd harmonics "
-        "of degree 3 and more: append a constant feature, or use gamma = 1/2, which keeps them."
-    ),
-}
-
-
-def regime(schedule: schedules.Schedule) -> Regime:
+def regime(
+    schedule: schedules.Schedule,
+    *,
+    effective_time: float | None = None,
+    trained: Literal["blocks", "all"] = "blocks",
+) -> Regime:
     """Tells what α = c·L^(−γ) leads to as the depth L grows.
 
     The effective time T = Σ log(1 + α²) decides: T → ∞ for γ < 1/2, T → c² for
@@ -51,28 +45,90 @@ def regime(schedule: schedules.Schedule) -> Regime:
     Args:
       schedule: a `schedules.PowerLaw`, or another schedule with the attribute
         `limiting_effective_time`.
+      effective_time: the limit of T, in [0, ∞], where the schedule does not know it. If it
+        is finite, every single α must tend to zero, or the limit is another.
+      trained: 'blocks' if only the blocks are trained, as in the paper; 'all' if the first
+        and the last layer are too.
+
+    Returns:
+      The regime, with the kernel at infinite depth and advice.
 
     Raises:
       TypeError: if the limit of the schedule is not known.
+      ValueError: if `effective_time` is negative, NaN or not that of the schedule, or
+        `trained` is unknown.
 
     Example:
       >>> regime(schedules.PowerLaw(gamma=0.25)).name
       'degenerate'
       >>> regime(schedules.PowerLaw(gamma=0.5, c=2.0)).effective_time
       4.0
+      >>> regime(schedules.PowerLaw(gamma=1.0)).rate.text
+      'L^(-1) at any θ < π, L^(-0.5) over all of [0, π]'
 
     Reference: arXiv 2403.04545.
     """
-    time = getattr(schedule, "limiting_effective_time", None)
-    if time is None:
-        raise TypeError(
-            f"schedule must be one whose infinite-depth limit is known, got {schedule!r}. Pass "
-            "schedules.PowerLaw(gamma, c), or give it an attribute limiting_effective_time."
-        )
+    checks.choice(trained, "trained", ("blocks", "all"))
+    time = limiting_time(schedule, effective_time)
     name = "degenerate" if time == math.inf else "learnable" if time == 0 else "critical"
+    if name == "learnable" and trained == "all":
+        name = "linear"
     return Regime(
         name=name,
-        effective_time=float(time),
-        limit=ResidualKernel(math.inf, schedule),
-        advice=_ADVICE[name],
+        effective_time=time,
+        limit=limit_kernel(schedule, effective_time, trained=trained),
+        rate=rate(schedule, trained=trained),
+        advice=advice(name, schedule, trained),
     )
+
+
+def limiting_time(schedule: schedules.Schedule, effective_time: float | None) -> float:
+    """The limit of T as the depth grows, from the schedule or from the user.
+
+    Raises:
+      TypeError: if neither knows it.
+      ValueError: if `effective_time` is negative, NaN, or not that of the schedule.
+
+    Example:
+      >>> limiting_time(schedules.PowerLaw(gamma=0.5), None)
+      1.0
+    """
+    known = getattr(schedule, "limiting_effective_time", None)
+    if effective_time is None:
+        if known is None:
+            raise TypeError(
+                f"schedule must be one whose infinite-depth limit is known, got {schedule!r}. Pass "
+                "effective_time=, the limit of Σ log(1 + α²), or schedules.PowerLaw(gamma, c)."
+            )
+        return float(known)
+    time = checks.number(
+        effective_time,
+        "effective_time",
+        infinite=True,
+        remedy="Pass the limit of Σ log(1 + α²) as the depth grows; math.inf if it diverges.",
+    )
+    if known is not None and time != float(known):
+        raise ValueError(
+            f"effective_time must be that of the schedule, {known}, got {time}. Leave it out: it "
+            "is for schedules that do not know their limit."
+        )
+    return time
+
+
+def limit_kernel(
+    schedule: schedules.Schedule,
+    effective_time: float | None,
+    *,
+    kind: Literal["ntk", "nngp"] = "ntk",
+    trained: Literal["blocks", "all"] = "blocks",
+) -> ResidualKernel:
+    """The normalised kernel at infinite depth, of effective time `limiting_time`.
+
+    Example:
+      >>> limit_kernel(schedules.PowerLaw(gamma=1.0), None).depth
+      inf
+    """
+    time = limiting_time(schedule, effective_time)
+    if getattr(schedule, "limiting_effective_time", None) is not None:
+        return ResidualKernel(math.inf, schedule, kind=kind, trained=trained)
+    return ResidualKernel(math.inf, schedule, kind=kind, trained=trained, effective_time=time)

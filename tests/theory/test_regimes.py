@@ -1,9 +1,14 @@
 import math
+import re
 
 import numpy as np
 import pytest
 
 from nt_residual import rntk, schedules, theory
+
+
+def _distance(kernel, limit, theta):
+    return np.max(np.abs(kernel.at_angle(theta) - limit.at_angle(theta)))
 
 
 @pytest.mark.parametrize(
@@ -26,13 +31,12 @@ def test_the_exponent_decides_the_regime(gamma, name, time):
 def test_the_kernel_approaches_the_limit_of_its_regime(gamma):
     # Short of θ = π, where a kink halves the exponent for γ > 1/2.
     schedule, theta = schedules.PowerLaw(gamma), np.linspace(0, 2.5, 7)
-    limit = theory.regime(schedule).limit.at_angle(theta)
+    regime = theory.regime(schedule)
     errors = [
-        np.max(np.abs(rntk.ResidualKernel(depth, schedule).at_angle(theta) - limit))
+        _distance(rntk.ResidualKernel(depth, schedule), regime.limit, theta)
         for depth in (100, 1600)
     ]
-    rate = {0.5: 1.0, 0.75: 0.5, 1.0: 1.0}[gamma]  # 1/L, and else L^(1 − 2γ).
-    assert errors[0] / errors[1] == pytest.approx(16**rate, rel=0.25)
+    assert errors[0] / errors[1] == pytest.approx(16**-regime.rate.exponent, rel=0.25)
 
 
 def test_the_degenerate_limit_is_a_quarter():
@@ -40,18 +44,131 @@ def test_the_degenerate_limit_is_a_quarter():
     np.testing.assert_array_equal(limit.at_angle([0.0, 1e-9, 1.0, np.pi]), [1, 0.25, 0.25, 0.25])
 
 
-def test_the_learnable_limit_has_no_odd_harmonics_and_the_critical_one_has():
-    # λ_k on the sphere in three dimensions is half the integral of r(u) P_k(u).
-    u, weights = np.polynomial.legendre.leggauss(400)
-    third = (5 * u**3 - 3 * u) / 2 * weights / 2
-    learnable, critical = (
-        theory.regime(schedules.PowerLaw(gamma)).limit.at_angle(np.arccos(u)) @ third
-        for gamma in (1.0, 0.5)
-    )
-    assert abs(learnable) < 1e-7
-    assert critical > 1e-3
+def test_training_all_layers_turns_the_learnable_limit_into_the_linear_kernel():
+    regime = theory.regime(schedules.PowerLaw(1.0), trained="all")
+    assert regime.name == "linear"
+    theta = np.linspace(0, np.pi, 9)
+    np.testing.assert_allclose(regime.limit.at_angle(theta), np.cos(theta), atol=1e-15)
+    assert "linear" in regime.advice
+    # Where T stays finite both kernels have a limit of their own.
+    assert theory.regime(schedules.PowerLaw(0.5), trained="all").name == "critical"
+    assert theory.regime(schedules.PowerLaw(0.4), trained="all").name == "degenerate"
+
+
+def test_the_advice_for_the_learnable_limit_warns_of_parity_and_of_training_all_layers():
+    advice = theory.regime(schedules.PowerLaw(1.0)).advice
+    assert "no odd harmonics beyond degree 1" in advice
+    assert "trained='all'" in advice
+    assert "slowly" not in advice
+    # Learnable in name, but no network that can be built is near the limit.
+    assert "approached slowly" in theory.regime(schedules.PowerLaw(0.55)).advice
+    assert "approached slowly" in theory.regime(schedules.PowerLaw(0.4)).advice
+
+
+@pytest.mark.parametrize(
+    ("gamma", "c", "trained"),
+    [
+        (0.0, 1.0, "blocks"),
+        (0.0, 1.0, "all"),
+        (0.0, 3.0, "blocks"),
+        (0.1, 2.0, "blocks"),
+        (0.75, 1.0, "blocks"),
+        (0.75, 2.0, "blocks"),
+        (1.0, 1.0, "blocks"),
+        (1.0, 1.0, "all"),
+    ],
+)
+def test_advice_gives_the_depth_at_which_the_limit_is_near(gamma, c, trained):
+    schedule = schedules.PowerLaw(gamma, c)
+    regime = theory.regime(schedule, trained=trained)
+    depth = int(re.search(r"from about (\d+) blocks", regime.advice)[1])
+    theta = theory.convergence(schedule, [1, 2], trained=trained).theta
+    kernels = [
+        rntk.ResidualKernel(max(1, int(factor * depth)), schedule, trained=trained)
+        for factor in (0.7, 1.1)
+    ]
+    shallow, deep = (_distance(kernel, regime.limit, theta) for kernel in kernels)
+    assert deep < 0.0102
+    assert shallow > 0.0098
+
+
+@pytest.mark.parametrize(
+    ("trained", "c", "depth"),
+    [("blocks", 1, 10), ("blocks", 3, 160), ("all", 1, 20), ("all", 3, 160)],
+)
+def test_the_depths_in_the_critical_advice_are_those_at_which_the_limit_is_near(trained, c, depth):
+    schedule = schedules.PowerLaw(0.5, c)
+    regime = theory.regime(schedule, trained=trained)
+    assert f"from about {depth}" in regime.advice
+    kernel = rntk.ResidualKernel(depth, schedule, trained=trained)
+    theta = np.linspace(np.pi / 8, 3 * np.pi / 4, 16)
+    assert _distance(kernel, regime.limit, theta) == pytest.approx(0.01, rel=0.1)
+
+
+def test_a_schedule_that_does_not_know_its_limit_takes_the_effective_time_of_the_user():
+    def growing(depth):
+        return np.sqrt(2 * np.arange(1, depth + 1)) / depth
+
+    regime = theory.regime(growing, effective_time=1.0)
+    assert (regime.name, regime.effective_time, regime.rate) == ("critical", 1.0, None)
+    theta = np.linspace(0, np.pi, 5)
+    known = theory.regime(schedules.PowerLaw(0.5)).limit.at_angle(theta)
+    np.testing.assert_array_equal(regime.limit.at_angle(theta), known)
+    assert theory.regime(growing, effective_time=0).name == "learnable"
+    degenerate = theory.regime(growing, effective_time=math.inf)
+    assert degenerate.name == "degenerate"
+    assert "where T > 560" in degenerate.advice
 
 
 def test_a_schedule_without_a_known_limit_is_refused():
-    with pytest.raises(TypeError, match="infinite-depth limit is known"):
+    with pytest.raises(TypeError, match=r"infinite-depth limit is known.*effective_time="):
         theory.regime(lambda depth: np.ones(depth))
+
+
+@pytest.mark.parametrize("time", [-1.0, math.nan])
+def test_an_effective_time_that_is_none_is_refused(time):
+    with pytest.raises(ValueError, match="effective_time must be ≥ 0"):
+        theory.regime(lambda depth: np.ones(depth), effective_time=time)
+
+
+def test_an_effective_time_that_contradicts_the_schedule_is_refused():
+    with pytest.raises(ValueError, match=r"that of the schedule, 1\.0, got 2\.0"):
+        theory.regime(schedules.PowerLaw(0.5), effective_time=2.0)
+    assert theory.regime(schedules.PowerLaw(0.5), effective_time=1.0).name == "critical"
+
+
+def test_unknown_options_are_refused():
+    with pytest.raises(ValueError, match="trained must be one of"):
+        theory.regime(schedules.PowerLaw(0.5), trained="some")
+    with pytest.raises(ValueError, match="kind must be one of"):
+        theory.rate(schedules.PowerLaw(0.5), kind="gp")
+
+
+@pytest.mark.parametrize(
+    ("trained", "odd_harmonics", "gamma"),
+    [("blocks", False, 1.0), ("blocks", True, 0.5), ("all", False, 0.5), ("all", True, 0.5)],
+)
+def test_the_suitable_schedule_leaves_a_kernel_that_learns_what_matters(
+    trained, odd_harmonics, gamma
+):
+    choice = theory.suitable_schedule(100, trained=trained, odd_harmonics=odd_harmonics)
+    assert choice.schedule == schedules.PowerLaw(gamma)
+    assert choice.alpha == pytest.approx(100**-gamma)
+    assert choice.reason
+    limit = rntk.ResidualKernel(math.inf, choice.schedule, trained=trained)
+    learned = theory.spectrum(limit, 3, 4).mass > 1e-3
+    assert learned[[0, 2, 4]].all()
+    assert learned[3] or not odd_harmonics
+
+
+def test_the_suitable_schedule_of_infinite_depth_has_vanishing_alpha():
+    assert theory.suitable_schedule(math.inf).alpha == 0
+
+
+def test_the_suitable_schedule_refuses_what_is_no_depth_or_option():
+    with pytest.raises(ValueError, match="depth must be at least 1"):
+        theory.suitable_schedule(0)
+    with pytest.raises(ValueError, match="trained must be one of"):
+        theory.suitable_schedule(10, trained="none")
+    with pytest.raises(TypeError, match="odd_harmonics must be True or False"):
+        theory.suitable_schedule(10, odd_harmonics="yes")

@@ -1,0 +1,143 @@
+"""Spherical harmonics: how many there are of each degree, and their zonal polynomials."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from nt_residual.theory import checks
+
+_DIM = "Pass the number of features d of inputs on the sphere S^(d−1)."
+_DEGREE = "Pass the degree of a harmonic, 0 for the constant."
+
+
+def multiplicity(dim: int, degree: int) -> int:
+    """The number of spherical harmonics of one degree.
+
+        N(d, k) = C(k+d−1, d−1) − C(k+d−3, d−1)
+
+    Args:
+      dim: d, at least 2.
+      degree: k, at least 0.
+
+    Returns:
+      N(d, k), exactly.
+
+    Raises:
+      TypeError: if an argument is not an integer.
+      ValueError: if `dim` < 2 or `degree` < 0.
+
+    Example:
+      >>> [multiplicity(3, degree) for degree in range(4)]
+      [1, 3, 5, 7]
+
+    Reference: Atkinson & Han 2012, Spherical Harmonics, section 2.1.
+    """
+    dim = checks.integer(dim, "dim", 2, _DIM)
+    degree = checks.integer(degree, "degree", 0, _DEGREE)
+    lower = math.comb(degree + dim - 3, dim - 1) if degree >= 2 else 0
+    return math.comb(degree + dim - 1, dim - 1) - lower
+
+
+def zonal_power(coefficients: Mapping[int, float], dim: int) -> dict[int, float]:
+    """The power in each degree of the target of `data.sphere.zonal`.
+
+    For f(x) = Σ_k a_k P_k(x_1) over uniform x the mean square of degree k is
+
+        v_k² = a_k²/N(d, k)
+
+    Args:
+      coefficients: a_k by degree k ≥ 0.
+      dim: d, at least 2.
+
+    Returns:
+      v_k² by degree, as `learning_curve` takes it.
+
+    Raises:
+      TypeError: if a degree is not an integer or a coefficient not a number.
+      ValueError: if a degree is negative, `dim` < 2, or a coefficient is not finite.
+
+    Example:
+      >>> zonal_power({0: 1.0, 2: 5.0}, dim=3)
+      {0: 1.0, 2: 5.0}
+    """
+    power = {}
+    for degree, coefficient in coefficients.items():
+        count = multiplicity(dim, degree)
+        power[degree] = checks.number(abs(coefficient), f"|a_{degree}|") ** 2 / count
+    return power
+
+
+def weighted_polynomials(theta: np.ndarray, dim: int, max_degree: int) -> np.ndarray:
+    """The zonal polynomials, orthonormal over θ with the weight of the sphere absorbed.
+
+        q_k(θ) = √(N w(θ)) P_k(cos θ),   w(θ) = sin^(d−2)θ / ∫ sin^(d−2),   ∫ q_j q_k dθ = δ_jk
+
+    computed by the three-term recurrence of orthonormal polynomials. With the root of the
+    weight in it nothing overflows, whatever N.
+
+    Args:
+      theta: angles in radians, in [0, π], shape (n,).
+      dim: d, at least 2.
+      max_degree: the largest k.
+
+    Returns:
+      Shape (max_degree + 1, n), float64.
+
+    Example:
+      >>> weighted_polynomials(np.array([0.0, np.pi / 2]), dim=2, max_degree=2).round(4) + 0.0
+      array([[ 0.5642,  0.5642],
+             [ 0.7979,  0.    ],
+             [ 0.7979, -0.7979]])
+
+    Reference: Gautschi 2004, Orthogonal Polynomials, section 1.4.
+    """
+    u = np.cos(theta)
+    q = np.empty((max_degree + 1, *theta.shape))
+    q[0] = np.exp(log_weight(theta, dim) / 2)
+    previous = np.zeros_like(u)
+    # u q_k = b_(k+1) q_(k+1) + b_k q_(k−1).
+    b = 0.0
+    for k in range(max_degree):
+        b_next = _recurrence(dim, k + 1)
+        q[k + 1] = (u * q[k] - b * previous) / b_next
+        previous, b = q[k], b_next
+    return q
+
+
+def _recurrence(dim: int, degree: int) -> float:
+    if degree == 1:
+        return 1 / math.sqrt(dim)
+    order = (dim - 2) / 2
+    above = degree * (degree + 2 * order - 1)
+    return math.sqrt(above / ((degree + order) * (degree + order - 1))) / 2
+
+
+def log_weight(theta: np.ndarray, dim: int) -> np.ndarray:
+    """The logarithm of the density w of the angle between uniform points of the sphere.
+
+    Example:
+      >>> log_weight(np.array([np.pi / 2]), dim=3).round(4)
+      array([-0.6931])
+    """
+    if dim == 2:
+        return np.full_like(theta, -math.log(math.pi))
+    sine, cosine = np.sin(theta), np.cos(theta)
+    # Near π/2 the sine rounds to 1, and a power of thousands would amplify that.
+    equator = np.abs(cosine) < 0.7
+    with np.errstate(divide="ignore"):
+        log_sine = np.where(
+            equator, np.log1p(-np.square(np.where(equator, cosine, 0))) / 2, np.log(sine)
+        )
+    return _log_normaliser(dim) + (dim - 2) * log_sine
+
+
+def _log_normaliser(dim: int) -> float:
+    """The logarithm of |S^(d−2)|/|S^(d−1)|, by c_2 = 1/π, c_3 = 1/2, c_(d+2) = c_d d/(d−1).
+
+    The gamma functions of its closed form lose digits in high dimensions.
+    """
+    start = dim % 2 + 2
+    first = -math.log(math.pi) if start == 2 else -math.log(2)
+    below = np.arange(start, dim, 2, dtype=np.float64)
+    return first + math.fsum(np.log1p(1 / (below - 1)))

@@ -1,0 +1,240 @@
+"""The test error of kernel regression, predicted from the spectrum of its kernel."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nt_residual.theory import checks
+from nt_residual.theory.spectra import Spectrum
+
+# How much the unresolved degrees, taken for a ridge, may shift the effective sample size.
+_TAIL_SHIFT = 0.05
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LearningCurve:
+    """The predicted mean squared error of kernel ridge regression.
+
+    Arrays have the shape of `n`, floats where `n` is a scalar.
+
+    Attributes:
+      n: the number of training points.
+      excess: the error against the noiseless target, what regression can reduce to 0.
+      total: the error against new noisy targets, excess + σ².
+      kappa: κ, the effective ridge: eigenvalues above it are learned.
+      learnability: L_k = λ_k/(λ_k + κ), the share of degree k that is learned, of shape
+        n.shape + (m,).
+      noise: σ, the standard deviation of the noise.
+      ridge: δ.
+    """
+
+    n: np.ndarray | float
+    excess: np.ndarray | float
+    total: np.ndarray | float
+    kappa: np.ndarray | float
+    learnability: np.ndarray
+    noise: float
+    ridge: float
+
+
+def learning_curve(
+    spectrum: Spectrum,
+    target: Mapping[int, float] | ArrayLike,
+    n: ArrayLike,
+    noise: float = 0.0,
+    ridge: float = 0.0,
+) -> LearningCurve:
+    """The expected test error of kernel ridge regression on uniform points of the sphere.
+
+        n = Σ_k N_k λ_k/(λ_k + κ) + δ/κ,   L_k = λ_k/(λ_k + κ),   E_0 = n/(n − Σ_k N_k L_k²)
+        total = E_0 (Σ_k (1 − L_k)² v_k² + σ²),   excess = total − σ²
+
+    for f(x) = k(x, X) (K + δI)^{-1} y. It treats harmonics as independent Gaussian features,
+    which is exact as n and the multiplicities grow together. Measured on spheres in 3 to 10
+    dimensions with 100 to 400 points it is within 5% where a ridge of 0.05 or more limits
+    the fit; for interpolants (δ = 0) the effect of noise is predicted 10% too high in 3
+    dimensions, and the tiny error without noise to a factor of 2 only. The degrees beyond
+    the spectrum act as a ridge of their own: their share of r(0) is added to δ. Gradient
+    flow stopped at time t behaves like a ridge of n/t.
+
+    Args:
+      spectrum: of the kernel, from `spectrum`.
+      target: the mean square v_k² of the target's part of degree k, by degree, or as an
+        array of shape (m,) from degree 0 on. For targets of `data.sphere`, with
+        coefficients a_k, it is a_k²/N(d, k): pass `zonal_power(coefficients, dim)`.
+      n: the number of training points, ≥ 1; a scalar or an array.
+      noise: σ, the standard deviation of the noise in the training targets.
+      ridge: δ ≥ 0, added to the diagonal of K. At 0 a kernel of finite rank fits by least
+        squares once n exceeds the rank; at n equal to it the error is infinite.
+
+    Returns:
+      The error with and without the noise of new targets.
+
+    Raises:
+      TypeError: if an argument is of another type.
+      ValueError: if a value is out of range, the target has a degree beyond the spectrum,
+        the kernel is not positive semi-definite, or n is so large that degrees beyond
+        the spectrum are learned.
+
+    Example:
+      >>> from nt_residual import rntk, schedules
+      >>> from nt_residual.theory.spectra import spectrum
+      >>> kernel = rntk.ResidualKernel(math.inf, schedules.PowerLaw(gamma=1.0))
+      >>> curve = learning_curve(spectrum(kernel, 3, 60), {1: 1.0}, [10, 100], noise=0.5)
+      >>> curve.excess.round(3)
+      array([0.379, 0.147])
+
+    Reference: Canatar, Bordelon & Pehlevan 2021; Simon, Dickens, Karkada & DeWeese 2023.
+    """
+    if not isinstance(spectrum, Spectrum):
+        raise TypeError(
+            f"spectrum must be a Spectrum, got {type(spectrum).__name__}. Pass "
+            "theory.spectrum(kernel, dim, max_degree)."
+        )
+    noise, ridge = checks.number(noise, "noise"), checks.number(ridge, "ridge")
+    power = _power(target, spectrum)
+    counts = checks.real_array(n, "n", "Pass the number of training points.")
+    if not np.all(counts >= 1):
+        raise ValueError(f"n must be at least 1, got {n!r}. Pass the number of training points.")
+    eigenvalue, mass, tail = _modes(spectrum)
+    flat = counts.reshape(-1, 1)
+    kappa = _effective_ridge(eigenvalue, spectrum.multiplicity, mass, flat, ridge + tail)
+    _check_tail(eigenvalue, tail, flat, kappa)
+    learned, excess = _error(eigenvalue, mass, power, flat, kappa, ridge + tail, noise)
+    shaped = [values.reshape(counts.shape) for values in (excess, excess + noise**2, kappa)]
+    excess, total, kappa = (values if counts.ndim else float(values) for values in shaped)
+    return LearningCurve(
+        n=counts if counts.ndim else float(counts),
+        excess=excess,
+        total=total,
+        kappa=kappa,
+        learnability=learned.reshape(*counts.shape, -1),
+        noise=noise,
+        ridge=ridge,
+    )
+
+
+def _power(target: Mapping[int, float] | ArrayLike, spectrum: Spectrum) -> np.ndarray:
+    """v_k² at every degree of the spectrum."""
+    last = int(spectrum.degree[-1])
+    remedy = "Pass the mean square v_k² of the target by degree."
+    if isinstance(target, Mapping):
+        degrees = [checks.integer(k, "a degree of target", 0, remedy) for k in target]
+        values = checks.real_array(list(target.values()), "target", remedy)
+    else:
+        values = checks.real_array(target, "target", remedy)
+        if values.ndim != 1:
+            raise ValueError(f"target must have shape (m,), got shape {values.shape}. {remedy}")
+        degrees = list(range(values.size))
+    if values.shape != (len(degrees),):
+        raise ValueError(f"target must hold one number per degree, got {target!r}. {remedy}")
+    if np.any(values < 0):
+        raise ValueError(f"target must be ≥ 0, got {values.min()}. {remedy}")
+    if degrees and max(degrees) > last:
+        raise ValueError(
+            f"target must not exceed the degrees of the spectrum, 0 to {last}, got degree "
+            f"{max(degrees)}. Compute the spectrum with max_degree={max(degrees)} or more."
+        )
+    power = np.zeros(last + 1)
+    power[degrees] = values
+    return power
+
+
+def _modes(spectrum: Spectrum) -> tuple[np.ndarray, np.ndarray, float]:
+    """λ_k and N λ_k, zero where they are within their error, and the share of all else."""
+    worst = int(np.argmin(np.where(spectrum.resolved, spectrum.eigenvalue, 0)))
+    if spectrum.resolved[worst] and spectrum.eigenvalue[worst] < 0:
+        raise ValueError(
+            "spectrum must be that of a positive semi-definite kernel, got the eigenvalue "
+            f"{spectrum.eigenvalue[worst]:.3g} in degree {worst}. Check the kernel."
+        )
+    eigenvalue = np.where(spectrum.resolved, spectrum.eigenvalue, 0)
+    mass = np.where(spectrum.resolved, spectrum.mass, 0)
+    tail = spectrum.diagonal - math.fsum(mass)
+    error = np.exp(spectrum.log_multiplicity) @ spectrum.quadrature_error
+    if tail < -(10 * error + 1e-12 * spectrum.diagonal):
+        raise ValueError(
+            "spectrum must be that of a positive semi-definite kernel, got degrees that share "
+            f"{spectrum.diagonal - tail:.6g}, more than r(0) = {spectrum.diagonal:.6g}. Check "
+            "the kernel at θ = 0."
+        )
+    # A tail within its error is none: a kernel of finite rank.
+    return eigenvalue, mass, tail if tail > 10 * error + 1e-12 * spectrum.diagonal else 0.0
+
+
+def _effective_ridge(
+    eigenvalue: np.ndarray,
+    multiplicity: np.ndarray,
+    mass: np.ndarray,
+    n: np.ndarray,
+    ridge: float,
+) -> np.ndarray:
+    """κ of n = Σ N λ/(λ + κ) + δ/κ, by bisection in log κ; shapes (q, 1)."""
+    positive = eigenvalue > 0
+    rank = multiplicity[positive].sum()
+    # Least squares: nothing is left out but what lies outside of the kernel's span.
+    exact = (ridge == 0) & (n >= rank)
+    if exact.all():
+        return np.zeros_like(n)
+    counts = np.where(exact, rank / 2, n)
+    high = (mass.sum() + ridge) / counts
+    if ridge > 0:
+        low = ridge / counts
+    else:
+        # Σ N λ/(λ + κ) ≥ rank λ_min/(λ_min + κ), which exceeds n below this κ.
+        smallest = eigenvalue[positive].min()
+        low = smallest * np.minimum(rank - counts, counts * 1e12) / counts
+        low = np.minimum(low, high)
+    low, high = np.log(low), np.log(high)
+    for _ in range(80):
+        middle = (low + high) / 2
+        kappa = np.exp(middle)
+        above = (mass / (eigenvalue + kappa)).sum(axis=1, keepdims=True) + ridge / kappa > counts
+        low, high = np.where(above, middle, low), np.where(above, high, middle)
+    return np.where(exact, 0.0, np.exp((low + high) / 2))
+
+
+def _check_tail(eigenvalue: np.ndarray, tail: float, n: np.ndarray, kappa: np.ndarray) -> None:
+    """Refuses n at which degrees beyond the spectrum have eigenvalues that κ does not dwarf."""
+    last = eigenvalue[-2:].max()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shift = np.where(kappa > 0, tail * last / (n * kappa**2), 0.0)
+    if np.any(shift > _TAIL_SHIFT):
+        largest = n[shift <= _TAIL_SHIFT]
+        most = f"n ≤ {largest.max():g}" if largest.size else "fewer points"
+        raise ValueError(
+            f"spectrum must reach the degrees that {n.max():g} points can learn, got degrees up "
+            f"to {eigenvalue.size - 1}. Compute it with a larger max_degree, or pass {most}."
+        )
+
+
+def _error(
+    eigenvalue: np.ndarray,
+    mass: np.ndarray,
+    power: np.ndarray,
+    n: np.ndarray,
+    kappa: np.ndarray,
+    ridge: float,
+    noise: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """L_k of shape (q, m), and the excess error of shape (q,)."""
+    present = eigenvalue > 0
+    total = np.where(present, eigenvalue + kappa, 1.0)
+    learned = np.where(present, eigenvalue / total, 0.0)
+    unlearned = np.where(present, kappa / total, 1.0)
+    bias = (unlearned**2 * power).sum(axis=1)
+    fitted = (mass / total * learned).sum(axis=1)
+    # n − Σ N L² without cancellation, from the equation of κ; for κ = 0 it is n − rank.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spare = np.where(
+            kappa[:, 0] > 0,
+            (mass / total * unlearned).sum(axis=1) + np.divide(ridge, kappa[:, 0]),
+            n[:, 0] - fitted,
+        )
+        excess = (n[:, 0] * bias + fitted * noise**2) / spare
+    # At the interpolation threshold any error at all is amplified without bound.
+    excess = np.where(spare > 0, excess, np.where(bias + noise > 0, math.inf, 0.0))
+    return learned, excess

@@ -1,0 +1,115 @@
+"""The best possible rate on the sphere, and the stopping time that attains it."""
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nt_residual.theory import checks
+
+_DIM = "Pass the number of features d of inputs on the sphere S^(d−1)."
+
+
+def minimax_rate(dim: int) -> float:
+    """The exponent of the least excess risk that n noisy samples allow.
+
+        excess risk ~ n^(−β/(β+1)) = n^(−d/(2d−1)),   β = d/(d−1)
+
+    for targets in the kernel's RKHS, on the sphere S^(d−1), where the sorted eigenvalues
+    of a kernel with a cusp |θ| decay like i^(−β): every limit with finite T has one.
+
+    Args:
+      dim: d, at least 2.
+
+    Returns:
+      d/(2d−1), positive: between 1/2 for high dimensions and 2/3 on the circle.
+
+    Raises:
+      TypeError: if `dim` is not an integer.
+      ValueError: if it is less than 2.
+
+    Example:
+      >>> minimax_rate(3)
+      0.6
+
+    Reference: Caponnetto & De Vito 2007; arXiv 2403.04545.
+    """
+    dim = checks.integer(dim, "dim", 2, _DIM)
+    return dim / (2 * dim - 1)
+
+
+def stopping_time(n: ArrayLike, dim: int, *, scale: float = 1.0) -> float | np.ndarray:
+    """The time at which to stop gradient flow for the minimax rate.
+
+        t = scale · n^(β/(β+1)),   β = d/(d−1)
+
+    is a time of the flow f_t(x) = k(x, X) K^{-1} (I − exp(−t K/n)) y, which
+    `regression.GradientFlow` computes. The theory fixes the power of n and leaves the
+    constant open: it depends on the noise, the target and the kernel's scale. Measure it
+    on held-out data at one n (`regression.holdout`), or estimate it with
+    `stopping_scale`. Ridge regression with K + δI, δ = n/t, behaves alike.
+
+    Args:
+      n: the number of training points, ≥ 1; a scalar or an array.
+      dim: d, at least 2.
+      scale: the constant, positive.
+
+    Returns:
+      A float, or a float64 array of the shape of `n`.
+
+    Raises:
+      TypeError: if an argument is not a number, or `dim` not an integer.
+      ValueError: if `n` < 1, `dim` < 2 or `scale` is not positive.
+
+    Example:
+      >>> round(stopping_time(1000, dim=3), 1)
+      63.1
+
+    Reference: Yao, Rosasco & Caponnetto 2007; arXiv 2403.04545.
+    """
+    exponent = minimax_rate(dim)
+    scale = checks.number(scale, "scale", positive=True)
+    counts = checks.real_array(n, "n", "Pass the number of training points.")
+    if not np.all(counts >= 1):
+        raise ValueError(f"n must be at least 1, got {n!r}. Pass the number of training points.")
+    times = scale * counts**exponent
+    return times if times.ndim else float(times)
+
+
+def stopping_scale(dim: int, *, noise: float, target_norm: float, prefactor: float) -> float:
+    """An estimate of the constant of `stopping_time`, by balancing bias and variance.
+
+    With sorted eigenvalues λ_i = C i^(−β), the bias is at most ‖f‖²/(2e t), and the variance
+    is about σ²/n times the number of eigenvalues above 1/t, which is (C t)^(1/β). Their sum
+    is least at t = scale · n^(β/(β+1)) with
+
+        scale = (β ‖f‖² / (2e σ²))^(β/(β+1)) · C^(−1/(β+1))
+
+    The bias is that of the worst target of this norm: for a smoother one the best time is
+    earlier.
+
+    Args:
+      dim: d, at least 2.
+      noise: σ, the standard deviation of the noise, positive.
+      target_norm: ‖f‖ in the RKHS, positive: ‖f‖² = Σ_k v_k²/λ_k for a target of power
+        v_k² in degree k.
+      prefactor: C, as `Spectrum.decay` gives it (`sorted_prefactor`).
+
+    Returns:
+      The constant, positive.
+
+    Raises:
+      TypeError: if an argument is not a number.
+      ValueError: if one is not positive, or `dim` < 2.
+
+    Example:
+      >>> round(stopping_scale(3, noise=1.0, target_norm=2.0, prefactor=0.1), 2)
+      2.66
+    """
+    power = minimax_rate(dim)
+    beta = dim / (dim - 1)
+    noise = checks.number(noise, "noise", positive=True)
+    norm = checks.number(target_norm, "target_norm", positive=True)
+    prefactor = checks.number(prefactor, "prefactor", positive=True)
+    signal = beta * (norm / noise) ** 2 / (2 * math.e)
+    return signal**power * prefactor ** (power - 1)

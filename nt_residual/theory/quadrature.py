@@ -1,0 +1,136 @@
+"""Integrals of a zonal kernel against the zonal polynomials, over the angle.
+
+Kernels of residual networks are analytic in the angle, though not in its cosine, and vary
+on the scale of 3π/T near θ = 0 where T is large, of √T near θ = π where it is small. Panels
+of Gauss-Legendre nodes that halve towards both ends take all of that; they are halved once
+more where halving changes the result.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from nt_residual.theory import harmonics
+
+Profile = Callable[[np.ndarray], np.ndarray]
+
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
+# Nodes per panel resolve a phase of this many radians to rounding.
+_PHASE = 12.0
+# What a panel may still change by, in units of r(0).
+_TOLERANCE = 1e-14
+_MAX_NODES = 60_000
+# A kink or a jump of the kernel is in one panel, noise in many.
+_FEW_PANELS = 8
+# Parts of the integral below exp(−46) = 1e-20 are left out.
+_NEGLIGIBLE = -46.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Projections:
+    """The integrals and what is known about their error.
+
+    Attributes:
+      value: ∫ r q_k √w dθ = √N λ_k, shape (max_degree + 1,).
+      error: an estimate of its absolute error, shape (max_degree + 1,).
+    """
+
+    value: np.ndarray
+    error: np.ndarray
+
+
+def project(profile: Profile, dim: int, max_degree: int, scale: float) -> Projections:
+    """Integrates a kernel against the zonal polynomials of all degrees up to one.
+
+    Args:
+      profile: the kernel r of unit inputs as a function of their angle, shape (n,) to (n,).
+      dim: d, at least 2.
+      max_degree: the largest degree.
+      scale: r(0), positive.
+
+    Returns:
+      The integrals. Their error is how far they moved when panels were halved, and at
+      least the rounding of the terms; errors of the kernel that are smooth do not show.
+
+    Example:
+      >>> project(np.cos, dim=3, max_degree=2, scale=1.0).value.round(8) + 0.0
+      array([0.        , 0.57735027, 0.        ])
+    """
+    panels = _first_panels(dim, max_degree)
+    coarse, _ = _integrate(profile, panels, dim, max_degree)
+    value, error = np.zeros(max_degree + 1), np.zeros(max_degree + 1)
+    used, change_before = 0, math.inf
+    while True:
+        halves = _halve(panels)
+        fine, rounding = _integrate(profile, halves, dim, max_degree)
+        used += fine.shape[0] * _NODES.size
+        both = fine[0::2] + fine[1::2]
+        change = np.abs(coarse - both)
+        rough = change.max(axis=1) > _TOLERANCE * scale
+        change_now = float(change[rough].sum())
+        # A change in many panels that halving does not reduce is noise in the kernel's values.
+        settled = change_now > change_before / 1.5 and rough.sum() > _FEW_PANELS
+        if settled or not rough.any() or used + 4 * rough.sum() * _NODES.size > _MAX_NODES:
+            rough[:] = False
+        value += both[~rough].sum(axis=0)
+        error += (change + rounding[0::2] + rounding[1::2])[~rough].sum(axis=0)
+        if not rough.any():
+            return Projections(value, error)
+        change_before = change_now
+        kept = np.repeat(rough, 2)
+        panels, coarse = halves[kept], fine[kept]
+
+
+def _first_panels(dim: int, max_degree: int) -> np.ndarray:
+    """Panels that follow the oscillation of q_k², halving towards both ends; shape (p, 2)."""
+    log_root = math.log(harmonics.multiplicity(dim, max_degree)) / 2
+    frequency = math.sqrt(max_degree * (max_degree + dim - 2)) + math.sqrt(dim) + 4
+    start = _first_angle(dim, log_root)
+    width = _PHASE / frequency
+    if start < width:
+        start = 0.0
+    count = max(4, math.ceil((math.pi - 2 * start) / width))
+    edges = np.linspace(start, math.pi - start, count + 1)
+    if start == 0:
+        graded = edges[1] * 2.0 ** -np.arange(1, _levels(edges[1], dim, log_root) + 1)
+        # Rounding of π − θ there would be that of the angle, not of its distance to π.
+        edges = np.sort(np.concatenate([edges, graded, math.pi - graded]))
+    return np.stack([edges[:-1], edges[1:]], axis=1)
+
+
+def _first_angle(dim: int, log_root: float) -> float:
+    """Below this angle the weight times the largest polynomial is negligible."""
+    if dim == 2:
+        return 0.0
+    log_peak = float(harmonics.log_weight(np.array(math.pi / 2), dim))
+    log_sine = (_NEGLIGIBLE - log_root - log_peak) / (dim - 2)
+    return math.asin(min(1.0, math.exp(log_sine)))
+
+
+def _levels(width: float, dim: int, log_root: float) -> int:
+    """How often the first panel is halved: until what is left of it is negligible."""
+    log_width = (_NEGLIGIBLE - log_root) / (dim - 1)
+    return min(50, max(0, math.ceil((math.log(width) - log_width) / math.log(2))))
+
+
+def _halve(panels: np.ndarray) -> np.ndarray:
+    left, right = panels.T
+    middle = (left + right) / 2
+    return np.stack([left, middle, middle, right], axis=1).reshape(-1, 2)
+
+
+def _integrate(
+    profile: Profile, panels: np.ndarray, dim: int, max_degree: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The integral over each panel, and the rounding in it, both of shape (p, degrees)."""
+    half = (panels[:, 1:] - panels[:, :1]) / 2
+    theta = (panels[:, :1] + panels[:, 1:]) / 2 + half * _NODES
+    values, q = (
+        profile(theta.ravel()),
+        harmonics.weighted_polynomials(theta.ravel(), dim, max_degree),
+    )
+    terms = (q * (values * q[0] * (half * _WEIGHTS).ravel())).reshape(-1, *theta.shape)
+    rounding = np.finfo(np.float64).eps * np.abs(terms).sum(axis=-1)
+    return terms.sum(axis=-1).T, rounding.T

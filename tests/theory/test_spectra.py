@@ -1,0 +1,205 @@
+import math
+
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.special
+
+from nt_residual import rntk, schedules, theory
+
+LEARNABLE = rntk.ResidualKernel(math.inf, schedules.PowerLaw(1.0))
+CRITICAL = rntk.ResidualKernel(math.inf, schedules.PowerLaw(0.5))
+
+KERNELS = {
+    "learnable": LEARNABLE,
+    "critical": CRITICAL,
+    "tiny T": rntk.ResidualKernel(100, schedules.PowerLaw(0.5, 1e-3)),
+    "large T": rntk.ResidualKernel(300, schedules.Constant(1.0)),
+    "nngp": rntk.ResidualKernel(10, schedules.Constant(1.0), kind="nngp"),
+    "all": rntk.ResidualKernel(10, schedules.Constant(0.3), trained="all"),
+    "not normalised": rntk.ResidualKernel(10, schedules.Constant(1.0), normalize=False),
+}
+
+
+def _by_scipy(kernel, dim, degree):
+    """λ_k by adaptive integration of scipy's Gegenbauer polynomials, for d ≥ 3."""
+    order = (dim - 2) / 2
+
+    def integrand(theta):
+        polynomial = scipy.special.eval_gegenbauer(degree, order, math.cos(theta))
+        polynomial /= scipy.special.eval_gegenbauer(degree, order, 1.0)
+        return float(kernel.at_angle([theta])[0]) * polynomial * math.sin(theta) ** (dim - 2)
+
+    value, _ = scipy.integrate.quad(integrand, 0, math.pi, limit=400, epsabs=1e-12)
+    return value / scipy.special.beta(0.5, (dim - 1) / 2)
+
+
+def test_the_learnable_limit_on_the_sphere_has_the_eigenvalues_of_the_closed_form():
+    found = theory.spectrum(LEARNABLE, 3, 8)
+    known = [1 / 4, 1 / 6, 5 / 128, 0, 1 / 384, 0, 23 / 32768, 0, 0.000289916992]
+    np.testing.assert_allclose(found.eigenvalue, known, rtol=0, atol=1e-12)
+
+
+def test_the_learnable_limit_has_no_odd_harmonics_beyond_degree_1_and_the_critical_one_has():
+    for dim in (2, 3, 6):
+        odd = slice(3, None, 2)
+        learnable, critical = (theory.spectrum(k, dim, 21) for k in (LEARNABLE, CRITICAL))
+        assert not learnable.resolved[odd].any()
+        assert learnable.resolved[0::2].all()
+        assert critical.resolved.all()
+        assert (critical.eigenvalue > 0).all()
+
+
+@pytest.mark.parametrize("dim", [3, 4, 7])
+@pytest.mark.parametrize("degree", [0, 3, 10])
+def test_eigenvalues_are_those_of_adaptive_integration(dim, degree):
+    kernel = rntk.ResidualKernel(5, schedules.Constant(1.0))
+    found = theory.spectrum(kernel, dim, 12)
+    assert found.eigenvalue[degree] == pytest.approx(_by_scipy(kernel, dim, degree), abs=1e-11)
+
+
+def test_on_the_circle_eigenvalues_are_fourier_coefficients():
+    found = theory.spectrum(lambda theta: 2 + np.cos(3 * theta) + np.exp(np.cos(theta)), 2, 6)
+    known = scipy.special.iv(np.arange(7), 1.0) + np.array([2, 0, 0, 0.5, 0, 0, 0])
+    np.testing.assert_allclose(found.eigenvalue, known, atol=1e-14)
+    np.testing.assert_array_equal(found.multiplicity, [1, 2, 2, 2, 2, 2, 2])
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize(("dim", "max_degree"), [(2, 100), (3, 200), (8, 40), (784, 8)])
+def test_masses_are_not_negative_and_sum_to_the_diagonal(name, dim, max_degree):
+    kernel = KERNELS[name]
+    found = theory.spectrum(kernel, dim, max_degree)
+    assert found.diagonal == kernel.at_angle(0.0)
+    error = 10 * found.multiplicity * found.quadrature_error
+    assert (found.mass >= -error).all()
+    assert found.tail >= -error.sum()
+    assert found.tail + found.mass.sum() == pytest.approx(found.diagonal)
+    np.testing.assert_allclose(found.mass, found.multiplicity * found.eigenvalue)
+
+
+def test_the_tail_is_what_the_next_degrees_share():
+    short, long = (theory.spectrum(CRITICAL, 3, degree) for degree in (20, 200))
+    assert short.tail - long.tail == pytest.approx(long.mass[21:].sum(), rel=1e-9)
+    assert 0 < long.tail < short.tail
+
+
+@pytest.mark.parametrize("dim", [2, 3, 5, 50])
+def test_the_sum_over_harmonics_is_the_kernel(dim):
+    # A smooth kernel, whose harmonics all matter within twenty degrees.
+    found = theory.spectrum(lambda theta: np.exp(2 * np.cos(theta)), dim, 20)
+    u = np.linspace(-1, 1, 9)
+    order = (dim - 2) / 2
+    if dim == 2:
+        polynomials = np.cos(np.outer(found.degree, np.arccos(u)))
+    else:
+        polynomials = scipy.special.eval_gegenbauer(found.degree[:, None], order, u)
+        polynomials /= scipy.special.eval_gegenbauer(found.degree[:, None], order, 1.0)
+    error = 1e-12 + 10 * found.multiplicity @ found.quadrature_error
+    np.testing.assert_allclose(found.mass @ polynomials, np.exp(2 * u), rtol=0, atol=error)
+    assert error < 1e-5
+
+
+def test_in_high_dimensions_masses_are_the_coefficients_of_the_power_series():
+    # N λ_k → r^(k)(0)/k! as d → ∞, with corrections of order k²/d.
+    found = theory.spectrum(lambda theta: np.exp(np.cos(theta)), 10_000, 6)
+    known = [1 / math.factorial(k) for k in range(7)]
+    np.testing.assert_allclose(found.mass, known, rtol=3e-3, atol=1e-4)
+
+
+def test_the_degenerate_limit_is_the_mean_and_nothing_else():
+    kernel = rntk.ResidualKernel(math.inf, schedules.PowerLaw(0.25))
+    found = theory.spectrum(kernel, 3, 20)
+    np.testing.assert_allclose(found.eigenvalue, [0.25] + [0] * 20, atol=1e-15)
+    assert found.tail == pytest.approx(0.75)
+    np.testing.assert_array_equal(found.resolved, [True] + [False] * 20)
+
+
+def test_the_error_estimate_covers_noise_in_the_kernel():
+    noise = np.random.default_rng(0)
+
+    def noisy(theta):
+        return np.exp(np.cos(theta)) + 1e-6 * noise.standard_normal(theta.shape)
+
+    clean = theory.spectrum(lambda theta: np.exp(np.cos(theta)), 3, 30)
+    found = theory.spectrum(noisy, 3, 30)
+    difference = np.abs(found.eigenvalue - clean.eigenvalue)
+    assert (difference <= 3 * found.quadrature_error).all()
+    assert found.quadrature_error.max() < 1e-6
+
+
+def test_the_quadrature_finds_kinks_inside_the_interval():
+    # ∫_0^1 (1 − θ) sin θ dθ/2 = (1 − sin 1)/2
+    found = theory.spectrum(lambda theta: np.maximum(1 - theta, 0), 3, 10)
+    assert found.eigenvalue[0] == pytest.approx((1 - math.sin(1)) / 2, abs=1e-13)
+
+
+@pytest.mark.parametrize("dim", [2, 3, 5])
+@pytest.mark.parametrize("kernel", [LEARNABLE, CRITICAL], ids=["learnable", "critical"])
+def test_eigenvalues_decay_like_the_degree_to_the_minus_d(kernel, dim):
+    law = theory.spectrum(kernel, dim, 100).decay()
+    assert abs(law.exponent - dim) < 2 * law.uncertainty
+    assert law.uncertainty < 0.02 * dim
+    assert law.sorted_exponent == pytest.approx(dim / (dim - 1), rel=0.01)
+
+
+def test_the_exponent_is_not_claimed_where_degrees_are_too_low_for_it():
+    kernel = rntk.ResidualKernel(1000, schedules.Constant(1.0))  # T = 693
+    law = theory.spectrum(kernel, 3, 60).decay()
+    assert law.uncertainty > 0.2
+    with pytest.raises(ValueError, match="at least 6 eigenvalues"):
+        theory.spectrum(LEARNABLE, 3, 8).decay()
+
+
+def test_sorted_eigenvalues_follow_the_fitted_law():
+    found = theory.spectrum(CRITICAL, 3, 100)
+    law = found.decay()
+    every = np.repeat(found.eigenvalue, found.multiplicity.astype(int))
+    every = -np.sort(-every)
+    i = np.arange(4000, 9000)
+    np.testing.assert_allclose(law.sorted_prefactor * i**-law.sorted_exponent, every[i], rtol=0.03)
+
+
+def test_multiplicities_are_exact_and_their_logarithms_finite():
+    assert theory.multiplicity(784, 1) == 784
+    assert theory.multiplicity(784, 2) == 784 * 785 // 2 - 1
+    # The harmonics up to degree k span what the homogeneous polynomials of k and k − 1 do.
+    total = sum(theory.multiplicity(10_000, k) for k in range(201))
+    assert total == math.comb(10_199, 200) + math.comb(10_198, 199)
+
+
+def test_degrees_that_float64_cannot_resolve_are_refused_with_the_last_that_it_can():
+    with pytest.raises(ValueError, match=r"max_degree must be at most 11 .* in 784 dimensions"):
+        theory.spectrum(LEARNABLE, 784, 200)
+    theory.spectrum(LEARNABLE, 784, 11)
+    with pytest.raises(ValueError, match="max_degree must be at most"):
+        theory.spectrum(LEARNABLE, 10_000, 200)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "error", "message"),
+    [
+        (1.0, TypeError, "at_angle or be a function of angles, got float"),
+        (lambda theta: 1.0, ValueError, "must return the shape"),
+        (lambda theta: theta[:, None], ValueError, "must return the shape"),
+        (lambda theta: theta * np.nan, ValueError, "NaN or infinite"),
+        (lambda theta: theta + 1j, TypeError, "must hold real numbers"),
+        (lambda theta: -np.cos(theta), ValueError, "must be positive at θ = 0"),
+        (lambda theta: np.zeros_like(theta), ValueError, "must be positive at θ = 0"),
+    ],
+)
+def test_what_is_no_zonal_kernel_is_refused(kernel, error, message):
+    with pytest.raises(error, match=message):
+        theory.spectrum(kernel, 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("dim", "max_degree", "error"),
+    [(1, 5, ValueError), (3, -1, ValueError), (3.0, 5, TypeError), (3, True, TypeError)],
+)
+def test_a_dimension_or_degree_out_of_range_is_refused(dim, max_degree, error):
+    with pytest.raises(error, match=r"dim|max_degree"):
+        theory.spectrum(LEARNABLE, dim, max_degree)
+    if error is ValueError and dim == 1:
+        with pytest.raises(ValueError, match="dim must be at least 2"):
+            theory.multiplicity(dim, 1)
