@@ -78,7 +78,7 @@ class HomogeneousKernel:
         scale = self.scale / x1.shape[1] ** self.degree
         check_range(x1, x1 if x2 is None else x2, math.log(scale), degree=self.degree)
         profile = _profile(self, x1.dtype.name, x1.shape[1])
-        return _gram(profile, x1, x2).astype(dtype)
+        return tiles.evaluate(profile, x1, x2).astype(dtype)
 
     def at_angle(self, theta: ArrayLike) -> np.ndarray:
         """r(θ) from `kernel_fn` itself, in float64: what the compiled form is checked with.
@@ -306,6 +306,3 @@ def _check_on_random_inputs(kernel: HomogeneousKernel, sampler: _Sampler) -> Non
 def _profile(kernel: HomogeneousKernel, dtype: str, features: int) -> tiles.Profile:
     scale = kernel.scale / features**kernel.degree
     return tiles.profile_of(kernel.fit, dtype, scale=scale, degree=kernel.degree)
-
-
-_gram = jax.jit(tiles.gram)

@@ -126,7 +126,7 @@ class ResidualKernel:
         log_scale = 0.0 if self.normalize else self.log_diagonal
         remedy = "" if self.normalize else ", or pass normalize=True"
         check_range(x1, x1 if x2 is None else x2, log_scale, remedy=remedy)
-        return _gram(_profile(self, x1.dtype.name), x1, x2).astype(dtype)
+        return tiles.evaluate(_profile(self, x1.dtype.name), x1, x2).astype(dtype)
 
     def at_angle(self, theta: ArrayLike) -> np.ndarray:
         """The kernel of two unit inputs at a given angle, from the recursion itself.
@@ -276,6 +276,3 @@ def _profile(kernel: ResidualKernel, dtype: str) -> tiles.Profile:
     scale = 1.0 if kernel.normalize else math.exp(min(kernel.log_diagonal, _LARGEST_LOG))
     jumps = kernel.depth == math.inf and kernel.effective_time == math.inf
     return tiles.profile_of(_fit(kernel), dtype, scale=scale, jumps=jumps)
-
-
-_gram = jax.jit(tiles.gram)

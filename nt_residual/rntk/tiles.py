@@ -1,7 +1,7 @@
 """The kernel |x| |x'| r(θ) between all pairs of inputs, for the price of their products.
 
-The matrix is made tile by tile, so that what lies between the matrix product and the
-kernel stays in cache; between a batch and itself only half of the tiles are computed.
+On a CPU the matrix is made tile by tile, so that what lies between the matrix product and
+the kernel stays in cache; between a batch and itself only half of the tiles are computed.
 
 A product of unit vectors knows cos θ to a few ε, hence θ itself only to ε/sin θ. Where
 that would show, the angle is computed once more from the difference of the two inputs:
@@ -16,15 +16,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from nt_residual.rntk.angle import angle
 from nt_residual.rntk.arccos import arccos
 from nt_residual.rntk.chebyshev import Fit, Series
 from nt_residual.rntk.inputs import row_norms
 
-# Rows and columns of a tile: on a CPU its inputs and outputs stay in cache, elsewhere
-# it must keep the whole device busy.
-_CPU_TILE, _CPU_SQUARE, _OTHER_TILE = (512, 4096), 400, 4096
+# Rows and columns of a tile, and those of one between a batch and itself.
+_TILE, _SQUARE_TILE = (400, 4096), 800
 
 
 @functools.partial(
@@ -97,8 +97,15 @@ def error_bound(fit: Fit, dtype: jax.typing.DTypeLike) -> float:
     return float(fit.error + 16 * max(eps, 1e-11) + steepest * eps / 4)
 
 
-@jax.custom_jvp
-def gram(profile: Profile, x1: jax.Array, x2: jax.Array | None) -> jax.Array:
+def evaluate(profile: Profile, x1: jax.Array, x2: jax.Array | None) -> jax.Array:
+    """`gram`, compiled, in tiles unless the inputs are known to be sharded."""
+    known = [x for x in (x1, x2) if x is not None and not isinstance(x, Tracer)]
+    sharded = any(len(x.sharding.device_set) > 1 for x in known)
+    return _compiled_gram(profile, x1, x2, not sharded)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def gram(profile: Profile, x1: jax.Array, x2: jax.Array | None, tiled: bool = True) -> jax.Array:
     """The matrix scale·(|x| |x'|)^degree r(θ).
 
     Args:
@@ -106,37 +113,37 @@ def gram(profile: Profile, x1: jax.Array, x2: jax.Array | None) -> jax.Array:
       x1: shape (n1, d), float32 or float64, rows finite and not zero.
       x2: shape (n2, d), likewise; `None` for `x1`, which gives an exactly symmetric
         matrix, and its exact diagonal.
+      tiled: whether to go tile by tile on a CPU. Accelerators fuse what tiles would keep
+        in cache, and inputs sharded over several devices cannot be cut into tiles.
 
     Returns:
       Shape (n1, n2). Not checked: a zero row gives NaN. The derivative of the angle
       between equal inputs, where it has a cusp, is taken to be zero.
     """
     profile = jax.tree.map(lambda leaf: jnp.asarray(leaf, x1.dtype), profile)
-    if x2 is None:
-        square, other = (functools.partial(_square, tile=t) for t in (_CPU_SQUARE, _OTHER_TILE))
-        return jax.lax.platform_dependent(profile, x1, cpu=square, default=other)
-    return jax.lax.platform_dependent(
-        profile,
-        x1,
-        x2,
-        cpu=functools.partial(_rectangle, tile=_CPU_TILE),
-        default=functools.partial(_rectangle, tile=(_OTHER_TILE, _OTHER_TILE)),
-    )
+    rows1 = _Rows.of(x1, profile.degree)
+    rows2 = _Rows.of(x1 if x2 is None else x2, profile.degree, profile.scale)
+    whole = functools.partial(_whole, same=x2 is None)
+    if not tiled:
+        return whole(profile, rows1, rows2)
+    tiles = _square if x2 is None else _rectangle
+    return jax.lax.platform_dependent(profile, rows1, rows2, cpu=tiles, default=whole)
 
 
 @gram.defjvp
-def _gram_jvp(primals, tangents):
+def _gram_jvp(tiled, primals, tangents):
     (profile, x1, x2), (_, *moved) = primals, tangents
 
-    def slow(*inputs):
-        return _untiled(profile, inputs[0], inputs[1] if len(inputs) > 1 else None)
+    def differentiable(*inputs):
+        return _from_angles(profile, inputs[0], inputs[1] if len(inputs) > 1 else None)
 
     inputs, moved = ([x1], moved[:1]) if x2 is None else ([x1, x2], moved)
-    return gram(profile, x1, x2), jax.jvp(slow, tuple(inputs), tuple(moved))[1]
+    derivative = jax.jvp(differentiable, tuple(inputs), tuple(moved))[1]
+    return gram(profile, x1, x2, tiled), derivative
 
 
-def _untiled(profile: Profile, x1: jax.Array, x2: jax.Array | None) -> jax.Array:
-    """The same matrix at once, from operations that can be differentiated."""
+def _from_angles(profile: Profile, x1: jax.Array, x2: jax.Array | None) -> jax.Array:
+    """The same matrix, from operations that can be differentiated."""
     values = profile(angle(x1, x2))
     if x2 is None:
         values = jnp.where(jnp.eye(len(x1), dtype=bool), 1, values)
@@ -145,21 +152,26 @@ def _untiled(profile: Profile, x1: jax.Array, x2: jax.Array | None) -> jax.Array
     return factors1 * (profile.scale * factors2).T * values
 
 
-def _rectangle(profile, x1, x2, *, tile):
-    rows, columns = _tile_starts(len(x1), tile[0]), _tile_starts(len(x2), tile[1])
-    starts = [(row, column) for row in rows[1] for column in columns[1]]
-    rows1, rows2 = _Rows.of(x1, profile.degree), _Rows.of(x2, profile.degree, profile.scale)
-    out = jnp.zeros((len(x1), len(x2)), x1.dtype)
-    size = (rows[0], columns[0])
-    return _fill(profile, rows1, rows2, out, starts, size, same=False)
+def _whole(profile, rows1, rows2, *, same):
+    values = _tile(profile, rows1, rows2, (0, 0), (len(rows1.x), len(rows2.x)), same)
+    return _symmetric(values) if same else values
 
 
-def _square(profile, x, *, tile):
-    size, starts = _tile_starts(len(x), tile)
+def _symmetric(values):
+    return jnp.triu(values) + jnp.triu(values, 1).T
+
+
+def _rectangle(profile, rows1, rows2):
+    rows, row_starts = _tile_starts(len(rows1.x), _TILE[0])
+    columns, column_starts = _tile_starts(len(rows2.x), _TILE[1])
+    starts = [(row, column) for row in row_starts for column in column_starts]
+    return _fill(profile, rows1, rows2, starts, (rows, columns), same=False)
+
+
+def _square(profile, rows1, rows2):
+    size, starts = _tile_starts(len(rows1.x), _SQUARE_TILE)
     pairs = [(row, column) for i, row in enumerate(starts) for column in starts[i:]]
-    rows1, rows2 = _Rows.of(x, profile.degree), _Rows.of(x, profile.degree, profile.scale)
-    out = jnp.zeros((len(x), len(x)), x.dtype)
-    out = _fill(profile, rows1, rows2, out, pairs, (size, size), same=True)
+    out = _fill(profile, rows1, rows2, pairs, (size, size), same=True)
     return _mirror(out, pairs, size)
 
 
@@ -187,7 +199,7 @@ class _Rows(NamedTuple):
         return _Rows(*(a[rows] for a in self))
 
 
-def _fill(profile, rows1, rows2, out, starts, size, *, same):
+def _fill(profile, rows1, rows2, starts, size, *, same):
     """Writes the tiles that start at `starts`; `same` if both batches are the same."""
     starts = jnp.asarray(starts, jnp.int32)
 
@@ -196,6 +208,9 @@ def _fill(profile, rows1, rows2, out, starts, size, *, same):
         values = _tile(profile, rows1, rows2, start, size, same)
         return jax.lax.dynamic_update_slice(out, values, start)
 
+    # Zeros that vary over the devices as the inputs do, as `jax.shard_map` wants them.
+    zero = 0 * (rows1.factors[0] + rows2.factors[0])
+    out = jnp.full((len(rows1.x), len(rows2.x)), zero)
     return jax.lax.fori_loop(0, len(starts), step, out)
 
 
@@ -271,7 +286,7 @@ def _mirror(out, starts, size):
 
     def within(k, out):
         tile = tile_of(out, diagonal[k], diagonal[k])
-        tile = jnp.triu(tile) + jnp.triu(tile, 1).T
+        tile = _symmetric(tile)
         return jax.lax.dynamic_update_slice(out, tile, (diagonal[k], diagonal[k]))
 
     off_diagonal = jnp.asarray([(i, j) for i, j in starts if i != j], jnp.int32).reshape(-1, 2)
@@ -280,3 +295,6 @@ def _mirror(out, starts, size):
         out = jax.lax.fori_loop(0, len(off_diagonal), across, out)
     # These come last: where n is ragged the others overlap them.
     return jax.lax.fori_loop(0, len(diagonal), within, out)
+
+
+_compiled_gram = jax.jit(gram, static_argnums=3)

@@ -8,8 +8,7 @@ import pytest
 from helpers import REFERENCE_NETWORKS, naive_kernel
 
 from nt_residual import schedules
-from nt_residual.rntk import ResidualKernel, angle
-from nt_residual.rntk import kernel as kernel_module
+from nt_residual.rntk import ResidualKernel, angle, tiles
 
 # Largest error of a kernel value, divided by the kernel of the inputs with themselves.
 ERROR = {"float32": 2e-6, "float64": 2e-11}
@@ -112,9 +111,9 @@ def test_jit_vmap_and_single_entries_give_the_same(kernel, dtype):
 def test_a_second_call_compiles_nothing(kernel):
     x = _inputs(jnp.float32)
     kernel(x)
-    compiled = kernel_module._gram._cache_size()
+    compiled = tiles._compiled_gram._cache_size()
     kernel(x + 1)
-    assert kernel_module._gram._cache_size() == compiled
+    assert tiles._compiled_gram._cache_size() == compiled
 
 
 def test_equal_kernels_are_equal_and_hash_alike(kernel):
