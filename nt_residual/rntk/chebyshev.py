@@ -221,22 +221,23 @@ def fit(
       (12, True)
     """
     coarse = _INTERVALS[0]
-    # Between the nodes of the coarsest grid, where its error shows.
-    between = variable.to_angle(np.cos(math.pi * (np.arange(0, coarse, 2) + 0.5) / coarse))
-    nodes = variable.to_angle(np.cos(math.pi * np.arange(coarse + 1) / coarse))
-    values, expected = np.split(f(np.concatenate([nodes, between])), [coarse + 1])
+    nodes = np.cos(math.pi * np.arange(coarse + 1) / coarse)
+    # Neither these nodes nor those of a finer grid.
+    between = variable.to_angle(np.cos(math.pi * (np.arange(0, coarse, 2) + 0.4) / coarse))
+    sampled = f(np.concatenate([variable.to_angle(nodes), between]))
+    values, expected = np.split(sampled, [coarse + 1])
     for intervals in _INTERVALS:
         if intervals > coarse:
             new = np.cos(math.pi * np.arange(1, intervals, 2) / intervals)
-            wider = np.empty(intervals + 1)
-            wider[::2], wider[1::2] = values, f(variable.to_angle(new))
-            values = wider
+            finer = np.empty(intervals + 1)
+            finer[::2], finer[1::2] = values, f(variable.to_angle(new))
+            values = finer
         coefficients = np.asarray(dct(values, type=1)) / intervals
         coefficients[[0, -1]] /= 2
         result = Fit(coefficients[: _needed(coefficients, tol / 4)], variable, math.inf)
-        error = float(np.max(np.abs(result.at_angle(between) - expected)))
-        # The last quarter must have died away, or other angles may be worse than these.
-        resolved = len(result.coefficients) <= 0.75 * intervals
-        if (error <= tol and resolved) or intervals >= most:
+        error = np.max(np.abs(result.at_angle(between) - expected))
+        # What the last quarter holds is a measure of what was left out, at any angle.
+        error = max(float(error), float(np.sum(np.abs(coefficients[3 * intervals // 4 :]))))
+        if error <= tol or intervals >= most:
             break
     return dataclasses.replace(result, error=error)

@@ -124,7 +124,47 @@ def test_equal_kernels_are_equal_and_hash_alike(kernel):
     assert hash(copy) == hash(kernel)
 
 
+def test_few_coefficients_suffice_at_any_depth(kernel):
+    assert 1 <= len(kernel.coefficients) <= 24
+    assert kernel.coefficients.dtype == np.float64
+
+
+def test_the_error_bound_holds_between_inputs_at_any_angle(kernel):
+    # The angle of what float32 makes of the inputs, computed in float64.
+    angles = np.concatenate([np.geomspace(1e-7, 1, 40), np.linspace(1, np.pi, 40)])
+    for seed, dim in enumerate((2, 50)):
+        rng = np.random.default_rng(seed)
+        q, _ = np.linalg.qr(rng.standard_normal((dim, 2)))
+        x1 = (3 * q[:, 0]).astype(np.float32)[None]
+        x2 = (np.cos(angles)[:, None] * q[:, 0] + np.sin(angles)[:, None] * q[:, 1]).astype("f")
+        u1, u2 = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (x1.astype("d"), x2))
+        exact = 2 * np.arctan2(np.linalg.norm(u1 - u2, axis=1), np.linalg.norm(u1 + u2, axis=1))
+        difference = kernel(x1, x2)[0] - _diagonal(kernel, x1, x2)[0] * (
+            kernel.at_angle(exact) / kernel.at_angle(0.0)
+        )
+        # A jump at θ = 0 has no bound for angles that float32 cannot tell from it.
+        told = exact > 1e-6
+        error = np.max(np.abs(difference / _diagonal(kernel, x1, x2)[0])[told])
+        assert error <= kernel.error_bound
+
+
+def test_a_kernel_passes_through_jit_as_an_argument(kernel):
+    x = _inputs(jnp.float32)
+    np.testing.assert_allclose(jax.jit(lambda k, x: k(x))(kernel, x), kernel(x), rtol=1e-5)
+    assert jax.tree.leaves(kernel) == []
+
+
 # Values.
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
+def test_near_duplicates_leave_the_matrix_positive_semi_definite(gamma):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((500, 5))
+    x[400:] = x[:100] + np.geomspace(1, 1e-5, 100)[:, None] * rng.standard_normal((100, 5))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    gram = ResidualKernel(1000, schedules.PowerLaw(gamma))(jnp.asarray(x, jnp.float32))
+    assert np.linalg.eigvalsh(np.asarray(gram, np.float64))[0] > -2e-5
 
 
 @pytest.mark.parametrize("trained", ["blocks", "all"])
@@ -262,6 +302,67 @@ def test_angles_keep_their_accuracy_between_nearly_parallel_inputs(theta, dtype)
     assert abs(got - theta) < 8 * float(jnp.finfo(dtype).eps)
 
 
+# Infinite depth.
+
+
+@dataclasses.dataclass(frozen=True)
+class Harmonic:
+    """α_ℓ = 1/ℓ^power: blocks that stay as they are when more are added."""
+
+    power: float = 1.0
+
+    def __call__(self, depth):
+        return np.arange(1, depth + 1) ** -self.power
+
+
+HARMONIC_TIME = math.log(math.sinh(math.pi) / math.pi)  # Σ log(1 + 1/ℓ²)
+
+
+@pytest.mark.parametrize("options", [{}, {"trained": "all"}, {"kind": "nngp"}])
+def test_blocks_that_stay_keep_their_place_in_the_limit(options):
+    limit = ResidualKernel(math.inf, Harmonic(), effective_time=HARMONIC_TIME, **options)
+    theta = np.linspace(0, np.pi, 7)
+    shallow, deep = (ResidualKernel(n, Harmonic(), **options).at_angle(theta) for n in (1500, 3000))
+    # The rest falls like 1/L.
+    np.testing.assert_allclose(limit.at_angle(theta), 2 * deep - shallow, atol=1e-7)
+    assert np.max(np.abs(limit.at_angle(theta) - deep)) > 1e-6
+    x = _inputs(jnp.float32)
+    difference = limit(x) - ResidualKernel(3000, Harmonic(), **options)(x)
+    assert np.max(np.abs(difference / _diagonal(limit, x, x))) < 1e-3
+
+
+def test_an_effective_time_stands_for_a_schedule_that_does_not_know_it():
+    def uniform(depth):
+        return np.full(depth, 2 * depth**-0.5)
+
+    limit = ResidualKernel(math.inf, uniform, effective_time=4.0)
+    known = ResidualKernel(math.inf, schedules.PowerLaw(0.5, c=2.0))
+    theta = np.linspace(0, np.pi, 5)
+    np.testing.assert_array_equal(limit.at_angle(theta), known.at_angle(theta))
+    degenerate = ResidualKernel(math.inf, Harmonic(0.5), effective_time=math.inf)
+    np.testing.assert_array_equal(degenerate.at_angle([0.0, 1.0]), [1, 0.25])
+
+
+def test_an_effective_time_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match=r"less than .* of the first 16384 blocks alone, 1\.30"):
+        ResidualKernel(math.inf, Harmonic(), effective_time=1.0)
+    with pytest.raises(ValueError, match=r"effective_time of this schedule is 1\.0 at depth inf"):
+        ResidualKernel(math.inf, schedules.PowerLaw(0.5), effective_time=2.0)
+    with pytest.raises(ValueError, match=r"effective_time of this schedule is .* at depth 10"):
+        ResidualKernel(10, schedules.PowerLaw(0.5), effective_time=2.0)
+    for bad in (-1.0, math.nan, "1"):
+        with pytest.raises(ValueError, match=r"effective_time must be a number in \[0, ∞\]"):
+            ResidualKernel(math.inf, Harmonic(), effective_time=bad)
+
+
+def test_at_depth_changes_nothing_else():
+    kernel = ResidualKernel(10, schedules.PowerLaw(0.5), trained="all", normalize=False)
+    assert kernel.at_depth(20) == ResidualKernel(
+        20, schedules.PowerLaw(0.5), trained="all", normalize=False
+    )
+    assert kernel.at_depth(math.inf).effective_time == 1.0
+
+
 # Bad input.
 
 
@@ -341,7 +442,7 @@ def test_a_schedule_that_cannot_be_hashed_is_refused():
 
 
 def test_infinite_depth_needs_a_schedule_with_a_limit():
-    with pytest.raises(ValueError, match="needs a schedule whose limit is known"):
+    with pytest.raises(ValueError, match=r"needs a schedule whose limit is known.*effective_time="):
         ResidualKernel(math.inf, lambda depth: np.ones(depth))
 
 

@@ -1,0 +1,91 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import finite_difference, naive_kernel
+
+from nt_residual import rntk, schedules
+
+ALPHAS = [0.3, 1.0, 0.0, 0.7]
+
+
+def _inputs(n=4, dim=3, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, dim))
+
+
+@pytest.mark.parametrize("trained", ["blocks", "all"])
+@pytest.mark.parametrize("kind", ["ntk", "nngp"])
+def test_the_kernel_is_that_of_the_network_as_written(kind, trained, x64):
+    x1, x2 = _inputs(), _inputs(seed=1)
+    options = {"kind": kind, "trained": trained}
+    expected = [[naive_kernel(a, b, ALPHAS, **options) for b in x2] for a in x1]
+    got = rntk.residual_kernel(x1, x2, alphas=ALPHAS, normalize=False, **options)
+    np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("trained", ["blocks", "all"])
+@pytest.mark.parametrize("kind", ["ntk", "nngp"])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_it_equals_the_compiled_kernel(kind, trained, normalize, dtype):
+    options = {"kind": kind, "trained": trained, "normalize": normalize}
+    kernel = rntk.ResidualKernel(4, schedules.Explicit(ALPHAS), **options)
+    x = jnp.asarray(_inputs(), dtype)
+    tol = {"float32": 3e-6, "float64": 1e-10}[dtype.name]
+    for x2 in (None, x[:2]):
+        got = rntk.residual_kernel(x, x2, alphas=ALPHAS, **options)
+        assert got.dtype == dtype
+        expected = np.asarray(kernel(x, x2))
+        np.testing.assert_allclose(got, expected, rtol=0, atol=tol * np.max(np.abs(expected)))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
+def test_a_thousand_blocks_in_float32_are_as_accurate_as_one(gamma):
+    alphas = schedules.PowerLaw(gamma)(1000)
+    kernel = rntk.ResidualKernel(1000, schedules.PowerLaw(gamma))
+    theta = np.linspace(0, np.pi, 50).astype(np.float32)
+    expected = kernel.at_angle(np.minimum(theta.astype(float), np.pi))
+    got = rntk.block_sums(jnp.asarray(theta), jnp.asarray(alphas, jnp.float32)).blocks
+    assert np.max(np.abs(got - expected)) < 2e-6
+
+
+def test_derivatives_in_alpha_agree_with_finite_differences(x64):
+    x, direction = _inputs(), jnp.array([1.0, -0.5, 0.3, 2.0])
+
+    def total(t):
+        alphas = jnp.array([0.3, 1.0, 0.2, 0.7]) + t * direction
+        return jnp.sum(rntk.residual_kernel(x, alphas=alphas, trained="all") ** 2)
+
+    derivative = jax.grad(total)(0.0)
+    np.testing.assert_allclose(derivative, finite_difference(total, 0.0), rtol=1e-8)
+
+
+def test_derivatives_in_the_inputs_are_those_of_the_compiled_kernel(x64):
+    x = jnp.asarray(_inputs())
+    kernel = rntk.ResidualKernel(50, schedules.PowerLaw(0.5))
+    alphas = schedules.PowerLaw(0.5)(50)
+    compiled = jax.grad(lambda x: jnp.sum(kernel(x, x[:2]) ** 2))(x)
+    exact = jax.grad(lambda x: jnp.sum(rntk.residual_kernel(x, x[:2], alphas=alphas) ** 2))(x)
+    np.testing.assert_allclose(compiled, exact, rtol=1e-7)
+
+
+def test_bad_input_is_refused():
+    x = _inputs().astype(np.float32)
+    with pytest.raises(ValueError, match="alphas must be finite and non-negative"):
+        rntk.residual_kernel(x, alphas=[1.0, -1.0])
+    with pytest.raises(ValueError, match=r"alphas must have shape \(depth,\).*got shape \(2, 2\)"):
+        rntk.residual_kernel(x, alphas=jnp.ones((2, 2)))
+    with pytest.raises(ValueError, match="kind must be one of"):
+        rntk.residual_kernel(x, alphas=[1.0], kind="both")
+    with pytest.raises(TypeError, match="x1 must hold real floats, got dtype complex"):
+        rntk.residual_kernel(x + 1j, alphas=[1.0])
+    with pytest.raises(ValueError, match="same number of features"):
+        rntk.residual_kernel(x, x[:, :2], alphas=[1.0])
+
+
+def test_block_sums_refuse_what_are_no_angles_and_alphas():
+    with pytest.raises(ValueError, match="theta must hold angles in radians"):
+        rntk.block_sums([4.0], [1.0])
+    with pytest.raises(TypeError, match="theta must hold real angles"):
+        rntk.block_sums(np.array(["a"]), [1.0])
+    with pytest.raises(ValueError, match="alphas must be finite"):
+        rntk.block_sums([1.0], [np.nan])
