@@ -13,6 +13,7 @@ smallest eigenvalue is that of 500 points of which 100 are near-duplicates of ot
 """
 
 import argparse
+import functools
 import math
 import pathlib
 import time
@@ -76,8 +77,10 @@ def with_neighbours(features, n=500, neighbours=100):
     return x
 
 
-def exact(x, depth, gamma):
-    """The kernel from the recursion in float64, for the same inputs."""
+@functools.cache
+def exact(features, depth, gamma):
+    """The kernel of those inputs from the recursion in float64."""
+    x = with_neighbours(features)
     with enable_x64():
         return np.asarray(
             rntk.residual_kernel(x.astype(float), alphas=schedules.PowerLaw(gamma)(depth))
@@ -89,7 +92,7 @@ def accuracy(kernel_of, features):
     x = with_neighbours(features)
     rows = {}
     for depth, gamma in CHECKED:
-        expected = exact(x, depth, gamma)
+        expected = exact(features, depth, gamma)
         deviations = np.sqrt(np.diag(expected))
         expected = expected / np.outer(deviations, deviations)
         got = np.asarray(kernel_of(depth, gamma)(x), float)

@@ -122,7 +122,8 @@ def _finite_time(
 
     def derivative(tau: float, state: np.ndarray) -> np.ndarray:
         q, blocks, _ = state.reshape(3, n)
-        sin2_t, cos2_t = half_angle(q)
+        # Steps that will be rejected may leave the solution's range.
+        sin2_t, cos2_t = half_angle(np.maximum(q, 0))
         angle = recursion.half_angle_to_angle(sin2_t, cos2_t)
         gain, lost = arc_cosine.kappa1_gain(angle), angle / math.pi
         branch = recursion.branch_kernel(cos2_t - sin2_t, gain, lost)

@@ -19,10 +19,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from nt_residual import schedules
 from nt_residual.rntk import arc_cosine
 from nt_residual.rntk.inputs import check_angles
+
+# Half a minute is a million blocks.
+_WORTH_A_BAR = 100_000
 
 Array = Any  # A NumPy or a JAX array of real floats.
 
@@ -145,7 +149,11 @@ def run(theta: Array, alphas: Array, weights: Array = None) -> State:
     sin2, cos2 = xp.square(xp.sin(theta / 2)), xp.square(xp.cos(theta / 2))
     state = State(sin2, cos2, xp.zeros_like(theta), xp.ones_like(theta))
     if xp is np:
-        for share, weight in zip(shares, weights, strict=True):
+        blocks = zip(shares, weights, strict=True)
+        quick = len(shares) < _WORTH_A_BAR
+        for share, weight in tqdm(
+            blocks, "blocks", len(shares), leave=False, disable=quick, unit_scale=True
+        ):
             state = State(*map(np.add, state, _change(state, share, weight)))
         return state
 

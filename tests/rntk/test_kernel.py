@@ -355,6 +355,14 @@ def test_an_effective_time_that_cannot_be_is_refused():
             ResidualKernel(math.inf, Harmonic(), effective_time=bad)
 
 
+def test_an_effective_time_beyond_what_the_dtype_resolves_is_refused(dtype):
+    time = {"float32": 1e8, "float64": 1e16}[dtype.name]
+    kernel = ResidualKernel(math.inf, schedules.PowerLaw(0.5, c=time**0.5))
+    with pytest.raises(ValueError, match=rf"T = .* is more than {dtype.name} can resolve"):
+        kernel(_inputs(dtype))
+    assert kernel.at_angle(0.0) == pytest.approx(1)
+
+
 def test_at_depth_changes_nothing_else():
     kernel = ResidualKernel(10, schedules.PowerLaw(0.5), trained="all", normalize=False)
     assert kernel.at_depth(20) == ResidualKernel(

@@ -1,0 +1,74 @@
+"""Which α a deep residual network needs, seen before any data is.
+
+    uv run python examples/which_alpha.py [--out FILE] [--dim 3]
+
+With α = L^(−γ) the exponent γ decides what the kernel of a deep network becomes. The figure
+shows, for four of them: the kernel of 1000 blocks and of infinitely many; how fast it
+approaches its limit; its eigenvalues on the sphere; and the test error of kernel regression
+that they predict, for a target that is an odd harmonic and noisy.
+"""
+
+import argparse
+import pathlib
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from nt_residual import rntk, schedules, theory
+
+GAMMAS = (0.0, 0.25, 0.5, 1.0)
+
+
+def label(gamma):
+    """How a curve is called."""
+    return f"γ = {gamma:g}"
+
+
+def main(arguments=None):
+    """Prints advice for each γ, and draws the figure."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", type=pathlib.Path, default="which_alpha.png")
+    parser.add_argument("--dim", type=int, default=3, help="features of inputs on the sphere")
+    parser.add_argument("--depth", type=int, default=1000, help="blocks of the finite networks")
+    options = parser.parse_args(arguments)
+
+    for gamma in GAMMAS:
+        regime = theory.regime(schedules.PowerLaw(gamma))
+        print(f"{label(gamma)}, {regime.name}. {regime.advice}\n")
+    choice = theory.suitable_schedule(options.depth, odd_harmonics=True)
+    print(f"For odd targets: α = {choice.alpha:.3g} at {options.depth} blocks. {choice.reason}")
+
+    figure = Figure(figsize=(11, 8.5), layout="constrained")
+    axes = figure.subplots(2, 2)
+    deep = {
+        label(gamma): rntk.ResidualKernel(options.depth, schedules.PowerLaw(gamma))
+        for gamma in GAMMAS
+    }
+    theory.plots.profile(deep, ax=axes[0, 0])
+    axes[0, 0].set_title(f"the kernel of {options.depth} blocks")
+
+    depths = [10, 30, 100, 300, 1000]
+    converging = {
+        label(gamma): theory.convergence(schedules.PowerLaw(gamma), depths) for gamma in GAMMAS
+    }
+    theory.plots.convergence(converging, ax=axes[0, 1])
+    axes[0, 1].set_title("its distance to the limit")
+
+    spectra = {name: theory.spectrum(kernel, options.dim, 60) for name, kernel in deep.items()}
+    theory.plots.spectrum({name: spectra[name] for name in list(spectra)[1:]}, ax=axes[1, 0])
+    axes[1, 0].set_title(f"its eigenvalues on the sphere in {options.dim} dimensions")
+
+    target = {3: 1.0}
+    n = np.geomspace(10, 1000, 30)
+    curves = {
+        name: theory.learning_curve(found, target, n, noise=0.5, ridge=0.1)
+        for name, found in spectra.items()
+    }
+    theory.plots.learning_curve(curves, ax=axes[1, 1])
+    axes[1, 1].set_title("predicted error, target of degree 3, noise 0.5, ridge 0.1")
+    figure.savefig(options.out, dpi=110)
+    print(f"\nwrote {options.out}")
+
+
+if __name__ == "__main__":
+    main()
