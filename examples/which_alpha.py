@@ -55,7 +55,7 @@ def main(arguments=None):
     axes[0, 1].set_title("its distance to the limit")
 
     spectra = {name: theory.spectrum(kernel, options.dim, 60) for name, kernel in deep.items()}
-    theory.plots.spectrum({name: spectra[name] for name in list(spectra)[1:]}, ax=axes[1, 0])
+    theory.plots.spectrum(spectra, ax=axes[1, 0])
     axes[1, 0].set_title(f"its eigenvalues on the sphere in {options.dim} dimensions")
 
     target = {3: 1.0}

@@ -34,3 +34,12 @@ def test_compose_layers_draws_its_figure(tmp_path, capsys):
     errors = [float(line.split()[-1]) for line in printed.splitlines() if "difference" in line]
     assert len(errors) == 2
     assert np.all(np.array(errors) < 2)
+
+
+def test_which_alpha_draws_its_figure_and_gives_advice(tmp_path, capsys):
+    out = tmp_path / "figure.png"
+    _load("which_alpha").main(["--depth", "50", "--out", str(out)])
+    assert out.read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert printed.count("γ = ") == 4
+    assert "For odd targets: α = 0.141" in printed

@@ -160,7 +160,8 @@ class ResidualKernel:
         Float64, shape (count,), of T_0, T_1, … in the variable z of the angle that
         `rntk.chebyshev` describes; r(θ) is the normalised kernel.
         """
-        return np.trim_zeros(_fit(self).cut(np.finfo(np.float32).eps).coefficients, "b")
+        series = _fit(self).cut(float(np.finfo(np.float32).eps))
+        return np.trim_zeros(np.asarray(series.coefficients), "b")
 
     @property
     def error_bound(self) -> float:
