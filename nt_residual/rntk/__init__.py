@@ -7,3 +7,4 @@ from nt_residual.rntk.homogeneous import compile_homogeneous as compile_homogene
 from nt_residual.rntk.kernel import ResidualKernel as ResidualKernel
 from nt_residual.rntk.recursion import BlockSums as BlockSums
 from nt_residual.rntk.recursion import block_sums as block_sums
+from nt_residual.rntk.taylor import power_series as power_series

@@ -151,10 +151,12 @@ def _modes(spectrum: Spectrum) -> tuple[np.ndarray, np.ndarray, float]:
             "spectrum must be that of a positive semi-definite kernel, got the eigenvalue "
             f"{spectrum.eigenvalue[worst]:.3g} in degree {worst}. Check the kernel."
         )
-    eigenvalue = np.where(spectrum.resolved, spectrum.eigenvalue, 0)
-    mass = np.where(spectrum.resolved, spectrum.mass, 0)
+    # Eigenvalues that underflow share their mass with all else.
+    present = spectrum.resolved & (spectrum.eigenvalue != 0)
+    eigenvalue = np.where(present, spectrum.eigenvalue, 0)
+    mass = np.where(present, spectrum.mass, 0)
     tail = spectrum.diagonal - math.fsum(mass)
-    error = np.exp(spectrum.log_multiplicity) @ spectrum.quadrature_error
+    error = float(spectrum.mass_error.sum())
     if tail < -(10 * error + 1e-12 * spectrum.diagonal):
         raise ValueError(
             "spectrum must be that of a positive semi-definite kernel, got degrees that share "

@@ -227,3 +227,11 @@ def test_rates_refuse_what_is_out_of_range():
         theory.stopping_time(10, 3, scale=0.0)
     with pytest.raises(ValueError, match="noise must be positive"):
         theory.stopping_scale(3, noise=0.0, target_norm=1.0, prefactor=1.0)
+
+
+def test_multiplicities_beyond_the_range_of_floats_leave_the_curve_as_it_is():
+    kernel = rntk.ResidualKernel(math.inf, schedules.PowerLaw(0.5))
+    few, many = (theory.spectrum(kernel, dim=10_000, max_degree=degree) for degree in (20, 200))
+    assert np.isinf(many.multiplicity[-1])
+    curves = [theory.learning_curve(found, {1: 1.0}, 2000, noise=0.1) for found in (few, many)]
+    assert curves[0].excess == pytest.approx(curves[1].excess, rel=1e-9)

@@ -6,6 +6,8 @@ import scipy.integrate
 import scipy.special
 
 from nt_residual import rntk, schedules, theory
+from nt_residual.rntk import taylor
+from nt_residual.theory import expansion
 
 LEARNABLE = rntk.ResidualKernel(math.inf, schedules.PowerLaw(1.0))
 CRITICAL = rntk.ResidualKernel(math.inf, schedules.PowerLaw(0.5))
@@ -95,7 +97,7 @@ def test_the_sum_over_harmonics_is_the_kernel(dim):
     else:
         polynomials = scipy.special.eval_gegenbauer(found.degree[:, None], order, u)
         polynomials /= scipy.special.eval_gegenbauer(found.degree[:, None], order, 1.0)
-    error = 1e-12 + 10 * found.multiplicity @ found.quadrature_error
+    error = 1e-12 + 10 * float(found.mass_error.sum())
     np.testing.assert_allclose(found.mass @ polynomials, np.exp(2 * u), rtol=0, atol=error)
     assert error < 1e-5
 
@@ -168,12 +170,142 @@ def test_multiplicities_are_exact_and_their_logarithms_finite():
     assert total == math.comb(10_199, 200) + math.comb(10_198, 199)
 
 
-def test_degrees_that_float64_cannot_resolve_are_refused_with_the_last_that_it_can():
+def test_degrees_of_a_function_that_float64_cannot_resolve_are_refused_with_the_last_it_can():
     with pytest.raises(ValueError, match=r"max_degree must be at most 11 .* in 784 dimensions"):
-        theory.spectrum(LEARNABLE, 784, 200)
-    theory.spectrum(LEARNABLE, 784, 11)
-    with pytest.raises(ValueError, match="max_degree must be at most"):
-        theory.spectrum(LEARNABLE, 10_000, 200)
+        theory.spectrum(LEARNABLE.at_angle, 784, 200)
+    theory.spectrum(LEARNABLE.at_angle, 784, 11)
+    with pytest.raises(ValueError, match="the power series of a ResidualKernel avoids"):
+        theory.spectrum(LEARNABLE.at_angle, 10_000, 200)
+
+
+def _log_gamma(x):
+    """log Γ in extended precision, by Stirling's series beyond 30."""
+    x = np.asarray(x, np.longdouble)
+    steps = np.maximum(0, np.ceil(30 - x)).astype(int)
+    shift = np.array([np.log(one + np.arange(n)).sum() for one, n in zip(x, steps, strict=True)])
+    z = x + steps
+    series = 1 / (12 * z) - 1 / (360 * z**3) + 1 / (1260 * z**5) - 1 / (1680 * z**7)
+    half_log = np.log(2 * np.longdouble("3.14159265358979323846264338")) / 2
+    return (z - 0.5) * np.log(z) - z + half_log + series - shift
+
+
+def _log_learnable_mass(dim, degree, count):
+    """log N λ_k of (κ1 + u κ0)/2 for even k, term by term from closed forms in gammas."""
+    j = np.arange(degree, count, 2, dtype=np.longdouble)
+    n, m, nu = j / 2, (j - degree) / 2, np.longdouble(dim - 2) / 2
+    two = np.log(np.longdouble(2))
+    # a_2n = C(2n, n)/4^n (2n + 1)/(2π (2n − 1)²)
+    log_a = _log_gamma(2 * n + 1) - 2 * _log_gamma(n + 1) - 2 * n * two
+    log_a += np.log((2 * n + 1) / (2 * np.longdouble(math.pi) * (2 * n - 1) ** 2))
+    # u^j = j!/2^j Σ_m (j − 2m + ν)/(m! (ν)_(j−m+1)) C_(j−2m)(u), and C_k(1) = (2ν)_k/k!
+    one = np.ones(1, np.longdouble)
+    log_top = _log_gamma((2 * nu + degree) * one) - _log_gamma(2 * nu * one)
+    log_top -= _log_gamma((degree + 1) * one)
+    log_share = _log_gamma(j + 1) - j * two + np.log(degree + nu) - _log_gamma(m + 1)
+    log_share += _log_gamma(nu * one) - _log_gamma(nu + j - m + 1) + log_top
+    return float(np.log(np.exp(log_a + log_share).sum()))
+
+
+@pytest.mark.parametrize("dim", [50, 784, 10_000])
+@pytest.mark.parametrize("degree", [12, 50, 200])
+def test_high_degrees_in_high_dimensions_are_those_of_the_closed_form(dim, degree):
+    found = theory.spectrum(LEARNABLE, dim, 200)
+    known = _log_learnable_mass(dim, degree, 12_000)
+    assert math.log(found.mass[degree]) == pytest.approx(known, abs=1e-8)
+    log_eigenvalue = known - found.log_multiplicity[degree]
+    assert found.log_eigenvalue[degree] == pytest.approx(log_eigenvalue, abs=1e-8)
+    assert found.mass_error[degree] < 2e-8 * found.mass[degree]
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize(("dim", "max_degree"), [(10, 12), (20, 12), (100, 8)])
+def test_the_power_series_has_the_masses_of_the_quadrature(name, dim, max_degree):
+    kernel = KERNELS[name]
+    by_quadrature = theory.spectrum(kernel.at_angle, dim, max_degree)
+    count = expansion.count_needed(dim, max_degree, 10_000)
+    summed = expansion.masses(taylor.expand(kernel, count), dim, max_degree)
+    difference = np.abs(summed.value * by_quadrature.diagonal - by_quadrature.mass)
+    # The quadrature takes values of the kernel for exact that are good to 1e-12.
+    error = by_quadrature.mass_error * 3 + summed.error * by_quadrature.diagonal
+    smooth = 1e-11 * np.exp(by_quadrature.log_multiplicity / 2) * by_quadrature.diagonal
+    assert (difference <= error + np.minimum(smooth, 1e-8)).all()
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize(("dim", "max_degree"), [(50, 60), (784, 200), (10_000, 200)])
+def test_every_degree_of_high_dimensions_is_resolved(name, dim, max_degree):
+    kernel = KERNELS[name]
+    found = theory.spectrum(kernel, dim, max_degree)
+    assert np.isfinite(found.eigenvalue).all()
+    assert (found.mass >= 0).all()
+    assert found.tail > 0
+    assert found.tail + found.mass.sum() == pytest.approx(found.diagonal)
+    degrees = found.degree % 2 == 0 if name in ("learnable", "tiny T") else found.degree >= 0
+    assert found.resolved[degrees].all()
+    assert (found.mass_error < 1e-5 * found.mass)[degrees].all()
+    assert np.isfinite(found.log_eigenvalue[degrees]).all()
+
+
+def test_the_learnable_limit_has_no_odd_harmonics_in_high_dimensions_either():
+    found = theory.spectrum(LEARNABLE, 784, 101)
+    odd = slice(3, None, 2)
+    assert not found.resolved[odd].any()
+    np.testing.assert_allclose(found.mass[odd], 0, atol=1e-16)
+    assert found.mass[1] == pytest.approx(0.5, rel=1e-12)
+
+
+def test_eigenvalues_below_the_range_of_floats_have_a_logarithm():
+    found = theory.spectrum(CRITICAL, 10_000, 200)
+    assert found.eigenvalue[200] == 0
+    assert found.multiplicity[200] == math.inf
+    assert found.resolved[200]
+    assert -1000 < found.log_eigenvalue[200] < -800
+    low = slice(0, 100)
+    np.testing.assert_allclose(np.exp(found.log_eigenvalue[low]), found.eigenvalue[low], rtol=1e-9)
+
+
+def test_the_zonal_polynomials_sum_to_the_kernel_in_high_dimensions():
+    # P_k by its recurrence, stable in the interval; the tail bounds what is missing.
+    dim, u = 784, np.linspace(-0.6, 0.6, 7)
+    found = theory.spectrum(CRITICAL, dim, 100)
+    previous, polynomial, total = np.ones_like(u), u, found.mass[0] + found.mass[1] * u
+    for k in range(1, 100):
+        following = ((2 * k + dim - 2) * u * polynomial - k * previous) / (k + dim - 2)
+        previous, polynomial = polynomial, following
+        total = total + found.mass[k + 1] * polynomial
+    np.testing.assert_allclose(total, CRITICAL.at_angle(np.arccos(u)), rtol=0, atol=1e-10)
+
+
+class _Exponential:
+    """exp(cos θ), with a power series that everybody knows."""
+
+    def at_angle(self, theta):
+        return np.exp(np.cos(theta))
+
+    def power_series(self, count):
+        return np.array([1 / math.factorial(min(j, 170)) for j in range(count)]) / math.e
+
+
+def test_a_kernel_may_bring_its_own_power_series():
+    found = theory.spectrum(_Exponential(), 784, 40)
+    # N λ_k from the modified Bessel function: its power series, to first order in z²/d.
+    known = [
+        math.prod((i + 782) / (2 * i + 782) for i in range(k)) / math.factorial(k)
+        for k in range(41)
+    ]
+    np.testing.assert_allclose(found.mass, known, rtol=1e-3)
+    assert found.resolved[:30].all()
+    np.testing.assert_allclose(
+        found.mass[:5], theory.spectrum(_Exponential().at_angle, 784, 4).mass
+    )
+
+
+@pytest.mark.parametrize("terms", [lambda n: np.ones(n + 1), lambda n: -np.ones(n), lambda n: 1.0])
+def test_a_power_series_of_another_length_or_sign_is_refused(terms):
+    kernel = _Exponential()
+    kernel.power_series = terms
+    with pytest.raises(ValueError, match=r"power_series must return \d+ numbers ≥ 0"):
+        theory.spectrum(kernel, 784, 40)
 
 
 @pytest.mark.parametrize(
