@@ -214,6 +214,9 @@ def fit(
     Returns:
       The series. Its `error` exceeds `tol` where that number is not enough.
 
+    Raises:
+      ValueError: if the function is not finite.
+
     Example:
       >>> import numpy as np
       >>> result = fit(np.cos, PLAIN, tol=1e-10)
@@ -225,6 +228,8 @@ def fit(
     # Neither these nodes nor those of a finer grid.
     between = variable.to_angle(np.cos(math.pi * (np.arange(0, coarse, 2) + 0.4) / coarse))
     sampled = f(np.concatenate([variable.to_angle(nodes), between]))
+    if not np.all(np.isfinite(sampled)):
+        raise ValueError("the function must be finite at every angle, got NaN or infinity.")
     values, expected = np.split(sampled, [coarse + 1])
     for intervals in _INTERVALS:
         if intervals > coarse:

@@ -35,10 +35,10 @@ def check_inputs(x: ArrayLike, name: str) -> jax.Array:
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be an array of shape (n, d): {error}") from None
     if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(
-            f"{name} must hold real floats, got dtype {array.dtype}. "
-            f"Convert it: {name}.astype('float32')."
-        )
+        convert = f"Convert it: {name}.astype('float32')."
+        if jnp.issubdtype(array.dtype, jnp.complexfloating):
+            convert = "Pass real and imaginary parts as features of their own."
+        raise TypeError(f"{name} must hold real floats, got dtype {array.dtype}. {convert}")
     if array.ndim != 2:
         raise ValueError(
             f"{name} must have shape (n, d), one input per row, got shape {array.shape}. "
@@ -46,8 +46,10 @@ def check_inputs(x: ArrayLike, name: str) -> jax.Array:
         )
     if array.size == 0:
         raise ValueError(f"{name} must hold at least one input, got shape {array.shape}.")
-    given, array = array.dtype, jnp.asarray(array)
-    if not isinstance(array, Tracer):
+    # Inside a function that JAX traces a NumPy array would become a traced one.
+    with jax.ensure_compile_time_eval():
+        given, array = array.dtype, jnp.asarray(array)
+    if is_known(array):
         _check_rows(array, name if array.dtype == given else f"{name}, converted to {array.dtype},")
     return array
 
@@ -74,7 +76,9 @@ def check_pair(x1: ArrayLike, x2: ArrayLike | None) -> tuple[jax.Array, jax.Arra
                 f"x1 and x2 must have the same number of features, got shapes {x1.shape} "
                 f"and {x2.shape}."
             )
-        x2 = x2.astype(dtype)
+        wide, x2 = x2.dtype, x2.astype(dtype)
+        if wide != dtype and is_known(x2):
+            _check_rows(x2, f"x2, converted to {dtype},")
     return x1.astype(dtype), x2, given
 
 
@@ -101,8 +105,15 @@ def check_angles(theta: ArrayLike) -> np.ndarray:
     return np.minimum(angles, math.pi)
 
 
+def is_known(x: jax.Array) -> bool:
+    """Whether the values of `x` can be looked at here: not traced, nor on other hosts."""
+    return not isinstance(x, Tracer) and x.is_fully_addressable
+
+
 def _check_rows(x: jax.Array, name: str) -> None:
-    sizes = np.asarray(_row_sizes(x))
+    # Inside a function that JAX traces, where `x` may be a known array that it closes over.
+    with jax.ensure_compile_time_eval():
+        sizes = np.asarray(_row_sizes(x))
     not_finite, zero = ~np.isfinite(sizes), sizes == 0
     if not_finite.any():
         raise ValueError(
@@ -131,13 +142,20 @@ def row_norms(x: jax.Array) -> jax.Array:
 
 
 def check_range(
-    x1: jax.Array, x2: jax.Array, log_scale: float, *, degree: float = 1.0, remedy: str = ""
+    x1: jax.Array,
+    x2: jax.Array,
+    dtype: np.dtype,
+    log_scale: float,
+    *,
+    degree: float = 1.0,
+    remedy: str = "",
 ) -> None:
     """Refuses inputs whose kernel would overflow, as far as their values are known.
 
     Args:
       x1: shape (n1, d).
       x2: shape (n2, d), the same dtype.
+      dtype: that of the result.
       log_scale: the logarithm of the kernel of a unit input with itself.
       degree: the kernel grows like (|x| |x'|) to this power.
       remedy: what can be done besides scaling the inputs.
@@ -145,17 +163,18 @@ def check_range(
     Raises:
       ValueError: if the kernel would leave the range of the dtype.
     """
-    limit = math.log(float(jnp.finfo(x1.dtype).max))
-    if not isinstance(x1, Tracer) and not isinstance(x2, Tracer):
-        # No norm is larger than √d times the largest entry: mostly that settles it.
-        rough = math.log(x1.shape[1]) + sum(math.log(float(_largest(x))) for x in (x1, x2))
-        if log_scale + degree * rough <= limit:
-            return
-        log_scale += degree * sum(_log_largest_norm(x) for x in (x1, x2))
+    limit = math.log(float(jnp.finfo(dtype).max))
+    if is_known(x1) and is_known(x2):
+        with jax.ensure_compile_time_eval():
+            # No norm is larger than √d times the largest entry: mostly that settles it.
+            rough = math.log(x1.shape[1]) + sum(math.log(float(_largest(x))) for x in (x1, x2))
+            if log_scale + degree * rough <= limit:
+                return
+            log_scale += degree * sum(_log_largest_norm(x) for x in (x1, x2))
     if log_scale > limit:
         raise ValueError(
             f"the kernel of these inputs reaches exp({log_scale:.4g}), beyond the range of "
-            f"{x1.dtype} (exp({limit:.4g})). Scale the inputs down{remedy}."
+            f"{dtype} (exp({limit:.4g})). Scale the inputs down{remedy}."
         )
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-import numbers
 from typing import Literal
 
 import jax
@@ -16,8 +15,8 @@ from nt_residual.rntk.inputs import check_angles, check_pair, check_range
 
 # Beyond it float64 overflows. Such kernels are refused when they are called.
 _LARGEST_LOG = 700.0
-# As a fraction of the diagonal. Kernels that may be further off are refused.
-_LARGEST_ERROR = 0.05
+# As a fraction of the diagonal. Kernels that are further off are refused.
+_LARGEST_ERROR = 1e-7
 
 
 @jax.tree_util.register_static
@@ -92,6 +91,11 @@ class ResidualKernel:
         try:
             hash(self.schedule)
         except TypeError:
+            if any(map(schedules.is_traced, getattr(self.schedule, "__dict__", {}).values())):
+                raise TypeError(
+                    "schedule must be known when the kernel is made, got one with values traced by "
+                    "JAX. rntk.residual_kernel(x1, x2, alphas=…) takes traced alphas."
+                ) from None
             raise TypeError(
                 "schedule must be hashable, since kernels are compared and cached by it, got "
                 f"{type(self.schedule).__name__}. A dataclass is with frozen=True."
@@ -127,14 +131,16 @@ class ResidualKernel:
         x1, x2, dtype = check_pair(x1, x2)
         log_scale = 0.0 if self.normalize else self.log_diagonal
         remedy = "" if self.normalize else ", or pass normalize=True"
-        check_range(x1, x1 if x2 is None else x2, log_scale, remedy=remedy)
+        check_range(x1, x1 if x2 is None else x2, dtype, log_scale, remedy=remedy)
         return tiles.evaluate(_profile(self, x1.dtype.name), x1, x2).astype(dtype)
 
     def at_angle(self, theta: ArrayLike) -> np.ndarray:
         """The kernel of two unit inputs at a given angle, from the recursion itself.
 
         This is the reference that the compiled form is checked with: its cost grows
-        with depth, its error does not: 1e-12 of the diagonal (1e-10 at infinite depth).
+        with depth, its error hardly: 1e-12 of the diagonal. At infinite depth it is 1e-10, and
+        for schedules of which blocks stay as they are (see `effective_time`) about Σ α⁴ of
+        the blocks that are not computed one by one.
 
         Args:
           theta: angles in radians, in [0, π], any shape.
@@ -143,7 +149,9 @@ class ResidualKernel:
           A float64 NumPy array of the shape of `theta`.
 
         Raises:
-          ValueError: if an angle is outside [0, π] or NaN.
+          TypeError: if `theta` does not hold real numbers.
+          ValueError: if an angle is outside [0, π] or NaN, or the un-normalised kernel
+            leaves the range of float64.
 
         Example:
           >>> from nt_residual import schedules
@@ -151,7 +159,14 @@ class ResidualKernel:
           array([1.    , 0.1928])
         """
         profile = self._at_angle(check_angles(theta))
-        return profile if self.normalize else profile * math.exp(self.log_diagonal)
+        if self.normalize:
+            return profile
+        if self.log_diagonal > _LARGEST_LOG:
+            raise ValueError(
+                f"the kernel of unit inputs reaches exp({self.log_diagonal:.4g}), beyond the range "
+                "of float64. Pass normalize=True."
+            )
+        return profile * math.exp(self.log_diagonal)
 
     @property
     def coefficients(self) -> np.ndarray:
@@ -167,8 +182,9 @@ class ResidualKernel:
     def error_bound(self) -> float:
         """How far float32 kernels can be from `at_angle`, as a fraction of the diagonal.
 
-        About 2e-6, or more where r is so steep at θ = 0 that the last digit of an angle
-        shows: 2e-5 for α = 1 and 10,000 blocks. In float64 that is 1e-8 times as much.
+        About 2e-6 at any T. In float64 it is about 2e-10. Beyond some thousand features, where
+        rounding in products adds up, it can be exceeded by inputs with little variation, such
+        as constant ones.
         """
         return tiles.error_bound(_fit(self), np.float32)
 
@@ -180,17 +196,28 @@ class ResidualKernel:
           >>> ResidualKernel(10, schedules.PowerLaw(0.5)).at_depth(math.inf).effective_time
           1.0
         """
+        if depth == self.depth:
+            return self
         return dataclasses.replace(self, depth=depth, effective_time=None)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        # A schedule may hold a million α, and every call looks kernels up by their hash.
+        return hash((self.depth, self.schedule, self.kind, self.trained, self.normalize))
 
     def _checked_time(self) -> float:
         """T = Σ log(1 + α²), or its limit at infinite depth."""
         given = self.effective_time
-        if given is not None and not (isinstance(given, numbers.Real) and given >= 0):
-            raise ValueError(f"effective_time must be a number in [0, ∞], got {given!r}.")
+        if given is not None:
+            given = _checked_number(given)
         if self.depth != math.inf:
             known = schedules.effective_time(self._alphas)
         else:
-            known = getattr(self.schedule, "limiting_effective_time", given)
+            known = getattr(self.schedule, "limiting_effective_time", None)
+            known = given if known is None else known
         if known is None:
             raise ValueError(
                 "depth=math.inf needs a schedule whose limit is known, got "
@@ -201,7 +228,8 @@ class ResidualKernel:
         if given is not None and not math.isclose(given, known, rel_tol=1e-9):
             raise ValueError(
                 f"effective_time of this schedule is {known} at depth {self.depth}, got {given}. "
-                "Pass it only at infinite depth, where the schedule does not know it."
+                "Pass it only at infinite depth, where the schedule does not know it; to change "
+                "the depth of a kernel use at_depth."
             )
         return float(known)
 
@@ -261,6 +289,19 @@ class ResidualKernel:
             )
 
 
+def _checked_number(effective_time: ArrayLike) -> float:
+    """A number in [0, ∞], or a ValueError."""
+    try:
+        if isinstance(effective_time, bool | np.bool_ | str):
+            raise TypeError
+        number = float(effective_time)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if not number >= 0:
+        raise ValueError(f"effective_time must be a number in [0, ∞], got {effective_time!r}.")
+    return number
+
+
 @functools.lru_cache(maxsize=256)
 def _fit(kernel: ResidualKernel) -> chebyshev.Fit:
     """The normalised kernel as a series in float64."""
@@ -277,13 +318,13 @@ def _fit(kernel: ResidualKernel) -> chebyshev.Fit:
 @functools.lru_cache(maxsize=256)
 def _profile(kernel: ResidualKernel, dtype: str) -> tiles.Profile:
     """What is evaluated on the device."""
-    bound = tiles.error_bound(_fit(kernel), dtype)
-    if bound > _LARGEST_ERROR:
+    error = _fit(kernel).error
+    if not error < _LARGEST_ERROR:
         raise ValueError(
-            f"the effective time T = {kernel.effective_time:.3g} is more than {dtype} can resolve: "
-            f"the kernel falls within angles of 3π/T, and could be off by {bound:.1g} of the "
-            "diagonal. Set jax_enable_x64 and pass float64 inputs, pass smaller α, or take the "
-            "limit, which is 1/4 between different inputs."
+            f"the effective time T = {kernel.effective_time:.3g} is more than can be resolved: the "
+            f"kernel falls within angles of 3π/T, and is known to {error:.1g} of the diagonal "
+            "only. Pass smaller α, or take the limit, 1/4 between different inputs "
+            "(depth=math.inf, effective_time=math.inf)."
         )
     scale = 1.0 if kernel.normalize else math.exp(min(kernel.log_diagonal, _LARGEST_LOG))
     jumps = kernel.depth == math.inf and kernel.effective_time == math.inf

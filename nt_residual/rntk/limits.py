@@ -21,7 +21,7 @@ from nt_residual.rntk import arc_cosine, recursion
 from nt_residual.rntk.recursion import BlockSums
 
 # How many blocks are computed one by one, where they keep their α as blocks are added.
-_LEAST_HEAD, _LARGEST_HEAD = 1024, 16384
+_HEAD = 16384
 
 
 def split(schedule: schedules.Schedule, effective_time: float) -> tuple[np.ndarray | None, float]:
@@ -36,20 +36,21 @@ def split(schedule: schedules.Schedule, effective_time: float) -> tuple[np.ndarr
       others, whose α are small.
 
     Raises:
-      ValueError: if the first blocks alone have a larger T.
+      ValueError: if the first blocks alone have a larger T, or some α neither stay nor fall.
     """
     if effective_time == math.inf:
         return None, math.inf
-    head = schedules.check_alphas(schedule(_LEAST_HEAD))
-    while True:
-        longer = schedules.check_alphas(schedule(2 * len(head)))
-        if not np.array_equal(head, longer[: len(head)]):
-            return None, effective_time
-        # What it costs to take the rest as a continuum is of the order of Σ s² over it.
-        settled = np.sum(longer[len(head) :] ** 4) < 1e-12
-        head = longer
-        if settled or len(head) >= _LARGEST_HEAD:
-            break
+    head, more = (schedules.check_alphas(schedule(depth)) for depth in (_HEAD, 2 * _HEAD))
+    if not np.array_equal(head, more[:_HEAD]):
+        if effective_time > 0 and more.max() > 0.99 * head.max():
+            raise ValueError(
+                f"α must fall in all blocks as depth grows, or each must stay as it is, got {more} "
+                f"at depth {2 * _HEAD} after {head} at depth {_HEAD}. What single blocks of large "
+                "α do is not in effective_time: pass a large finite depth."
+            )
+        return None, effective_time
+    if not head.any():
+        return None, effective_time
     rest = effective_time - schedules.effective_time(head)
     if rest < -1e-9 * effective_time:
         raise ValueError(
@@ -113,7 +114,9 @@ def _finite_time(
     relative accuracy for the smallest angles and the longest times. Near θ = π the
     angle moves like √t, which is not smooth at t = 0: in τ with t = T τ² everything is.
     """
-    first = recursion.run(theta.ravel(), np.zeros(0) if head is None else head)
+    head = np.zeros(0) if head is None else head
+    total = float(recursion.branch_share(head).sum()) + effective_time
+    first = recursion.run(theta.ravel(), head, recursion.weights(head, effective_time))
     sin2, cos2 = first.sin2, first.cos2
     n = theta.size
 
@@ -129,7 +132,7 @@ def _finite_time(
         branch = recursion.branch_kernel(cos2_t - sin2_t, gain, lost)
         fall = gain / (2 * np.where(sin2_t > 0, sin2_t, 1.0))
         speed = 2 * effective_time * tau  # dt/dτ
-        return speed * np.concatenate([fall, branch - blocks * lost, -lost])
+        return speed * np.concatenate([fall, branch / (total or 1) - blocks * lost, -lost])
 
     start = np.concatenate([np.zeros(n), first.blocks, np.zeros(n)])
     solution = scipy.integrate.solve_ivp(
@@ -142,10 +145,9 @@ def _finite_time(
         )
     q, blocks, log_remainder = solution.y[:, -1].reshape(3, n)
     sin2_end, cos2_end = half_angle(q)
-    total = effective_time + (0.0 if head is None else recursion.branch_share(head).sum())
     sums = BlockSums(
         correlation=cos2_end - sin2_end,
-        blocks=blocks / (2 * total),
+        blocks=blocks / 2,
         input_layer=np.cos(theta.ravel()) * first.remainder * np.exp(log_remainder),
     )
     return BlockSums(*(values.reshape(theta.shape) for values in sums))

@@ -113,15 +113,10 @@ def block_sums(theta: Array, alphas: Array) -> BlockSums:
     if not isinstance(alphas, jax.Array):
         alphas = schedules.check_alphas(alphas)
     xp = arc_cosine.namespace(theta)
-    norm = _branch_norm(xp.asarray(alphas, theta.dtype))
-    largest = xp.max(norm)
-    # r is a ratio in which s_ℓ divided by the largest of them does not underflow for tiny α.
-    weights = (norm / xp.where(largest > 0, largest, 1)) ** 2
-    state = run(theta, alphas, weights)
-    total = xp.sum(weights)
+    state = run(theta, alphas, weights(xp.asarray(alphas, theta.dtype)))
     return BlockSums(
         correlation=state.cos2 - state.sin2,
-        blocks=state.blocks / (2 * xp.where(total > 0, total, 1)),
+        blocks=state.blocks / 2,
         input_layer=xp.cos(theta) * state.remainder,
     )
 
@@ -131,25 +126,42 @@ class State(NamedTuple):
 
     sin2: Array  # sin²(θ_ℓ/2)
     cos2: Array  # cos²(θ_ℓ/2)
-    blocks: Array  # R_ℓ, in the units of the weights
+    blocks: Array  # R_ℓ/(Σ s), of all blocks
     remainder: Array  # P_ℓ
 
 
-def run(theta: Array, alphas: Array, weights: Array = None) -> State:
+def weights(alphas: Array, effective_time: float = 0.0) -> Array:
+    """What each branch counts in r: s_ℓ/(Σ s + T), all zero where every α is.
+
+    Args:
+      alphas: residual scale of each block, shape (depth,).
+      effective_time: T of blocks that follow.
+    """
+    xp = arc_cosine.namespace(alphas)
+    norm = _branch_norm(alphas)
+    if effective_time > 0:
+        return norm**2 / (xp.sum(norm**2) + effective_time)
+    # The largest of them is taken out, since s itself underflows for tiny α.
+    largest = xp.max(norm, initial=0)
+    squares = (norm / xp.where(largest > 0, largest, 1)) ** 2
+    total = xp.sum(squares)
+    return squares / xp.where(total > 0, total, 1)
+
+
+def run(theta: Array, alphas: Array, counts: Array) -> State:
     """The state after all blocks.
 
     Args:
       theta: as in `block_sums`.
       alphas: residual scale of each block, shape (depth,).
-      weights: what each branch counts in R, instead of its s_ℓ.
+      counts: the `weights` of the branches.
     """
     xp = arc_cosine.namespace(theta)
     shares = branch_share(xp.asarray(alphas, theta.dtype))
-    weights = shares if weights is None else xp.asarray(weights)
     sin2, cos2 = xp.square(xp.sin(theta / 2)), xp.square(xp.cos(theta / 2))
     state = State(sin2, cos2, xp.zeros_like(theta), xp.ones_like(theta))
     if xp is np:
-        blocks = zip(shares, weights, strict=True)
+        blocks = zip(shares, counts, strict=True)
         quick = len(shares) < _WORTH_A_BAR
         for share, weight in tqdm(
             blocks, "blocks", len(shares), leave=False, disable=quick, unit_scale=True
@@ -165,7 +177,7 @@ def run(theta: Array, alphas: Array, weights: Array = None) -> State:
         return (new, jax.tree.map(lambda n, s, c: (n - s) - c, new, state, change)), None
 
     start = (state, jax.tree.map(jnp.zeros_like, state))
-    return jax.lax.scan(step, start, (shares, weights))[0][0]
+    return jax.lax.scan(step, start, (shares, counts))[0][0]
 
 
 def _change(state: State, share: Array, weight: Array) -> State:

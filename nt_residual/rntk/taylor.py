@@ -220,7 +220,7 @@ def _sums(kernel: ResidualKernel, apart: np.ndarray) -> BlockSums:
     """`recursion.block_sums` or `limits.block_sums` at complex u, from 1 − u."""
     head, time = _blocks(kernel)
     alphas = np.zeros(0) if head is None else head
-    shares, weights = recursion.branch_share(alphas), _weights(alphas, time)
+    shares, weights = recursion.branch_share(alphas), recursion.weights(alphas, time)
     parts = np.array_split(apart, math.ceil(len(apart) / _CHUNK))
     states = [_run(part, shares, weights) for part in parts]
     state = _State(*(np.concatenate(values) for values in zip(*states, strict=True)))
@@ -231,16 +231,6 @@ def _sums(kernel: ResidualKernel, apart: np.ndarray) -> BlockSums:
         blocks=state.blocks / 2,
         input_layer=(1 - apart) * state.remainder,
     )
-
-
-def _weights(alphas: np.ndarray, time: float) -> np.ndarray:
-    """s_ℓ/(Σ s + T), which does not underflow where all α are tiny."""
-    if time > 0:
-        shares = recursion.branch_share(alphas)
-        return shares / (shares.sum() + time)
-    norm = alphas / np.hypot(1.0, alphas)
-    squares = (norm / (norm.max(initial=0.0) or 1.0)) ** 2
-    return squares / (squares.sum() or 1.0)
 
 
 def _run(apart: np.ndarray, shares: np.ndarray, weights: np.ndarray) -> _State:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from nt_residual.rntk.angle import angle
 from nt_residual.rntk.arccos import arccos
@@ -31,6 +32,9 @@ class Tiling(NamedTuple):
     columns: int
     side: int
 
+
+# Features that one product sums over.
+_SUMMED = 1024
 
 CPU_TILING = Tiling(rows=400, columns=4096, side=800)
 
@@ -97,19 +101,38 @@ def profile_of(fit: Fit, dtype: jax.typing.DTypeLike, **options) -> Profile:
 def error_bound(fit: Fit, dtype: jax.typing.DTypeLike) -> float:
     """How far r(θ) can be from exact on the device, in units of r(0).
 
-    The fit's own error, what is cut off, the cosines that are taken from products, and
-    rounding; and where r is steep, the last digit of the angle between close inputs.
+    The fit's own error, what is cut off, cosines that are taken from products, rounding.
     """
-    eps = float(jnp.finfo(dtype).eps)
-    steepest = np.max(np.abs(fit.slope_at_angle(np.linspace(0, math.pi, 1001))))
-    return float(fit.error + 16 * max(eps, 1e-11) + steepest * eps / 4)
+    return fit.error + 16 * max(float(jnp.finfo(dtype).eps), 1e-11)
 
 
 def evaluate(profile: Profile, x1: jax.Array, x2: jax.Array | None) -> jax.Array:
     """`gram`, compiled, in tiles unless the inputs are known to be sharded."""
-    known = [x for x in (x1, x2) if x is not None and not isinstance(x, Tracer)]
+    inputs = [x1] if x2 is None else [x1, x2]
+    explicit = [x for x in inputs if AxisType.Explicit in jax.typeof(x).sharding.mesh.axis_types]
+    if explicit:
+        return _explicitly_sharded(profile, x1, x2, jax.typeof(explicit[0]).sharding.mesh)
+    known = [x for x in inputs if not isinstance(x, Tracer)]
     sharded = any(len(x.sharding.device_set) > 1 for x in known)
     return _compiled_gram(profile, x1, x2, None if sharded else CPU_TILING)
+
+
+def _explicitly_sharded(profile, x1, x2, mesh):
+    """`gram` on a mesh of which axes are explicit: rows and columns as the inputs are sharded."""
+    rows, columns = (
+        (*jax.typeof(x).sharding.spec, None)[0] for x in (x1, x1 if x2 is None else x2)
+    )
+    spec = PartitionSpec(rows, None if columns == rows else columns)
+    inputs = (x1,) if x2 is None else (x1, x2)
+    return _in_automatic_axes(NamedSharding(mesh, spec), profile, *inputs)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _in_automatic_axes(out, profile, *inputs):
+    def automatic(*inputs):
+        return gram(profile, inputs[0], inputs[1] if len(inputs) > 1 else None, None)
+
+    return jax.sharding.auto_axes(automatic, out_sharding=out)(*inputs)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
@@ -233,8 +256,8 @@ def _tile(profile, rows1, rows2, start, size, same):
         [jax.lax.dynamic_slice_in_dim(a, begin, length) for a in (rows.unit, rows.factors)]
         for rows, begin, length in zip((rows1, rows2), start, size, strict=True)
     )
-    cosine = jnp.matmul(unit1, unit2.T, precision="highest")
-    factors = factors1[:, None] * factors2
+    cosine = _product(unit1, unit2)
+    factors = factors1[:, None] * factors2[None, :]
     values = factors * profile(arccos(cosine))
     near = (cosine > profile.near_zero) | (cosine < profile.near_pi)
     if same:
@@ -244,6 +267,17 @@ def _tile(profile, rows1, rows2, start, size, same):
     # The inputs are sliced in there, since few tiles need more than their unit vectors.
     refine = functools.partial(_refine, profile, rows1, rows2, start)
     return jax.lax.cond(near.any(), refine, lambda near, values: values, near, values)
+
+
+def _product(unit1, unit2):
+    """Cosines: sums over a few hundred features each, since rounding adds up in longer ones."""
+    features = unit1.shape[1]
+    edges = range(0, features, -(-features // -(-features // _SUMMED)))
+    parts = [
+        jnp.matmul(a, b.T, precision="highest")
+        for a, b in ((u[:, i : i + edges.step] for u in (unit1, unit2)) for i in edges)
+    ]
+    return functools.reduce(jnp.add, parts)
 
 
 def _index(array, axis):
@@ -271,16 +305,31 @@ def _angle_of_pairs(a, b):
     """The angle between row i of either batch, where it is close to 0 or to π.
 
     sin θ is the length of x's component across x', relative to x's. Most of what is along
-    x' goes away in the difference of x and the nearest multiple ±2^k x', which is exact.
+    x' goes away in x ∓ c x', where c is the ratio of lengths rounded to half the digits: with
+    x' in two parts of half the digits each, both products are exact, and the difference is.
     """
     obtuse = jnp.sum(a.unit * b.unit, axis=1) < 0
-    exponent = jnp.round(jnp.log2(a.norms / b.norms)).astype(jnp.int32)
-    multiple = jnp.ldexp(b.x, exponent[:, None])
-    difference = jnp.where(obtuse[:, None], a.x + multiple, a.x - multiple)
+    half = (jnp.finfo(a.x.dtype).nmant + 1) // 2
+    (x1, norms1), (x2, norms2) = _near_one(a), _near_one(b)
+    ratio = _rounded(jnp.where(obtuse, -1, 1) * norms1 / norms2, half)[:, None]
+    high = _rounded(x2, half)
+    difference = x1 - ratio * high - ratio * (x2 - high)
     along = jnp.sum(difference * b.unit, axis=1, keepdims=True)
     across = row_norms(difference - along * b.unit)[:, 0]
-    acute = jnp.arcsin(jnp.minimum(across / a.norms, 1))
+    acute = jnp.arcsin(jnp.minimum(across / norms1, 1))
     return jnp.where(obtuse, math.pi - acute, acute)
+
+
+def _near_one(rows):
+    """Rows multiplied by the power of 2 that takes their norms to [1/2, 1), and these norms."""
+    mantissa, exponent = jnp.frexp(rows.norms)
+    return jnp.ldexp(rows.x, -exponent[:, None]), mantissa
+
+
+def _rounded(x, digits):
+    """The first so many binary digits of x."""
+    exponent_bits = jnp.finfo(x.dtype).nexp
+    return jax.lax.reduce_precision(x, exponent_bits=exponent_bits, mantissa_bits=digits - 1)
 
 
 def _mirror(out, starts, size):

@@ -68,6 +68,12 @@ def test_derivatives_in_the_inputs_are_those_of_the_compiled_kernel(x64):
     np.testing.assert_allclose(compiled, exact, rtol=1e-7)
 
 
+def test_known_inputs_may_be_closed_over_by_a_traced_function():
+    x = jnp.asarray(_inputs(), jnp.float32)
+    inside = jax.jit(lambda alphas: rntk.residual_kernel(x, alphas=alphas))(jnp.ones(3))
+    np.testing.assert_allclose(inside, rntk.residual_kernel(x, alphas=jnp.ones(3)), rtol=1e-6)
+
+
 def test_bad_input_is_refused():
     x = _inputs().astype(np.float32)
     with pytest.raises(ValueError, match="alphas must be finite and non-negative"):

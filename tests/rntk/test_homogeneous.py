@@ -93,6 +93,22 @@ def test_a_smaller_tolerance_takes_more_coefficients():
     assert fine.fit.error < 1e-9
 
 
+def test_a_deep_network_that_does_not_forget_its_steps_is_still_homogeneous():
+    _, _, kernel_fn = nt_residual.stax.FullyConnectedResNet(
+        300, 1, schedule=schedules.Constant(1.0), trained="all", normalize=True
+    )
+    kernel = rntk.compile_homogeneous(kernel_fn)
+    ours = rntk.ResidualKernel(300, schedules.Constant(1.0), trained="all")
+    theta = np.linspace(0, np.pi, 20)
+    np.testing.assert_allclose(kernel.fit.at_angle(theta), ours.at_angle(theta), atol=1e-6)
+
+
+def test_known_inputs_may_be_closed_over_by_a_traced_function(compiled):
+    kernel, x = compiled("plain", "ntk"), jnp.asarray(_inputs(), jnp.float32)
+    inside = jax.jit(lambda y: kernel(y, x))(x)
+    np.testing.assert_allclose(inside, kernel(x, x), rtol=1e-5, atol=1e-6)
+
+
 def test_a_second_call_compiles_nothing_and_the_kernel_passes_through_jit(compiled):
     kernel, x = compiled("plain", "ntk"), jnp.asarray(_inputs(), jnp.float32)
     kernel(x)
@@ -127,7 +143,7 @@ def test_what_is_no_kernel_of_a_fully_connected_network_is_refused():
     convolutional = stax.serial(stax.Conv(1, (3,)), stax.Flatten(), Dense(1))[2]
     with pytest.raises(ValueError, match="must be that of a fully-connected network"):
         rntk.compile_homogeneous(convolutional)
-    with pytest.raises(ValueError, match=r"must give real floats of shape \(6, 6\)"):
+    with pytest.raises(ValueError, match=r"must give real floats of shape \(8, 8\)"):
         rntk.compile_homogeneous(lambda x1, x2, get: jnp.zeros(3))
 
     def weighted(x1, x2, get):
@@ -158,6 +174,8 @@ def test_a_kernel_that_no_series_resolves_is_refused():
         ({"norm": -1.0, "dim": 3}, ValueError, "norm must be finite and > 0"),
         ({"norm": 1.0}, ValueError, "norm needs dim"),
         ({"dim": 1}, ValueError, "dim must be an integer ≥ 2"),
+        ({"tol": None}, TypeError, "tol"),
+        ({"norm": "1", "dim": 3}, TypeError, "norm must be a real number, got '1'"),
     ],
 )
 def test_arguments_out_of_range_are_refused(options, error, message):

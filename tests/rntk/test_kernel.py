@@ -9,6 +9,7 @@ from helpers import REFERENCE_NETWORKS, naive_kernel
 
 from nt_residual import schedules
 from nt_residual.rntk import ResidualKernel, angle, tiles
+from nt_residual.rntk import kernel as kernel_module
 
 # Largest error of a kernel value, divided by the kernel of the inputs with themselves.
 ERROR = {"float32": 2e-6, "float64": 2e-11}
@@ -114,6 +115,21 @@ def test_a_second_call_compiles_nothing(kernel):
     compiled = tiles._compiled_gram._cache_size()
     kernel(x + 1)
     assert tiles._compiled_gram._cache_size() == compiled
+
+
+@pytest.mark.parametrize("kernel", KERNELS[::5], ids=str)
+def test_inputs_may_be_known_arrays_that_a_traced_function_closes_over(kernel):
+    x = _inputs(jnp.float32)
+    whole = np.asarray(kernel(x))
+    column = jnp.ones(len(x))
+    inside = jax.jit(lambda column: kernel(x) @ column)(column)
+    np.testing.assert_allclose(inside, whole @ column, rtol=1e-5)
+    mapped = jax.lax.map(lambda row: kernel(row[None], x)[0], x)
+    np.testing.assert_allclose(mapped, kernel(x, x), rtol=1e-4, atol=1e-4)
+    gradient = jax.jit(jax.grad(lambda y: kernel(y, x).sum()))(x + 1)
+    assert np.all(np.isfinite(gradient))
+    with pytest.raises(ValueError, match="x2 has a zero row"):
+        jax.jit(lambda y: kernel(y, 0 * np.asarray(x)))(x)
 
 
 def test_equal_kernels_are_equal_and_hash_alike(kernel):
@@ -244,6 +260,25 @@ def test_a_kernel_that_overflows_is_refused(dtype):
         ResidualKernel(10, schedules.PowerLaw(0.5), normalize=False)(x)
 
 
+def test_what_overflows_in_the_dtype_of_the_result_or_by_a_cast_is_refused(x64):
+    kernel = ResidualKernel(10, schedules.PowerLaw(0.5))
+    x = np.eye(2)
+    with pytest.raises(ValueError, match="beyond the range of float16"):
+        kernel(jnp.asarray(500 * x, jnp.float16))
+    with pytest.raises(ValueError, match="x2, converted to float32, must be finite"):
+        kernel(jnp.asarray(x, jnp.float32), jnp.asarray(1e200 * x))
+
+
+def test_lengths_of_very_different_size_leave_the_angle_as_it_is():
+    kernel = ResidualKernel(1000, schedules.Constant(1.0))
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((5, 3)).astype(np.float32)
+    near = (x * (1 + 1e-5 * rng.standard_normal(x.shape))).astype(np.float32)
+    for exponent in (30, 60):
+        got = kernel(np.ldexp(x, exponent), np.ldexp(near, -exponent))
+        np.testing.assert_allclose(got, kernel(x, near), rtol=1e-6)
+
+
 @pytest.mark.parametrize("alpha", [1e-160, 1e-20, 1e200])
 def test_alphas_of_any_size_give_a_kernel(alpha):
     kernel = ResidualKernel(2, schedules.Constant(alpha))
@@ -355,12 +390,60 @@ def test_an_effective_time_that_cannot_be_is_refused():
             ResidualKernel(math.inf, Harmonic(), effective_time=bad)
 
 
-def test_an_effective_time_beyond_what_the_dtype_resolves_is_refused(dtype):
-    time = {"float32": 1e8, "float64": 1e16}[dtype.name]
+@pytest.mark.parametrize("time", [1e4, 1e6, 1e8])
+def test_a_long_time_is_resolved_between_the_closest_inputs(time):
     kernel = ResidualKernel(math.inf, schedules.PowerLaw(0.5, c=time**0.5))
-    with pytest.raises(ValueError, match=rf"T = .* is more than {dtype.name} can resolve"):
-        kernel(_inputs(dtype))
-    assert kernel.at_angle(0.0) == pytest.approx(1)
+    rng = np.random.default_rng(0)
+    x1 = rng.standard_normal((30, 5)).astype(np.float32)
+    x2 = 1.7 * x1 + np.geomspace(1e-7, 1e-1, 30)[:, None] * rng.standard_normal((30, 5))
+    x2 = x2.astype(np.float32)
+    unit1, unit2 = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in np.float64([x1, x2]))
+    # The distance of unit vectors in float64 is good to 1e-16, relative to 3π/T that is 1e-9.
+    theta = 2 * np.arcsin(np.linalg.norm(unit1 - unit2, axis=1) / 2)
+    expected = kernel.at_angle(theta)
+    assert np.ptp(expected) > 0.3
+    got = np.diag(kernel(x1, x2)) / np.sqrt(np.sum(np.float64(x1) ** 2, 1) * np.sum(x2**2, 1))
+    np.testing.assert_allclose(got, expected, rtol=0, atol=kernel.error_bound)
+
+
+def test_an_effective_time_beyond_what_can_be_resolved_is_refused(monkeypatch):
+    kernel = ResidualKernel(math.inf, schedules.PowerLaw(0.5, c=1e7))
+    monkeypatch.setattr(kernel_module, "_LARGEST_ERROR", 0.0)
+    kernel_module._profile.cache_clear()
+    with pytest.raises(ValueError, match=r"T = 1e\+14 is more than can be resolved"):
+        kernel(_inputs(jnp.float32))
+
+
+@dataclasses.dataclass(frozen=True)
+class Values:
+    """Any α, by a name that tells them apart."""
+
+    name: str
+
+    def __call__(self, depth):
+        if self.name == "zero":
+            return np.zeros(depth)
+        if self.name == "tiny":
+            return 1e-170 * 0.5 ** np.arange(depth)
+        alphas = np.full(depth, depth**-0.5)
+        alphas[0] = 1.0
+        return alphas
+
+
+def test_a_limit_of_zero_time_is_linear_whatever_leads_to_it():
+    theta = np.array([0.0, 1.0, 3.0])
+    limit = ResidualKernel(math.inf, schedules.PowerLaw(1.0)).at_angle(theta)
+    zero = ResidualKernel(math.inf, Values("zero"), effective_time=0.0)
+    np.testing.assert_array_equal(zero.at_angle(theta), limit)
+    both = ResidualKernel(math.inf, Values("zero"), "ntk", "all", False, effective_time=0.0)
+    np.testing.assert_allclose(both(np.eye(2, dtype="float32")), 2 * np.eye(2), atol=1e-6)
+    tiny = ResidualKernel(math.inf, Values("tiny"), effective_time=0.0)
+    np.testing.assert_allclose(tiny.at_angle(theta), limit, rtol=1e-12)
+
+
+def test_single_blocks_of_large_alpha_are_refused_at_infinite_depth():
+    with pytest.raises(ValueError, match="α must fall in all blocks as depth grows"):
+        ResidualKernel(math.inf, Values("first"), effective_time=1 + math.log(2)).at_angle(1.0)
 
 
 def test_at_depth_changes_nothing_else():
@@ -439,6 +522,14 @@ def test_a_normalize_that_is_not_boolean_is_refused():
         ResidualKernel(2, schedules.PowerLaw(0.5), normalize="no")
 
 
+def test_a_schedule_of_traced_values_is_refused():
+    def entry(gamma):
+        return ResidualKernel(3, schedules.PowerLaw(gamma))(np.eye(2, dtype="float32"))[0, 1]
+
+    with pytest.raises(TypeError, match=r"got one with values traced by JAX.*residual_kernel"):
+        jax.grad(entry)(0.5)
+
+
 def test_a_schedule_that_cannot_be_hashed_is_refused():
     @dataclasses.dataclass
     class Mutable:
@@ -473,6 +564,8 @@ def test_a_kernel_that_is_zero_is_refused():
 
 def test_an_unnormalised_kernel_that_overflows_is_refused(dtype):
     kernel = ResidualKernel(2000, schedules.Constant(1.0), normalize=False)
+    with pytest.raises(ValueError, match=r"beyond the range of float64.*normalize=True"):
+        kernel.at_angle(1.0)
     with pytest.raises(ValueError, match=r"beyond the range of float.*normalize=True"):
         kernel(_inputs(dtype))
 

@@ -67,6 +67,18 @@ def test_a_batch_of_nothing_but_neighbours_is_as_accurate(dtype):
     assert _error(KERNEL(x, -x), _exact(x, -x), x, x) < ERROR[dtype.name]
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_rounding_does_not_add_up_over_many_features(rows):
+    # A product of two constant rows rounds the same way in every term.
+    features = 8192
+    x1 = np.full((rows, features), 0.1, np.float32)
+    x2 = np.where(np.arange(features) < 0.7 * features, 0.37, 0.004).astype(np.float32)[None]
+    products = np.float64(x1[0]) @ np.float64(x2[0])
+    norms = np.linalg.norm(np.float64(x1[0])) * np.linalg.norm(np.float64(x2))
+    theta = np.arccos(products / norms)
+    np.testing.assert_allclose(KERNEL(x1, x2) / norms, KERNEL.at_angle(theta), rtol=0, atol=3e-6)
+
+
 @pytest.mark.parametrize("bad", [np.nan, 0.0])
 def test_a_row_without_an_angle_spoils_no_other(bad, tiling):
     x = np.array(_clustered("float32"))
@@ -140,6 +152,14 @@ for result in (kernel(rows, x), kernel(rows), jax.jit(mapped)(rows, x)):
     np.testing.assert_allclose(result, whole, rtol=0, atol=1e-5)
 inside = jax.jit(kernel, out_shardings=by_row)(rows, x)
 np.testing.assert_allclose(inside, whole, rtol=0, atol=1e-5)
+
+explicit = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Explicit,))
+rows = jax.device_put(x, NamedSharding(explicit, P("rows")))
+for result in (kernel(rows, x), kernel(rows), jax.jit(kernel)(rows, rows), kernel(x, rows).T):
+    assert result.sharding.is_equivalent_to(NamedSharding(explicit, P("rows")), 2), result.sharding
+    np.testing.assert_allclose(result, whole, rtol=0, atol=1e-5)
+gradient = jax.jit(jax.grad(lambda rows: kernel(rows).sum()))(rows)
+assert np.all(np.isfinite(gradient))
 print("fine")
 """
 
