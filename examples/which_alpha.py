@@ -3,7 +3,7 @@
     uv run python examples/which_alpha.py [--out FILE] [--dim 3]
 
 With α = L^(−γ) the exponent γ decides what the kernel of a deep network becomes. The figure
-shows, for four of them: the kernel of 1000 blocks and of infinitely many; how fast it
+shows, for four of them: the kernel of 1000 blocks; how fast it
 approaches its limit; its eigenvalues on the sphere; and the test error of kernel regression
 that they predict, for a target that is an odd harmonic and noisy.
 """

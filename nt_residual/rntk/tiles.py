@@ -101,9 +101,12 @@ def profile_of(fit: Fit, dtype: jax.typing.DTypeLike, **options) -> Profile:
 def error_bound(fit: Fit, dtype: jax.typing.DTypeLike) -> float:
     """How far r(θ) can be from exact on the device, in units of r(0).
 
-    The fit's own error, what is cut off, cosines that are taken from products, rounding.
+    The fit's own error, what is cut off, cosines that are taken from products, rounding; and
+    where r is so steep that it shows, what is left of the last digit of small angles.
     """
-    return fit.error + 16 * max(float(jnp.finfo(dtype).eps), 1e-11)
+    eps = float(jnp.finfo(dtype).eps)
+    steepest = float(np.max(np.abs(fit.slope_at_angle(np.linspace(0, math.pi, 1001)))))
+    return fit.error + 16 * max(eps, 1e-11) + steepest * 2 * eps * 2.0 ** -_half_digits(dtype)
 
 
 def evaluate(profile: Profile, x1: jax.Array, x2: jax.Array | None) -> jax.Array:
@@ -309,7 +312,7 @@ def _angle_of_pairs(a, b):
     x' in two parts of half the digits each, both products are exact, and the difference is.
     """
     obtuse = jnp.sum(a.unit * b.unit, axis=1) < 0
-    half = (jnp.finfo(a.x.dtype).nmant + 1) // 2
+    half = _half_digits(a.x.dtype)
     (x1, norms1), (x2, norms2) = _near_one(a), _near_one(b)
     ratio = _rounded(jnp.where(obtuse, -1, 1) * norms1 / norms2, half)[:, None]
     high = _rounded(x2, half)
@@ -324,6 +327,10 @@ def _near_one(rows):
     """Rows multiplied by the power of 2 that takes their norms to [1/2, 1), and these norms."""
     mantissa, exponent = jnp.frexp(rows.norms)
     return jnp.ldexp(rows.x, -exponent[:, None]), mantissa
+
+
+def _half_digits(dtype):
+    return (jnp.finfo(dtype).nmant + 1) // 2
 
 
 def _rounded(x, digits):

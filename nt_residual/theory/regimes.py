@@ -45,8 +45,8 @@ def regime(
     Args:
       schedule: a `schedules.PowerLaw`, or another schedule with the attribute
         `limiting_effective_time`.
-      effective_time: the limit of T, in [0, ∞], where the schedule does not know it. If it
-        is finite, every single α must tend to zero, or the limit is another.
+      effective_time: the limit of T, in [0, ∞], where the schedule does not know it. What
+        else `rntk.ResidualKernel` asks of such schedules.
       trained: 'blocks' if only the blocks are trained, as in the paper; 'all' if the first
         and the last layer are too.
 
