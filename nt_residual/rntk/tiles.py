@@ -273,7 +273,10 @@ def _tile(profile, rows1, rows2, start, size, same):
 
 
 def _product(unit1, unit2):
-    """Cosines: sums over a few hundred features each, since rounding adds up in longer ones."""
+    """Cosines: sums over a thousand features each, since rounding adds up in longer ones."""
+    if len(unit1) == 1:
+        # XLA adds up the terms of a single row one by one, which is far less accurate.
+        return _product(jnp.concatenate([unit1, unit1]), unit2)[:1]
     features = unit1.shape[1]
     edges = range(0, features, -(-features // -(-features // _SUMMED)))
     parts = [
