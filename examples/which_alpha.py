@@ -12,7 +12,6 @@ import argparse
 import pathlib
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from nt_residual import rntk, schedules, theory
 
@@ -38,7 +37,7 @@ def main(arguments=None):
     choice = theory.suitable_schedule(options.depth, odd_harmonics=True)
     print(f"For odd targets: α = {choice.alpha:.3g} at {options.depth} blocks. {choice.reason}")
 
-    figure = Figure(figsize=(11, 8.5), layout="constrained")
+    figure = theory.plots.new_figure(11, 8.5)
     axes = figure.subplots(2, 2)
     deep = {
         label(gamma): rntk.ResidualKernel(options.depth, schedules.PowerLaw(gamma))

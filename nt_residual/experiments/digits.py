@@ -167,17 +167,9 @@ def plot(result: Result) -> Any:
     Raises:
       ImportError: if matplotlib is missing.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "figures need matplotlib, which is not installed: pip install matplotlib "
-            "(the extra 'plots')"
-        ) from error
-
     depths = list(dict.fromkeys(row.depth for row in result.rows))
     gammas = list(dict.fromkeys(row.gamma for row in result.rows))
-    figure = Figure(figsize=(4.6 * len(depths), 3.9), layout="constrained")
+    figure = theory.plots.new_figure(4.6 * len(depths), 3.9)
     panels = figure.subplots(1, len(depths), sharey=True, squeeze=False)[0]
     for row, accuracy in zip(result.rows, result.test_accuracy, strict=True):
         axes, i = panels[depths.index(row.depth)], gammas.index(row.gamma)

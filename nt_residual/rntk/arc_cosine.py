@@ -76,18 +76,19 @@ def kappa1_gain(theta: Array) -> Array:
         # Loops over many blocks spend most of their time here: only what is needed.
         small = np.less(theta, _SMALL)
         if small.all():
-            return _gain_series(theta)
+            return gain_series(theta)
         gain = (np.sin(theta) - theta * np.cos(theta)) / math.pi
-        return np.where(small, _gain_series(theta), gain) if small.any() else gain
+        return np.where(small, gain_series(theta), gain) if small.any() else gain
     small = theta < _SMALL
     # The unused side of `where` must stay finite, or its gradient would be NaN.
-    series = _gain_series(jax.numpy.where(small, theta, 0))
+    series = gain_series(jax.numpy.where(small, theta, 0))
     return jax.numpy.where(
         small, series, (jax.numpy.sin(theta) - theta * jax.numpy.cos(theta)) / math.pi
     )
 
 
-def _gain_series(theta: Array) -> Array:
+def gain_series(theta: Array) -> Array:
+    """`kappa1_gain` of real or complex θ up to about 1/2, by its series."""
     square = theta * theta
     series = _SERIES[-1] * square
     for coefficient in _SERIES[-2:0:-1]:

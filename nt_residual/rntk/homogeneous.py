@@ -77,7 +77,7 @@ class HomogeneousKernel:
             if x is not None:
                 self._check_shape_and_norm(x, name)
         scale = self.scale / x1.shape[1] ** self.degree
-        check_range(x1, x1 if x2 is None else x2, dtype, math.log(scale), degree=self.degree)
+        check_range(x1, x2, dtype, math.log(scale), degree=self.degree)
         profile = _profile(self, x1.dtype.name, x1.shape[1])
         return tiles.evaluate(profile, x1, x2).astype(dtype)
 
@@ -99,7 +99,7 @@ class HomogeneousKernel:
     @property
     def coefficients(self) -> np.ndarray:
         """The Chebyshev coefficients of r that float32 inputs are evaluated with."""
-        return np.trim_zeros(np.asarray(self.fit.cut(1e-7).coefficients), "b")
+        return tiles.coefficients(self.fit, np.float32)
 
     @property
     def error_bound(self) -> float:

@@ -1,6 +1,7 @@
 """The checks that inputs, angles and the range of a kernel must pass."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -82,6 +83,16 @@ def check_pair(x1: ArrayLike, x2: ArrayLike | None) -> tuple[jax.Array, jax.Arra
     return x1.astype(dtype), x2, given
 
 
+def check_choice(value: Any, name: str, choices: tuple[str, ...]) -> None:
+    """Refuses a `value` that is not one of `choices`.
+
+    Raises:
+      ValueError: if it is not.
+    """
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {choices}, got {value!r}.")
+
+
 def check_angles(theta: ArrayLike) -> np.ndarray:
     """Returns `theta` as a float64 NumPy array, having checked that it is in [0, π].
 
@@ -143,7 +154,7 @@ def row_norms(x: jax.Array) -> jax.Array:
 
 def check_range(
     x1: jax.Array,
-    x2: jax.Array,
+    x2: jax.Array | None,
     dtype: np.dtype,
     log_scale: float,
     *,
@@ -154,7 +165,7 @@ def check_range(
 
     Args:
       x1: shape (n1, d).
-      x2: shape (n2, d), the same dtype.
+      x2: shape (n2, d), the same dtype, or `None` for `x1`.
       dtype: that of the result.
       log_scale: the logarithm of the kernel of a unit input with itself.
       degree: the kernel grows like (|x| |x'|) to this power.
@@ -164,13 +175,14 @@ def check_range(
       ValueError: if the kernel would leave the range of the dtype.
     """
     limit = math.log(float(jnp.finfo(dtype).max))
-    if is_known(x1) and is_known(x2):
+    batches, times = ([x1], 2) if x2 is None else ([x1, x2], 1)
+    if all(map(is_known, batches)):
         with jax.ensure_compile_time_eval():
             # No norm is larger than √d times the largest entry: mostly that settles it.
-            rough = math.log(x1.shape[1]) + sum(math.log(float(_largest(x))) for x in (x1, x2))
-            if log_scale + degree * rough <= limit:
+            largest = times * sum(math.log(float(_largest(x))) for x in batches)
+            if log_scale + degree * (math.log(x1.shape[1]) + largest) <= limit:
                 return
-            log_scale += degree * sum(_log_largest_norm(x) for x in (x1, x2))
+            log_scale += degree * times * sum(map(_log_largest_norm, batches))
     if log_scale > limit:
         raise ValueError(
             f"the kernel of these inputs reaches exp({log_scale:.4g}), beyond the range of "

@@ -131,7 +131,7 @@ class ResidualKernel:
         x1, x2, dtype = check_pair(x1, x2)
         log_scale = 0.0 if self.normalize else self.log_diagonal
         remedy = "" if self.normalize else ", or pass normalize=True"
-        check_range(x1, x1 if x2 is None else x2, dtype, log_scale, remedy=remedy)
+        check_range(x1, x2, dtype, log_scale, remedy=remedy)
         return tiles.evaluate(_profile(self, x1.dtype.name), x1, x2).astype(dtype)
 
     def at_angle(self, theta: ArrayLike) -> np.ndarray:
@@ -175,8 +175,7 @@ class ResidualKernel:
         Float64, shape (count,), of T_0, T_1, … in the variable z of the angle that
         `rntk.chebyshev` describes; r(θ) is the normalised kernel.
         """
-        series = _fit(self).cut(float(np.finfo(np.float32).eps))
-        return np.trim_zeros(np.asarray(series.coefficients), "b")
+        return tiles.coefficients(_fit(self), np.float32)
 
     @property
     def error_bound(self) -> float:

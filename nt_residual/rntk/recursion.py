@@ -14,7 +14,7 @@ neither suffers from cancellation.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +23,11 @@ from tqdm import tqdm
 
 from nt_residual import schedules
 from nt_residual.rntk import arc_cosine
-from nt_residual.rntk.inputs import check_angles
+from nt_residual.rntk.arc_cosine import Array
+from nt_residual.rntk.inputs import check_angles, check_choice
 
 # Half a minute is a million blocks.
 _WORTH_A_BAR = 100_000
-
-Array = Any  # A NumPy or a JAX array of real floats.
 
 
 class BlockSums(NamedTuple):
@@ -52,12 +51,8 @@ def branch_share(alphas: Array) -> Array:
 
 def check_options(kind: str, trained: str) -> None:
     """Refuses unknown options of a kernel."""
-    for name, value, choices in (
-        ("kind", kind, ("ntk", "nngp")),
-        ("trained", trained, ("blocks", "all")),
-    ):
-        if value not in choices:
-            raise ValueError(f"{name} must be one of {choices}, got {value!r}.")
+    check_choice(kind, "kind", ("ntk", "nngp"))
+    check_choice(trained, "trained", ("blocks", "all"))
 
 
 def combine(sums: BlockSums, kind: str, trained: str, total_share: Array) -> Array:
@@ -208,11 +203,10 @@ def half_angle_to_angle(sin2: Array, cos2: Array) -> Array:
     """
     if not isinstance(sin2, jax.Array):
         return 2 * np.arctan2(np.sqrt(sin2), np.sqrt(np.maximum(cos2, 0)))
-    xp = jnp
     apart = sin2 > 0
-    sine = xp.sqrt(xp.where(apart, sin2, xp.ones_like(sin2)))
+    sine = jnp.sqrt(jnp.where(apart, sin2, jnp.ones_like(sin2)))
     # Rounding may leave cos² a hair below zero where θ = π.
     opposite = cos2 <= 0
-    cosine = xp.sqrt(xp.where(opposite, xp.ones_like(cos2), cos2))
-    theta = 2 * xp.arctan2(sine, xp.where(opposite, xp.zeros_like(cos2), cosine))
-    return xp.where(apart, theta, xp.zeros_like(theta))
+    cosine = jnp.sqrt(jnp.where(opposite, jnp.ones_like(cos2), cos2))
+    theta = 2 * jnp.arctan2(sine, jnp.where(opposite, jnp.zeros_like(cos2), cosine))
+    return jnp.where(apart, theta, jnp.zeros_like(theta))

@@ -288,6 +288,6 @@ def _arc_cosine(apart: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     # Near ρ = 1, where T is large, the difference would cancel.
     small = np.abs(square) < _SMALL
     if small.any():
-        gain[small] = arc_cosine._gain_series(theta[small])
+        gain[small] = arc_cosine.gain_series(theta[small])
     lost = theta / math.pi
     return gain, lost, recursion.branch_kernel(correlation, gain, lost)

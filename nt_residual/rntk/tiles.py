@@ -81,8 +81,7 @@ def profile_of(fit: Fit, dtype: jax.typing.DTypeLike, **options) -> Profile:
       dtype: that of the inputs.
       **options: the scale, degree and jumps of the profile.
     """
-    eps = float(jnp.finfo(dtype).eps)
-    tol = max(eps, 1e-11)
+    eps, tol = float(jnp.finfo(dtype).eps), _tolerance(dtype)
     if options.get("jumps"):
         return Profile(fit.cut(tol), 1 - 100 * eps, -2.0, **options)
     distance = np.geomspace(eps, math.pi / 2, 2000)
@@ -98,6 +97,16 @@ def profile_of(fit: Fit, dtype: jax.typing.DTypeLike, **options) -> Profile:
     return Profile(fit.cut(tol), near_zero, near_pi, **options)
 
 
+def coefficients(fit: Fit, dtype: jax.typing.DTypeLike) -> np.ndarray:
+    """Those of `fit` that inputs of a dtype are evaluated with, float64, shape (count,)."""
+    return np.trim_zeros(np.asarray(fit.cut(_tolerance(dtype)).coefficients), "b")
+
+
+def _tolerance(dtype: jax.typing.DTypeLike) -> float:
+    """What may be cut from a series, in units of r(0)."""
+    return max(float(jnp.finfo(dtype).eps), 1e-11)
+
+
 def error_bound(fit: Fit, dtype: jax.typing.DTypeLike) -> float:
     """How far r(θ) can be from exact on the device, in units of r(0).
 
@@ -106,7 +115,7 @@ def error_bound(fit: Fit, dtype: jax.typing.DTypeLike) -> float:
     """
     eps = float(jnp.finfo(dtype).eps)
     steepest = float(np.max(np.abs(fit.slope_at_angle(np.linspace(0, math.pi, 1001)))))
-    return fit.error + 16 * max(eps, 1e-11) + steepest * 2 * eps * 2.0 ** -_half_digits(dtype)
+    return fit.error + 16 * _tolerance(dtype) + steepest * 2 * eps * 2.0 ** -_half_digits(dtype)
 
 
 def evaluate(profile: Profile, x1: jax.Array, x2: jax.Array | None) -> jax.Array:

@@ -62,16 +62,6 @@ def number(
     return result
 
 
-def choice(value: Any, name: str, choices: tuple[str, ...]) -> None:
-    """Refuses a `value` that is not one of `choices`.
-
-    Raises:
-      ValueError: if it is not.
-    """
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {choices}, got {value!r}.")
-
-
 def real_array(values: ArrayLike, name: str, remedy: str = "") -> np.ndarray:
     """Returns `values` in float64, refused if they are not finite real numbers.
 

@@ -5,7 +5,7 @@ import math
 from typing import Literal
 
 from nt_residual import schedules
-from nt_residual.theory import checks
+from nt_residual.rntk.inputs import check_choice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ def suitable_schedule(
     Reference: arXiv 2403.04545.
     """
     depth = schedules.check_depth(depth)
-    checks.choice(trained, "trained", ("blocks", "all"))
+    check_choice(trained, "trained", ("blocks", "all"))
     if not isinstance(odd_harmonics, bool):
         raise TypeError(
             f"odd_harmonics must be True or False, got {odd_harmonics!r}. Pass True if odd "

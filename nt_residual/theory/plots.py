@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nt_residual.theory import checks
+from nt_residual.rntk.inputs import check_choice
 from nt_residual.theory.depth import Convergence
 from nt_residual.theory.learning import LearningCurve
 from nt_residual.theory.spectra import Spectrum
@@ -167,7 +167,7 @@ def learning_curve(
       >>> learning_curve(curve).lines[0].get_label()
       'σ = 0.1, δ = 0.1'
     """
-    checks.choice(error, "error", ("excess", "total"))
+    check_choice(error, "error", ("excess", "total"))
     labelled = _labelled(curves, "curves", lambda c: f"σ = {c.noise:g}, δ = {c.ridge:g}")
     _check_type(labelled, LearningCurve, "theory.learning_curve(…)")
     ax = _axes(ax)
@@ -180,6 +180,28 @@ def learning_curve(
     ax.set(xscale="log", yscale="log", xlabel="training points n")
     ax.set(ylabel=f"predicted squared error to {target}")
     return _finish(ax)
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure of matplotlib, of a size in inches.
+
+    It is not one of pyplot's, which would keep it until it is closed.
+
+    Raises:
+      ImportError: if matplotlib is missing.
+
+    Example:
+      >>> new_figure(5, 4).axes
+      []
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            "figures need matplotlib, which is not installed: pip install matplotlib "
+            "(the extra 'plots')"
+        ) from error
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _labelled(items: Any, name: str, describe: Any) -> list[tuple[str, Any]]:
@@ -244,17 +266,7 @@ def _point_style(i: int) -> dict[str, Any]:
 
 
 def _axes(ax: Any) -> Any:
-    if ax is not None:
-        return ax
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "figures need matplotlib, which is not installed: pip install matplotlib "
-            "(the extra 'plots')"
-        ) from error
-    # Not pyplot's, which would keep the figure until it is closed.
-    return Figure(figsize=(5, 4), layout="constrained").subplots()
+    return new_figure(5, 4).subplots() if ax is None else ax
 
 
 def _finish(ax: Any, loc: str = "best") -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nt_residual import schedules
-from nt_residual.theory import checks
+from nt_residual.rntk import recursion
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +75,7 @@ def rate(
     Reference: arXiv 2403.04545; Belfer et al., arXiv 2104.03093, for γ = 0. The constants are
       measured.
     """
-    checks.choice(kind, "kind", ("ntk", "nngp"))
-    checks.choice(trained, "trained", ("blocks", "all"))
+    recursion.check_options(kind, trained)
     if not isinstance(schedule, schedules.PowerLaw):
         return None
     gamma = schedule.gamma

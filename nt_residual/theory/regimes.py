@@ -6,6 +6,7 @@ from typing import Literal
 
 from nt_residual import schedules
 from nt_residual.rntk import ResidualKernel
+from nt_residual.rntk.inputs import check_choice
 from nt_residual.theory import checks
 from nt_residual.theory.advice import advice
 from nt_residual.theory.rates import Rate, rate
@@ -68,7 +69,7 @@ def regime(
 
     Reference: arXiv 2403.04545.
     """
-    checks.choice(trained, "trained", ("blocks", "all"))
+    check_choice(trained, "trained", ("blocks", "all"))
     time = limiting_time(schedule, effective_time)
     name = "degenerate" if time == math.inf else "learnable" if time == 0 else "critical"
     if name == "learnable" and trained == "all":
@@ -129,6 +130,4 @@ def limit_kernel(
       inf
     """
     time = limiting_time(schedule, effective_time)
-    if getattr(schedule, "limiting_effective_time", None) is not None:
-        return ResidualKernel(math.inf, schedule, kind=kind, trained=trained)
     return ResidualKernel(math.inf, schedule, kind=kind, trained=trained, effective_time=time)
