@@ -7,6 +7,7 @@ TensorFlow. Its parts are imported when they are first used:
 * `stax`: residual layers for neural-tangents;
 * `rntk`: the kernel of fully-connected residual networks in closed form;
 * `theory`: what the kernel becomes as depth grows;
+* `gram`: matrices of any kernel, in tiles: in memory, over devices, on disk, or never whole;
 * `regression`: kernel regression with early stopping;
 * `data`: data sets to try it on;
 * `experiments`: the claims of arXiv 2403.04545, one function each.
@@ -27,7 +28,7 @@ import typing
 from nt_residual import compat
 
 if typing.TYPE_CHECKING:
-    from nt_residual import data, experiments, regression, rntk, schedules, stax, theory
+    from nt_residual import data, experiments, gram, regression, rntk, schedules, stax, theory
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,7 @@ __all__ = [
     "compat",
     "data",
     "experiments",
+    "gram",
     "regression",
     "rntk",
     "schedules",

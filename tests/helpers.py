@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import pathlib
 import subprocess
 import sys
@@ -124,8 +125,16 @@ def finite_difference(fn, x, step=1e-4):
     return (4 * half - full) / 3
 
 
-def run_python(code: str) -> subprocess.CompletedProcess:
-    """Runs code in a fresh interpreter, in which nothing is imported yet."""
+def run_python(code: str, *arguments: str, devices: int = 1) -> subprocess.CompletedProcess:
+    """Runs code in a fresh interpreter, in which nothing is imported yet.
+
+    `devices` is the number of CPU devices that JAX will see there.
+    """
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
     )

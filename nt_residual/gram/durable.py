@@ -1,0 +1,93 @@
+"""Files that are whole or absent, whenever the process is killed or the power fails."""
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator
+
+try:
+    import fcntl
+except ImportError:  # Windows. Two processes that fill one store write the same values.
+    fcntl = None
+
+
+def replace(path: pathlib.Path, text: str) -> None:
+    """Writes a file in one step: at any moment it holds either the old text or the new.
+
+    Args:
+      path: its directory must exist.
+      text: all of it.
+
+    Raises:
+      OSError: if it cannot be written; the old file is as it was.
+    """
+    temporary = temporary_of(path)
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+def temporary_of(path: pathlib.Path) -> pathlib.Path:
+    """Where `replace` writes before it renames: what a kill may leave behind."""
+    return path.with_name(path.name + ".tmp")
+
+
+def append(path: pathlib.Path, text: str) -> None:
+    """Appends to a file, and returns when that has reached the disk.
+
+    Raises:
+      OSError: if it cannot; a part of the text may have been written.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    # Unbuffered: nothing is left to be written when the file is closed.
+    with open(descriptor, "wb", buffering=0) as file:
+        data = text.encode()
+        while data:
+            data = data[file.write(data) :]
+        os.fsync(descriptor)
+
+
+@contextlib.contextmanager
+def exclusive(path: pathlib.Path) -> Iterator[None]:
+    """Holds the lock of a file. The operating system lets go of it when the process ends.
+
+    Args:
+      path: a file made for this, which stays; it holds the id of the process.
+
+    Raises:
+      BlockingIOError: if another process holds it, or another part of this one.
+    """
+    with open(path, "a+", encoding="utf-8") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise BlockingIOError(
+                    error.errno,
+                    f"{path.parent} is being written by process {file.read().strip()}. Wait "
+                    "until it is done, end it, or pass another path",
+                ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _sync_directory(path: pathlib.Path) -> None:
+    """The name of a file is the directory's, which is written on its own."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,90 @@
+"""How much memory there is, and what to say when it is not enough."""
+
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import psutil
+
+try:
+    import resource
+except ImportError:  # Windows has no limits of this kind.
+    resource = None
+
+_CGROUPS = (
+    # Version 2, then version 1: the limit, and the file that says how much of it is in use.
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+    ),
+)
+
+
+def available(device: Any = None) -> int:
+    """The number of bytes that can still be allocated.
+
+    On the host, that is the least of what the machine has free, what the limit of the
+    container leaves and what the limits of the process leave; on an accelerator, what its
+    allocator has not given away.
+
+    Args:
+      device: a `jax.Device`; `None`, and devices that are the host's own CPU, for the host.
+
+    Example:
+      >>> available() > 2**20
+      True
+    """
+    stats = None if device is None or device.platform == "cpu" else device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return max(int(stats["bytes_limit"] - stats.get("bytes_in_use", 0)), 0)
+    return max(min(_of_the_host()), 0)
+
+
+def _of_the_host() -> Iterable[int]:
+    yield psutil.virtual_memory().available
+    if resource is not None:
+        process = psutil.Process().memory_info()
+        for limit, used in ((resource.RLIMIT_AS, process.vms), (resource.RLIMIT_DATA, process.rss)):
+            soft, _ = resource.getrlimit(limit)
+            if soft != resource.RLIM_INFINITY:
+                yield soft - used
+    for limit, used in _CGROUPS:
+        try:
+            yield int(pathlib.Path(limit).read_text()) - int(pathlib.Path(used).read_text())
+        except (OSError, ValueError):
+            continue  # No such cgroup, or no limit ("max").
+
+
+def check(parts: Mapping[str, int], limit: int, where: str, remedies: str) -> None:
+    """Refuses what cannot fit, before any of it is allocated.
+
+    Args:
+      parts: what is needed, in bytes, by name.
+      limit: the bytes there are.
+      where: what has that many, to be named in the error.
+      remedies: what can be done.
+
+    Raises:
+      MemoryError: if the parts are more than the limit.
+    """
+    needed = sum(parts.values())
+    if needed > limit:
+        listed = ", ".join(f"{name} {size(count)}" for name, count in parts.items())
+        raise MemoryError(
+            f"needs {size(needed)} of memory ({listed}), and {where} has {size(limit)} free. "
+            f"{remedies}"
+        )
+
+
+def size(count: float) -> str:
+    """A number of bytes in words.
+
+    Example:
+      >>> size(14.4e9)
+      '14.4 GB'
+    """
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{count:.0f} bytes"

@@ -1,0 +1,206 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import neural_tangents as nt
+import numpy as np
+import pytest
+
+from nt_residual import gram, rntk, schedules
+from nt_residual.gram import memory
+
+KERNEL = rntk.ResidualKernel(100, schedules.PowerLaw(0.5))
+
+
+def _inputs(n, dtype=np.float32, seed=0):
+    x = np.random.default_rng(seed).standard_normal((n, 6)).astype(dtype)
+    if n > 40:
+        # A copy and a near copy, in different tiles.
+        x[3], x[4] = x[n - 2], x[n - 5] * (1 + 1e-6)
+    return x
+
+
+def _dot(a, b):
+    return jnp.matmul(a, b.T, precision="highest")
+
+
+class _Rbf:
+    """A kernel that does not hash, of inputs of any shape."""
+
+    __hash__ = None
+
+    def __call__(self, a, b):
+        a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
+        return jnp.exp(-jnp.sum((a[:, None] - b[None]) ** 2, axis=-1))
+
+
+@functools.cache
+def _neural_tangents():
+    _, _, kernel_fn = nt.stax.serial(nt.stax.Dense(1), nt.stax.Erf(), nt.stax.Dense(1))
+    return functools.partial(kernel_fn, get="ntk")
+
+
+KERNELS = {"rntk": KERNEL, "dot": _dot, "rbf": _Rbf(), "neural_tangents": _neural_tangents()}
+
+
+@pytest.mark.parametrize(
+    ("name", "tile_size"),
+    [("rntk", 23), ("neural_tangents", 23), ("dot", None), ("dot", 60), ("rbf", 23), ("rbf", 7)],
+)
+def test_the_matrix_is_the_kernel_and_exactly_symmetric(name, tile_size, dtype):
+    kernel, x = KERNELS[name], _inputs(60, dtype)
+    k = gram.compute(kernel, x, tile_size=tile_size)
+    assert k.dtype == dtype
+    np.testing.assert_array_equal(k, k.T)
+    rtol = {"float32": 1e-5, "float64": 1e-12}[dtype.name]
+    expected = np.asarray(kernel(x, x))
+    np.testing.assert_allclose(k, expected, rtol=rtol, atol=rtol * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("n2", [1, 23, 50])
+@pytest.mark.parametrize("tile_size", [None, 16, 1])
+def test_two_batches_of_any_sizes(n2, tile_size):
+    x1, x2 = _inputs(17), _inputs(n2, seed=1)
+    k = gram.compute(_dot, x1, x2, tile_size=tile_size)
+    np.testing.assert_allclose(k, x1 @ x2.T, rtol=1e-5, atol=1e-5)
+
+
+def test_inputs_may_be_images():
+    x = np.random.default_rng(0).standard_normal((5, 4, 4, 3)).astype(np.float32)
+    _, _, kernel_fn = nt.stax.serial(
+        nt.stax.Conv(1, (3, 3)), nt.stax.Relu(), nt.stax.Flatten(), nt.stax.Dense(1)
+    )
+    k = gram.compute(functools.partial(kernel_fn, get="nngp"), x, tile_size=2)
+    np.testing.assert_allclose(k, kernel_fn(x, None, "nngp"), rtol=1e-4)
+
+
+@pytest.mark.parametrize("n", [20, 23])
+def test_only_tiles_on_and_above_the_diagonal_are_computed(n):
+    made = []
+
+    def kernel(a, b):
+        jax.debug.callback(lambda: made.append(1))
+        return _dot(a, b)
+
+    gram.compute(kernel, _inputs(n), tile_size=6).block_until_ready()
+    jax.effects_barrier()
+    assert len(made) == 4 * 5 / 2
+
+
+def test_one_program_is_compiled_however_many_tiles_there_are():
+    shapes = []
+
+    def kernel(a, b):
+        shapes.append((a.shape, b.shape))
+        return _dot(a, b)
+
+    gram.compute(kernel, _inputs(47), tile_size=9)
+    # Once to look at its result, once to compile it.
+    assert len(shapes) == 2
+    assert shapes[1] == ((8, 6), (8, 6))
+    gram.compute(kernel, _inputs(47), tile_size=9)
+    assert len(shapes) == 3
+
+
+def test_another_dtype_may_be_asked_for():
+    x = _inputs(10)
+    assert gram.compute(_dot, x, dtype="float16", tile_size=4).dtype == np.float16
+    assert gram.compute(_dot, x, dtype=jnp.bfloat16).dtype == jnp.bfloat16
+    with pytest.raises(ValueError, match=r"dtype=float64 needs jax\.config"):
+        gram.compute(_dot, x, dtype="float64")
+    for dtype in ("int32", "no dtype"):
+        with pytest.raises(TypeError, match="dtype must be a float dtype, got"):
+            gram.compute(_dot, x, dtype=dtype)
+
+
+def test_a_progress_bar_counts_tiles(capsys):
+    gram.compute(_dot, _inputs(20), tile_size=5, progress=True)
+    assert "10/10" in capsys.readouterr().err
+
+
+# Memory.
+
+
+def test_what_cannot_fit_is_refused_before_it_is_allocated():
+    x = np.broadcast_to(np.float32(1), (2_000_000, 1))
+    message = (
+        r"needs 1.6e\+04 GB of memory \(the matrix .*this machine has .* free. Keep the matrix on "
+        r"disk \(store=PATH\).*mesh=.*MatrixFree"
+    )
+    with pytest.raises(MemoryError, match=message):
+        gram.compute(_dot, x)
+
+
+def test_tiles_are_smaller_where_memory_is_short(monkeypatch):
+    x = _inputs(60)
+    expected = gram.compute(_dot, x)
+    shapes = []
+
+    def kernel(a, b):
+        shapes.append(len(a))
+        return jnp.sum(a[:, None] * b[None], axis=-1) + 0 * a.sum()
+
+    monkeypatch.setattr(memory, "available", lambda device=None: 60 * 60 * 4 + 20_000)
+    k = gram.compute(kernel, x)
+    assert shapes[-1] < 40
+    np.testing.assert_allclose(k, expected, rtol=1e-5, atol=1e-5)
+    monkeypatch.setattr(memory, "available", lambda device=None: 60 * 60 * 4 + 2_000)
+    with pytest.raises(MemoryError, match="tiles of 60 × 60"):
+        gram.compute(kernel, x, tile_size=60)
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(
+    ("x1", "x2", "message"),
+    [
+        (np.ones((0, 3), np.float32), None, "x1 must hold at least one input"),
+        (np.float32(1), None, "x1 must hold at least one input"),
+        (np.array([[1, 2], [3, np.nan]], np.float32), None, "x1 must be finite.*in input 1"),
+        (jnp.array([[1, 2], [3, jnp.inf]]), None, "x1 must be finite.*in input 1"),
+        (np.ones((2, 3), np.float32), np.ones((2, 4), np.float32), "inputs of one shape"),
+        (np.array([[1, 0], [0, 0]], np.float32), None, "NaN or infinity at row 0, column 1"),
+    ],
+)
+def test_bad_inputs_are_refused(x1, x2, message):
+    def cosine(a, b):
+        norms = jnp.linalg.norm(a, axis=1)[:, None] * jnp.linalg.norm(b, axis=1)
+        return _dot(a, b) / norms
+
+    with pytest.raises(ValueError, match=message):
+        gram.compute(cosine, x1, x2)
+
+
+def test_integers_and_traced_inputs_are_refused():
+    with pytest.raises(TypeError, match=r"x1 must hold real floats, got dtype int64\. Convert it"):
+        gram.compute(_dot, np.eye(2, dtype=int))
+    with pytest.raises(TypeError, match="x1 must be known, got a value traced"):
+        jax.jit(lambda x: gram.compute(_dot, x))(jnp.eye(2))
+
+
+def test_kernels_that_are_none_are_refused():
+    x = _inputs(4)
+    with pytest.raises(TypeError, match="kernel must be a function of two batches, got int"):
+        gram.compute(3, x)
+    with pytest.raises(TypeError, match=r"kernel must return one matrix, got Kernel.*get='ntk'"):
+        gram.compute(_neural_tangents().func, x)
+    with pytest.raises(TypeError, match="kernel must be a JAX function"):
+        gram.compute(lambda a, b: np.asarray(a) @ np.asarray(b).T, x)
+    with pytest.raises(ValueError, match=r"kernel must return shape \(n1, n2\).*got shape \(3,\)"):
+        gram.compute(lambda a, b: a[:, 0], x)
+    with pytest.raises(TypeError, match="kernel must return real floats, got dtype complex64"):
+        gram.compute(lambda a, b: a @ b.T * 1j, x)
+
+
+def test_tile_sizes_and_meshes_that_are_none_are_refused():
+    x = _inputs(4)
+    with pytest.raises(ValueError, match="tile_size must be at least 1, got 0"):
+        gram.compute(_dot, x, tile_size=0)
+    with pytest.raises(TypeError, match=r"tile_size must be an integer or None, got 2\.5"):
+        gram.compute(_dot, x, tile_size=2.5)
+    with pytest.raises(TypeError, match=r"mesh must be a jax\.sharding\.Mesh, got int"):
+        gram.compute(_dot, x, mesh=8)
+    mesh = jax.make_mesh((1,), ("rows",))
+    with pytest.raises(ValueError, match="store= and mesh= cannot be combined"):
+        gram.compute(_dot, x, mesh=mesh, store="anywhere")

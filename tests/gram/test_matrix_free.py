@@ -1,0 +1,122 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nt_residual import gram, rntk, schedules
+from nt_residual.gram import memory
+from nt_residual.gram.operators import as_operator
+
+KERNEL = rntk.ResidualKernel(100, schedules.PowerLaw(0.5))
+
+
+def _inputs(n, dtype=np.float32):
+    return np.random.default_rng(0).standard_normal((n, 6)).astype(dtype)
+
+
+def _rbf(a, b):
+    return jnp.exp(-jnp.sum((a[:, None] - b[None]) ** 2, axis=-1) / 6)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "tile_size"), [(KERNEL, None), (_rbf, 60), (_rbf, 23), (_rbf, 7)]
+)
+def test_products_are_those_of_the_matrix(kernel, tile_size, dtype):
+    x, v = _inputs(60, dtype), np.random.default_rng(1).standard_normal((60, 3)).astype(dtype)
+    matrix = gram.MatrixFree(kernel, x, tile_size=tile_size)
+    expected = np.asarray(kernel(x, x), np.float64)
+    rtol = {"float32": 1e-5, "float64": 1e-10}[dtype.name]
+    np.testing.assert_allclose(matrix.product(v), expected @ v, rtol=rtol, atol=30 * rtol)
+    np.testing.assert_allclose(matrix.diagonal(), np.diag(expected), rtol=rtol)
+    assert matrix.shape == (60, 60)
+    assert matrix.dtype == dtype
+
+
+def test_a_product_makes_every_tile_of_the_upper_triangle_once():
+    made = []
+
+    def kernel(a, b):
+        jax.debug.callback(lambda: made.append(1))
+        return a @ b.T
+
+    matrix = gram.MatrixFree(kernel, _inputs(23), tile_size=6)
+    matrix.product(jnp.ones((23, 2))).block_until_ready()
+    jax.effects_barrier()
+    assert len(made) == 4 * 5 / 2
+
+
+def test_products_are_compiled_once_for_all_data_of_a_size():
+    traces = []
+
+    @jax.jit
+    def twice(matrix, v):
+        traces.append(1)
+        return matrix.product(matrix.product(v))
+
+    for seed in range(2):
+        x = np.random.default_rng(seed).standard_normal((10, 3)).astype(np.float32)
+        k = np.asarray(_rbf(x, x))
+        found = twice(gram.MatrixFree(_rbf, x, tile_size=4), jnp.ones((10, 1)))
+        np.testing.assert_allclose(found, k @ k @ np.ones((10, 1)), rtol=1e-4)
+    assert len(traces) == 1
+
+
+def test_no_more_than_a_few_tiles_are_held():
+    x = _inputs(2000)
+    matrix = gram.MatrixFree(lambda a, b: a @ b.T, x, tile_size=100)
+    compiled = jax.jit(lambda k, v: k.product(v)).lower(matrix, jnp.ones((2000, 1))).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 0.1 * 2000 * 2000 * 4
+
+
+@pytest.mark.parametrize("tile_size", [None, 16, 5])
+@pytest.mark.parametrize("outputs", [None, 2])
+def test_streamed_products_are_those_of_the_matrix(tile_size, outputs):
+    x1, x2 = _inputs(31), _inputs(47)[::-1]
+    shape = (47,) if outputs is None else (47, outputs)
+    v = np.random.default_rng(1).standard_normal(shape)
+    found = gram.product(_rbf, x1, x2, v, tile_size=tile_size)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, np.asarray(_rbf(x1, x2)) @ v, rtol=1e-4, atol=1e-3)
+
+
+def test_vectors_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"v must have shape \(4,\) or \(4, o\).*got shape \(3,\)"):
+        gram.product(_rbf, _inputs(2), _inputs(4), np.ones(3))
+    with pytest.raises(ValueError, match="x must be finite"):
+        gram.MatrixFree(KERNEL, np.full((3, 2), np.nan, np.float32))
+    with pytest.raises(TypeError, match="x must hold real floats"):
+        gram.MatrixFree(KERNEL, [[1, 2]])
+
+
+# Operators, and what memory there is.
+
+
+def test_arrays_become_operators(dtype):
+    k, v = np.diag(np.arange(1, 4)).astype(dtype), np.ones((3, 2), dtype)
+    for array in (k, jnp.asarray(k)):
+        operator = as_operator(array)
+        np.testing.assert_array_equal(operator.product(operator.place(v)), k @ v)
+        np.testing.assert_array_equal(operator.diagonal(), [1, 2, 3])
+        assert operator.shape == (3, 3)
+        assert operator.dtype == dtype
+
+
+def test_the_memory_of_the_host_is_the_least_of_all_limits(monkeypatch, tmp_path):
+    assert memory.available() > 0
+    limit, used = tmp_path / "limit", tmp_path / "used"
+    limit.write_text("5000000\n")
+    used.write_text("3000000\n")
+    monkeypatch.setattr(memory, "_CGROUPS", ((str(limit), str(used)),))
+    assert memory.available() == 2_000_000
+    limit.write_text("max\n")
+    assert memory.available() > 5_000_000
+
+
+def test_the_memory_of_an_accelerator_is_what_its_allocator_has_left():
+    class Device:
+        platform = "gpu"
+
+        def memory_stats(self):
+            return {"bytes_limit": 1000, "bytes_in_use": 300}
+
+    assert memory.available(Device()) == 700

@@ -1,0 +1,150 @@
+import os
+import socket
+import subprocess
+import sys
+
+from helpers import run_python
+
+_SETUP = """
+import re
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from nt_residual import gram, rntk, schedules
+from nt_residual.gram import sharded
+from nt_residual.gram.operators import as_operator
+
+kernel = rntk.ResidualKernel(100, schedules.PowerLaw(0.5))
+x = np.random.default_rng(0).standard_normal((48, 5)).astype(np.float32)
+x[3] = x[40]
+v = np.random.default_rng(1).standard_normal((48, 3)).astype(np.float32)
+whole = np.asarray(kernel(x))
+close = dict(rtol=2e-6, atol=1e-5)
+
+def mesh_of(*shape, kind=AxisType.Auto):
+    names = ("a", "b")[: len(shape)]
+    return jax.make_mesh(shape, names, axis_types=(kind,) * len(shape))
+"""
+
+
+def _check(result):
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+def test_eight_devices_give_the_same_matrix_and_send_no_part_of_it():
+    code = """
+for mesh in (mesh_of(8), mesh_of(4, 2), mesh_of(8, kind=AxisType.Explicit)):
+    for tile_size in (None, 4):
+        k = gram.compute(kernel, x, mesh=mesh, tile_size=tile_size)
+        assert k.sharding.is_equivalent_to(
+            NamedSharding(mesh, PartitionSpec(mesh.axis_names)), 2
+        ), k.sharding
+        np.testing.assert_allclose(k, whole, **close)
+        np.testing.assert_array_equal(np.asarray(k), np.asarray(k).T)
+    operator = as_operator(k)
+    assert operator.matrix.addressable_data(0).unsafe_buffer_pointer() == (
+        k.addressable_data(0).unsafe_buffer_pointer())
+    np.testing.assert_allclose(operator.product(operator.place(v)), whole @ v, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(operator.diagonal(), np.diag(whole), rtol=1e-6)
+
+mesh = mesh_of(8)
+rectangle = gram.compute(kernel, x[:16], x[:7], mesh=mesh, tile_size=4)
+np.testing.assert_allclose(rectangle, whole[:16, :7], **close)
+# Inputs that are spread over devices already.
+for mesh in (mesh_of(8), mesh_of(8, kind=AxisType.Explicit)):
+    spread = jax.device_put(x, NamedSharding(mesh, PartitionSpec("a")))
+    np.testing.assert_allclose(gram.compute(kernel, spread), whole, **close)
+columns = jax.device_put(whole, NamedSharding(mesh_of(8), PartitionSpec(None, "a")))
+np.testing.assert_allclose(as_operator(columns).product(v), whole @ v, rtol=1e-4, atol=1e-4)
+
+def collectives(function, *arguments):
+    text = jax.jit(function).lower(*arguments).compile().as_text()
+    return re.findall(r"= (\\S+?)(?:{\\S*)? (all-\\w+|collective-\\w+|reduce-scatter)\\(", text)
+
+assert collectives(lambda k, v: k.product(v), operator, operator.place(v)) == [
+    ("f32[48,3]", "all-gather")]
+free = gram.MatrixFree(kernel, x[:45], mesh=mesh_of(8), tile_size=7)
+np.testing.assert_allclose(free.product(free.place(v[:45])), whole[:45, :45] @ v[:45],
+                           rtol=1e-4, atol=1e-4)
+assert collectives(lambda k, v: k.product(v), free, free.place(v[:45])) == [
+    ("f32[45,3]", "all-reduce")]
+# A step of the loop over tiles sends nothing at all.
+mesh = mesh_of(8)
+everywhere = NamedSharding(mesh, PartitionSpec())
+by_rows = NamedSharding(mesh, PartitionSpec("a"))
+x8 = jax.device_put(x, everywhere)
+cut = sharded.Cut(6, 3)
+step = lambda k, finite, x: sharded._step(
+    kernel, k, finite, x, x, 0, 0, rows=cut, columns=sharded.Cut(48, 3), mesh=mesh, same=True)
+arguments = jax.device_put(whole, by_rows), jax.device_put(np.ones(8, bool), by_rows), x8
+assert collectives(step, *arguments) == []
+
+# Each device makes an eighth of all entries, and those that the diagonal crosses twice.
+made = []
+
+def counted(a, b):
+    jax.debug.callback(lambda: made.append(len(a) * len(b)))
+    return a @ b.T
+
+gram.compute(counted, x, mesh=mesh, tile_size=3).block_until_ready()
+jax.effects_barrier()
+assert sum(made) == 48 * 48 + 16 * 3 * 3, sum(made)
+"""
+    _check(run_python(_SETUP + code, devices=8))
+
+
+def test_bad_meshes_and_values_are_refused_on_many_devices():
+    code = """
+def refused(error, message, *arguments, **options):
+    try:
+        gram.compute(*arguments, **options)
+    except error as found:
+        assert re.search(message, str(found)), found
+    else:
+        raise AssertionError(message)
+
+mesh = mesh_of(8)
+message = "divides the 47 rows of x1, got 8. Leave out 7 inputs"
+refused(ValueError, message, kernel, x[:47], mesh=mesh)
+refused(ValueError, "kernel must be finite", kernel, 0 * x, mesh=mesh)
+many = np.broadcast_to(np.float32(1), (2_000_000, 1))
+refused(MemoryError, "each of 8 devices.*has .* free. Use more", kernel, many, mesh=mesh)
+"""
+    _check(run_python(_SETUP + code, devices=8))
+
+
+def test_two_processes_share_the_work():
+    code = """
+import sys
+jax.distributed.initialize(f"127.0.0.1:{sys.argv[1]}", 2, int(sys.argv[2]))
+assert jax.process_count() == 2 and jax.device_count() == 4
+mesh = jax.make_mesh((4,), ("a",), axis_types=(AxisType.Auto,))
+k = gram.compute(kernel, x, mesh=mesh, tile_size=5, progress=True)
+assert len(k.addressable_shards) == 2 and not k.is_fully_addressable
+for shard in k.addressable_shards:
+    np.testing.assert_allclose(shard.data, whole[shard.index], **close)
+for matrix in (as_operator(k), gram.MatrixFree(kernel, x, mesh=mesh, tile_size=7)):
+    found = matrix.product(matrix.place(v)).addressable_data(0)
+    np.testing.assert_allclose(found, whole @ v, rtol=1e-4, atol=1e-4)
+"""
+    setup = _SETUP.replace("whole = np.asarray(kernel(x))\n", "")
+    setup += code.replace("k = gram.compute", "whole = np.asarray(kernel(x))\nk = gram.compute")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", setup, port, str(index)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+        )
+        for index in range(2)
+    ]
+    outputs = [process.communicate(timeout=200)[0] for process in processes]
+    for process, output in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, output[-3000:]
+    # The first process alone shows progress.
+    assert ["tile/s" in output for output in outputs] == [True, False]
