@@ -1,26 +1,43 @@
 """Gradient flow on the squared loss: kernel regression with a stopping time."""
 
 import dataclasses
-import math
-from typing import Literal
+import warnings
+from typing import Any, Literal
 
-import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from numpy.typing import ArrayLike
+
+from nt_residual import gram
+from nt_residual.regression import inputs, products, solvers, training_kernel
+from nt_residual.regression.eigh import Eigh
+from nt_residual.regression.inputs import real_array as real_array
+from nt_residual.regression.lanczos import Lanczos
+from nt_residual.regression.solution import Solution
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GradientFlow:
     r"""Kernel regression trained by gradient flow for a time t, from f_0 = 0.
 
-        f_t(x) = k(x, X) K^{-1} (I − exp(−t K/n)) y
+        f_t(x) = k(x, X) (K + δI)^{-1} (I − exp(−t (K + δI)/n)) y
 
-    is the solution of gradient flow on the loss (1/2n) Σ_i |f(x_i) − y_i|². Gradient
-    descent with step η has t = η · steps. t = ∞ interpolates.
+    is the solution of gradient flow on the loss (1/2n) (Σ_i |f(x_i) − y_i|² + δ ‖f‖²), ‖f‖ the
+    norm in the kernel's RKHS; without a ridge, δ = 0, on the squared loss alone. Gradient
+    descent with step η has t = η · steps. t = ∞ interpolates; with a ridge it is
+    kernel ridge regression, and the posterior mean of Gaussian process regression with noise
+    of variance δ.
 
-    One symmetric eigendecomposition, in float64 on the host, serves every time.
-    Eigenvalues that rounding of the kernel's entries can produce, those below
+    There are two solvers, and both serve every time after the first at little cost.
+
+    - 'eigh', one symmetric eigendecomposition, in float64 on the host: O(n³) in time and
+      O(n²) in memory.
+    - 'lanczos', orthonormal Krylov bases, one for each output, on the device: some tens of
+      products with K for moderate times, more for later ones. They grow until the predictions at
+      the times asked for are known to `tol`, which a bound on the error tells, and are
+      kept. Interpolation with an ill-conditioned kernel may need too many; `solve` says so, and
+      `predict` warns.
+
+    Eigenvalues of K + δI that rounding of the kernel's entries can produce, those below
     ε √n max_i K_ii with ε of the dtype of K, are taken to be zero, and nothing is
     learned along them; so t = ∞ is the interpolant of least norm.
 
@@ -28,12 +45,12 @@ class GradientFlow:
     outputs too: its time is this time multiplied by the number of outputs.
 
     Attributes:
-      eigenvalues: those kept, shape (r,), descending.
-      eigenvectors: shape (n, r).
-      targets: the targets in the eigenbasis, shape (r, n_outputs).
+      ridge: δ.
+      reason: why the solver is the one that it is.
       vector_targets: whether `y` had one dimension, and predictions leave it out too.
 
     Example:
+      >>> import math
       >>> import numpy as np
       >>> from nt_residual import rntk, schedules
       >>> kernel = rntk.ResidualKernel(1000, schedules.PowerLaw(0.5))
@@ -43,152 +60,257 @@ class GradientFlow:
       array([ 1.,  0., -1.], dtype=float32)
     """
 
-    eigenvalues: np.ndarray
-    eigenvectors: np.ndarray
-    targets: np.ndarray
+    ridge: float
+    reason: str
     vector_targets: bool
+    _solver: Eigh | Lanczos
+    _kernel: gram.MatrixFree | None
 
     @classmethod
     def fit(
-        cls, k_train: ArrayLike, y: ArrayLike, *, solver: Literal["auto", "eigh"] = "auto"
+        cls,
+        k_train: ArrayLike | gram.MatrixFree | gram.Stored,
+        y: ArrayLike,
+        *,
+        solver: Literal["auto", "eigh", "lanczos"] = "auto",
+        ridge: float = 0.0,
+        tol: float = 1e-4,
+        max_iterations: int | None = None,
+        progress: bool = False,
     ) -> "GradientFlow":
-        """Factorises the kernel of the training inputs.
+        """Prepares training with the kernel of the training inputs.
 
         Args:
           k_train: kernel of the training inputs, shape (n, n), symmetric and
-            positive semi-definite up to rounding.
+            positive semi-definite up to rounding: an array of NumPy or JAX, which may be
+            sharded, or a `gram.MatrixFree` or `gram.Stored`.
           y: targets, shape (n,) or (n, n_outputs), numbers.
-          solver: 'eigh', a dense eigendecomposition of cost O(n³) in time and
-            O(n²) in memory; 'auto' chooses it.
+          solver: 'auto' chooses 'eigh' for matrices in memory of up to 2000 inputs, 'lanczos'
+            for all others. 'eigh' makes an array of any matrix.
+          ridge: δ ≥ 0.
+          tol: the error of predictions that 'lanczos' aims at, as `Solution.residual` defines
+            it.
+          max_iterations: the most products with K that 'lanczos' makes; `None` for 1000. Its
+            bases take that many vectors per output.
+          progress: whether 'lanczos' shows a progress bar, now and later.
 
         Raises:
+          MemoryError: if what the solver needs does not fit.
           TypeError: if an argument does not hold real numbers.
           ValueError: if a shape is wrong, the number of targets differs from n, a
             value is NaN or infinite, `k_train` is not symmetric or has a clearly
-            negative eigenvalue, or the solver is unknown.
+            negative eigenvalue, an option is out of range, or the solver is unknown.
         """
-        if solver not in ("auto", "eigh"):
-            raise ValueError(f"solver must be 'auto' or 'eigh', got {solver!r}.")
-        epsilon = float(jnp.finfo(_float_dtype(k_train)).eps)
-        kernel = real_array(k_train, "k_train")
-        if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or kernel.size == 0:
-            raise ValueError(
-                f"k_train must have shape (n, n), n ≥ 1, got shape {kernel.shape}. "
-                "Pass kernel(x_train)."
-            )
-        n = kernel.shape[0]
-        outputs = real_array(y, "y")
-        if outputs.ndim not in (1, 2) or outputs.shape[0] != n or outputs.size == 0:
-            raise ValueError(
-                f"y must have shape (n,) or (n, n_outputs) with n = {n}, the size of k_train, "
-                f"got shape {outputs.shape}. Pass one target per training input."
-            )
-        tolerance = epsilon * math.sqrt(n) * float(np.max(np.diagonal(kernel)))
-        _check_symmetric(kernel, tolerance)
+        kernel = training_kernel.check(k_train)
+        targets = inputs.check_targets(y, kernel.shape[0])
+        name, reason = solvers.choose(solver, kernel)
+        ridge = inputs.check_number(ridge, "ridge", positive=False)
+        fitted = solvers.fit(
+            name,
+            kernel,
+            targets.reshape(len(targets), -1),
+            ridge=ridge,
+            tol=inputs.check_number(tol, "tol", positive=True),
+            max_iterations=inputs.check_count(max_iterations, "max_iterations"),
+            progress=progress,
+        )
+        data = kernel if isinstance(kernel, gram.MatrixFree) else None
+        return cls(ridge, reason, targets.ndim == 1, fitted, data)
 
-        # float64: at float32 the error of a small eigenvalue exceeds the eigenvalue.
-        # Divide and conquer is the fastest driver where all eigenvectors are wanted.
-        values, vectors = scipy.linalg.eigh(kernel, driver="evd")
-        if values[0] < -math.sqrt(epsilon) * values[-1] or values[-1] <= 0:
-            raise ValueError(
-                "k_train must be positive semi-definite, got eigenvalues from "
-                f"{values[0]:.3g} to {values[-1]:.3g}. Check that it is kernel(x_train)."
-            )
-        kept = slice(None, -1 - int(np.sum(values > tolerance)), -1)
-        vectors = vectors[:, kept]
-        targets = vectors.T @ outputs.reshape(n, -1)
-        return cls(values[kept], vectors, targets, vector_targets=outputs.ndim == 1)
-
-    def predict(self, k_test_train: ArrayLike, t: ArrayLike) -> np.ndarray:
+    def predict(
+        self,
+        k_test_train: ArrayLike | gram.Stored | None = None,
+        t: ArrayLike | None = None,
+        *,
+        kernel: Any = None,
+        x_test: ArrayLike | None = None,
+        x_train: ArrayLike | None = None,
+        tile_size: int | None = None,
+        progress: bool = False,
+    ) -> np.ndarray:
         """The predictions at one or many times.
 
         Args:
-          k_test_train: kernel between new and training inputs, shape (n_test, n).
-          t: the training time, ≥ 0, dimensionless; a scalar or shape (T,). `math.inf`
-            is allowed.
+          k_test_train: kernel between new and training inputs, shape (n_test, n): an array,
+            which may be sharded, or a `gram.Stored`. Instead of it, `x_test` may be passed.
+          t: the training time, ≥ 0, dimensionless; a scalar or shape (T,), not decreasing.
+            `math.inf` is allowed.
+          kernel: a kernel as for `gram.compute`, of which tiles are made and used one by
+            one; `None` for that of the `gram.MatrixFree` that the flow was fitted with.
+          x_test: new inputs, shape (n_test, …).
+          x_train: the training inputs, shape (n, …); `None` as for `kernel`.
+          tile_size: the largest side of a tile; `None` picks one.
+          progress: whether to show a progress bar over tiles.
 
         Returns:
           Shape (n_test, n_outputs), or (T, n_test, n_outputs) for a vector of times,
           without the last axis where `y` had one dimension. The dtype of
-          `k_test_train` if that is a float dtype, else float64.
+          `k_test_train` if that is a float dtype, else float64; of tiles, that of the kernel.
 
         Raises:
-          TypeError: if an argument does not hold real numbers.
-          ValueError: if a shape is wrong, a value is NaN, or a time is negative.
+          TypeError: if an argument is missing or does not hold real numbers.
+          ValueError: if a shape is wrong, a value is NaN, or a time is negative or less than
+            the one before it.
+
+        Warns:
+          RuntimeWarning: if the predictions are not known to `tol`, see `solve`.
         """
-        dtype = _float_dtype(k_test_train)
-        kernel = real_array(k_test_train, "k_test_train")
-        n = self.eigenvectors.shape[0]
-        if kernel.ndim != 2 or kernel.shape[1] != n:
-            raise ValueError(
-                f"k_test_train must have shape (n_test, {n}), one column per training input, got "
-                f"shape {kernel.shape}. Pass kernel(x_test, x_train)."
-            )
-        times = _times(t)
-        projected = kernel @ self.eigenvectors
-        predictions = np.stack(
-            [projected @ (self._filter(time)[:, None] * self.targets) for time in times.ravel()]
-        ).astype(dtype)
-        if self.vector_targets:
-            predictions = predictions[..., 0]
-        return predictions if times.ndim else predictions[0]
+        if t is None or (k_test_train is None) == (x_test is None):
+            raise TypeError("predict needs t, and either k_test_train or x_test.")
+        times = inputs.check_times(t)
+        if k_test_train is not None:
+            products.check_shape(k_test_train, self.n_train)
+            columns = self._columns(times.ravel())
+            flat = products.with_matrix(k_test_train, columns)
+            flat = flat.astype(inputs.float_dtype(k_test_train), copy=False)
+        else:
+            data = products.training_data(kernel, x_train, self._kernel, self.n_train)
+            columns = self._columns(times.ravel())
+            options = {"tile_size": tile_size, "progress": progress}
+            flat = products.with_kernel(*data, x_test, columns, **options)
+        values = flat.reshape(len(flat), times.size, columns.shape[1] // times.size)
+        return self._shaped(np.moveaxis(values, 1, 0), times)
+
+    def solve(self, t: ArrayLike) -> Solution:
+        """The dual coefficients c_t: predictions are k(x, X) c_t.
+
+        Args:
+          t: as for `predict`.
+
+        Returns:
+          The coefficients, in float64 for 'eigh' and else in the dtype of K or float32, with
+          their status and an estimate of their error.
+
+        Raises:
+          TypeError: if `t` does not hold real numbers.
+          ValueError: if a time is negative, NaN, or less than the one before it.
+
+        Example:
+          >>> import numpy as np
+          >>> flow = GradientFlow.fit(2 * np.eye(2), np.array([1.0, -1.0]), solver="lanczos")
+          >>> solution = flow.solve([1.0, np.inf])
+          >>> solution.status, solution.value.round(2)
+          ('settled', array([[ 0.32, -0.32], [ 0.5 , -0.5 ]]))
+        """
+        times = inputs.check_times(t)
+        report = self._solver.report(times.ravel())
+        return Solution(
+            value=self._shaped(self._solver.coefficients(times.ravel()), times),
+            times=times,
+            status="settled" if report.settled else "not settled",
+            message=report.message,
+            iterations=report.iterations,
+            residual=report.residual if times.ndim else report.residual[0],
+        )
+
+    def training_error(self, t: ArrayLike) -> np.ndarray:
+        """The mean squared residual over training points and outputs.
+
+        Args:
+          t: as for `predict`.
+
+        Returns:
+          A scalar or shape (T,), float64. Like `predict` it warns if it is not known to `tol`.
+        """
+        times = inputs.check_times(t)
+        report = self._solver.report(times.ravel())
+        if not report.settled:
+            warnings.warn(report.message, RuntimeWarning, stacklevel=2)
+        errors = self._solver.training_error(times.ravel())
+        return errors if times.ndim else errors[0]
+
+    def degrees_of_freedom(self, t: ArrayLike) -> np.ndarray:
+        """The trace of S_t = K (K + δI)^{-1} (I − exp(−t (K + δI)/n)), which is f_t = S_t y.
+
+        Args:
+          t: as for `predict`.
+
+        Returns:
+          Between 0 and n, a scalar or shape (T,), float64.
+
+        Raises:
+          ValueError: if the solver is not 'eigh', which alone knows all eigenvalues.
+        """
+        solver, times = self._eigh("degrees_of_freedom"), inputs.check_times(t)
+        traces = solver.degrees_of_freedom(times.ravel())
+        return traces if times.ndim else traces[0]
+
+    def leave_one_out(self, t: ArrayLike) -> np.ndarray:
+        """What training on all other points predicts of each training point.
+
+        This is exact, at every time and with a ridge or without: nothing is trained anew, yet
+        the values are those of gradient flow on (1/2n) Σ_{j≠i} |f(x_j) − y_j|², whose time
+        is that of a flow fitted to n − 1 points multiplied by n/(n − 1).
+
+        Args:
+          t: as for `predict`.
+
+        Returns:
+          As `predict` on the training points, float64.
+
+        Raises:
+          ValueError: if the solver is not 'eigh'.
+        """
+        solver, times = self._eigh("leave_one_out"), inputs.check_times(t)
+        return self._shaped(solver.leave_one_out(times.ravel()), times)
+
+    def spectral_range(self) -> tuple[float, float]:
+        """The smallest and the largest eigenvalue of K + δI that the solver knows and uses.
+
+        With 'lanczos' these are Ritz values: the largest is soon exact, the smallest falls
+        as the basis grows.
+        """
+        return self._solver.spectral_range()
+
+    @property
+    def solver(self) -> Literal["eigh", "lanczos"]:
+        """The solver in use."""
+        return "eigh" if isinstance(self._solver, Eigh) else "lanczos"
 
     @property
     def n_train(self) -> int:
         """The number of training inputs."""
-        return self.eigenvectors.shape[0]
+        return self._solver.n_train
 
-    def _filter(self, time: float) -> np.ndarray:
-        """(1 − exp(−tλ/n))/λ: by how much each eigendirection has been fitted."""
-        with np.errstate(over="ignore"):
-            return -np.expm1(-time * self.eigenvalues / self.n_train) / self.eigenvalues
+    @property
+    def eigenvalues(self) -> np.ndarray:
+        """Those of K that are used, shape (r,), descending; of 'eigh' only."""
+        return self._of_eigh("eigenvalues")
 
+    @property
+    def eigenvectors(self) -> np.ndarray:
+        """Shape (n, r); of 'eigh' only."""
+        return self._of_eigh("eigenvectors")
 
-def real_array(values: ArrayLike, name: str) -> np.ndarray:
-    """Returns `values` in float64, refused if they are not finite real numbers."""
-    array = _numbers(values, name)
-    if not np.isfinite(array).all():
-        raise ValueError(
-            f"{name} must be finite, got {int(np.sum(~np.isfinite(array)))} values that are NaN or "
-            "infinite. Check the data it was computed from."
-        )
-    return array
+    @property
+    def targets(self) -> np.ndarray:
+        """The targets in the eigenbasis, shape (r, n_outputs); of 'eigh' only."""
+        return self._of_eigh("targets")
 
+    def _eigh(self, name: str) -> Eigh:
+        if not isinstance(self._solver, Eigh):
+            raise ValueError(
+                f"{name} needs all eigenvalues, and the solver is {self.solver!r}. Pass "
+                "solver='eigh' to fit."
+            )
+        return self._solver
 
-def _numbers(values: ArrayLike, name: str) -> np.ndarray:
-    """Returns `values` in float64, refused if they are not real numbers."""
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise TypeError(f"{name} must be an array of real numbers: {error}") from None
-    if array.dtype != bool and (
-        not jnp.issubdtype(array.dtype, np.number)
-        or jnp.issubdtype(array.dtype, np.complexfloating)
-    ):
-        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}.")
-    return array.astype(np.float64)
+    def _of_eigh(self, name: str) -> np.ndarray:
+        if not isinstance(self._solver, Eigh):
+            raise AttributeError(
+                f"{name} exists with solver='eigh' only, and the solver is {self.solver!r}. "
+                "spectral_range() exists with both."
+            )
+        return getattr(self._solver, name)
 
+    def _columns(self, times: np.ndarray) -> np.ndarray:
+        """The coefficients of all times side by side: one product serves all of them."""
+        report = self._solver.report(times)
+        if not report.settled:
+            warnings.warn(report.message, RuntimeWarning, stacklevel=3)
+        return np.moveaxis(self._solver.coefficients(times), 0, 1).reshape(self.n_train, -1)
 
-def _float_dtype(k: ArrayLike) -> np.dtype:
-    """The dtype of `k` if it is a float dtype; integers and lists count as float64."""
-    dtype = np.dtype(getattr(k, "dtype", np.float64))
-    return dtype if jnp.issubdtype(dtype, np.floating) else np.dtype(np.float64)
-
-
-def _times(t: ArrayLike) -> np.ndarray:
-    times = _numbers(t, "t")
-    if times.ndim > 1 or times.size == 0:
-        raise ValueError(f"t must be a scalar or have shape (T,), T ≥ 1, got shape {times.shape}.")
-    if not np.all(times >= 0):
-        raise ValueError(f"t must be ≥ 0 and not NaN, got {t!r}. math.inf is the interpolant.")
-    return times
-
-
-def _check_symmetric(kernel: np.ndarray, tolerance: float) -> None:
-    # Entries computed in another order differ in the last bits: 100 of them are allowed.
-    asymmetry = float(np.max(np.abs(kernel - kernel.T)))
-    if asymmetry > 100 * tolerance:
-        raise ValueError(
-            f"k_train must be symmetric, got |K − Kᵀ| up to {asymmetry:.3g}. Pass kernel(x_train); "
-            "a kernel between different inputs belongs in predict."
-        )
+    def _shaped(self, values: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """Without the axes that were not asked for."""
+        values = values[..., 0] if self.vector_targets else values
+        return values if times.ndim else values[0]

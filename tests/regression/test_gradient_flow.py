@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from nt_residual import data, regression, rntk, schedules
+from nt_residual import data, gram, regression, rntk, schedules
+from nt_residual.regression import solvers
 
 TIMES = np.array([0.0, 0.3, 10.0, 1e3, math.inf])
 
@@ -21,31 +22,36 @@ def problem():
     return k_train, rng.standard_normal((3, 8)) @ k_train, rng.standard_normal((8, 2))
 
 
-def _by_matrix_exponential(k_train, k_test, y, t):
+def _by_matrix_exponential(k_train, k_test, y, t, ridge=0.0):
     n = len(k_train)
+    k_train = k_train + ridge * np.eye(n)
     learned = np.eye(n) if t == math.inf else np.eye(n) - scipy.linalg.expm(-t * k_train / n)
     return k_test @ np.linalg.solve(k_train, learned @ y)
 
 
+@pytest.mark.parametrize("solver", ["eigh", "lanczos"])
+@pytest.mark.parametrize("ridge", [0.0, 0.1])
 @pytest.mark.parametrize("outputs", ["vector", "matrix"])
-def test_predictions_are_those_of_the_closed_form_at_every_time(problem, outputs):
+def test_predictions_are_those_of_the_closed_form_at_every_time(problem, outputs, ridge, solver):
     k_train, k_test, y = problem
     y = y[:, 0] if outputs == "vector" else y
-    flow = regression.GradientFlow.fit(k_train, y)
-    expected = np.array([_by_matrix_exponential(k_train, k_test, y, t) for t in TIMES])
+    flow = regression.GradientFlow.fit(k_train, y, solver=solver, ridge=ridge, tol=1e-10)
+    assert flow.solver == solver
+    expected = np.array([_by_matrix_exponential(k_train, k_test, y, t, ridge) for t in TIMES])
     np.testing.assert_allclose(flow.predict(k_test, TIMES), expected, rtol=1e-9, atol=1e-9)
     for t, value in zip(TIMES, expected, strict=True):
         np.testing.assert_allclose(flow.predict(k_test, t), value, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("solver", ["eigh", "lanczos"])
 @pytest.mark.parametrize("n_outputs", [1, 3])
-def test_time_is_that_of_neural_tangents_divided_by_the_number_of_outputs(n_outputs, x64):
+def test_time_is_that_of_neural_tangents_divided_by_the_number_of_outputs(n_outputs, solver, x64):
     rng = np.random.default_rng(0)
     x_train, x_test = rng.standard_normal((7, 4)), rng.standard_normal((3, 4))
     y = rng.standard_normal((7, n_outputs))
     kernel = rntk.ResidualKernel(30, schedules.PowerLaw(0.5))
     k_train, k_test = kernel(x_train), kernel(x_test, x_train)
-    flow = regression.GradientFlow.fit(k_train, y)
+    flow = regression.GradientFlow.fit(k_train, y, solver=solver, tol=1e-10)
     predict_fn = nt.predict.gradient_descent_mse(k_train, y)
     for t in (0.1, 3.0, 100.0, None):
         expected = predict_fn(None if t is None else t * n_outputs, None, 0.0, k_test)
@@ -104,6 +110,127 @@ def test_the_errors_of_a_degenerate_kernel_are_those_of_the_mean():
     np.testing.assert_allclose(predictions, y.mean() * 100 / 100.75, rtol=1e-3)
 
 
+# With a ridge.
+
+
+@pytest.mark.parametrize("solver", ["eigh", "lanczos"])
+def test_a_ridge_at_infinite_time_is_kernel_ridge_regression(problem, solver):
+    k_train, _, y = problem
+    flow = regression.GradientFlow.fit(k_train, y, solver=solver, ridge=0.3, tol=1e-10)
+    solution = flow.solve(math.inf)
+    expected = np.linalg.solve(k_train + 0.3 * np.eye(8), y)
+    np.testing.assert_allclose(solution.value, expected, rtol=1e-9, atol=1e-10)
+    smallest, largest = flow.spectral_range()
+    np.testing.assert_allclose([smallest, largest], [0.31, 8.3], rtol=1e-9)
+
+
+def test_the_ridge_is_the_variance_of_the_noise_of_a_gaussian_process(x64):
+    rng = np.random.default_rng(0)
+    x_train, x_test, y = (rng.standard_normal(shape) for shape in ((7, 4), (3, 4), (7, 2)))
+    kernel = rntk.ResidualKernel(30, schedules.PowerLaw(0.5), kind="nngp")
+    k_train, k_test = kernel(x_train), kernel(x_test, x_train)
+    # Their noise is relative to the mean of the diagonal.
+    noise = 0.2 / float(jnp.mean(jnp.diagonal(k_train)))
+    expected = nt.predict.gp_inference(k_train, y, diag_reg=noise)("nngp", k_test)
+    flow = regression.GradientFlow.fit(k_train, y, ridge=0.2)
+    np.testing.assert_allclose(flow.predict(k_test, math.inf), expected, rtol=1e-8)
+
+
+# What is known besides predictions.
+
+
+@pytest.mark.parametrize("solver", ["eigh", "lanczos"])
+@pytest.mark.parametrize("ridge", [0.0, 0.1])
+def test_the_training_error_is_that_of_predictions_on_the_training_points(problem, ridge, solver):
+    k_train, _, y = problem
+    flow = regression.GradientFlow.fit(k_train, y, ridge=ridge, solver=solver, tol=1e-10)
+    expected = [np.mean((flow.predict(k_train, t) - y) ** 2) for t in TIMES]
+    np.testing.assert_allclose(flow.training_error(TIMES), expected, rtol=1e-8, atol=1e-15)
+    assert flow.training_error(10.0) == pytest.approx(expected[2])
+
+
+def test_targets_outside_the_range_of_a_singular_kernel_stay_in_the_training_error():
+    flow = regression.GradientFlow.fit(np.diag([1.0, 0.0]), np.array([3.0, 4.0]))
+    assert flow.training_error(math.inf) == pytest.approx(8.0)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.1])
+def test_degrees_of_freedom_are_the_trace_of_the_map_from_targets_to_predictions(problem, ridge):
+    k_train, _, _ = problem
+    flow = regression.GradientFlow.fit(k_train, np.eye(8), ridge=ridge)
+    expected = [np.trace(flow.predict(k_train, t)) for t in TIMES]
+    np.testing.assert_allclose(flow.degrees_of_freedom(TIMES), expected, rtol=1e-9, atol=1e-12)
+    assert np.ndim(flow.degrees_of_freedom(1.0)) == 0
+
+
+@pytest.mark.parametrize("rank", [8, 5])
+@pytest.mark.parametrize("ridge", [0.0, 0.1])
+def test_leaving_one_out_is_training_without_it(ridge, rank):
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((8, rank)) * np.geomspace(1, 0.1, rank)
+    k_train, y = features @ features.T, rng.standard_normal((8, 2))
+    times = np.array([0.0, 0.3, 10.0, 1e4, math.inf])
+    expected = np.empty((5, 8, 2))
+    for i in range(8):
+        others = np.arange(8) != i
+        flow = regression.GradientFlow.fit(k_train[others][:, others], y[others], ridge=ridge)
+        # The same step on each of the others.
+        expected[:, i] = flow.predict(k_train[i : i + 1, others], times * 7 / 8)[:, 0]
+    flow = regression.GradientFlow.fit(k_train, y, ridge=ridge)
+    np.testing.assert_allclose(flow.leave_one_out(times), expected, rtol=1e-8, atol=1e-8)
+    vector = regression.GradientFlow.fit(k_train, y[:, 0], ridge=ridge)
+    np.testing.assert_allclose(vector.leave_one_out(0.3), expected[1, :, 0], atol=1e-8)
+
+
+def test_a_point_that_no_other_one_says_anything_about_is_predicted_to_be_zero():
+    k_train = scipy.linalg.block_diag(np.full((2, 2), 3.0), 1.0)
+    flow = regression.GradientFlow.fit(k_train, np.array([1.0, 3.0, 5.0]))
+    np.testing.assert_allclose(flow.leave_one_out(math.inf), [3.0, 1.0, 0.0], atol=1e-12)
+
+
+# Kernel matrices in other forms.
+
+
+def test_auto_says_what_it_chose_and_why(monkeypatch):
+    kernel = rntk.ResidualKernel(30, schedules.PowerLaw(0.5))
+    x = np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32)
+    flow = regression.GradientFlow.fit(kernel(x), x[:, 0])
+    assert flow.solver == "eigh"
+    assert flow.reason == "One eigendecomposition is fast for n = 8 ≤ 2000."
+    flow = regression.GradientFlow.fit(gram.MatrixFree(kernel, x), x[:, 0])
+    assert (flow.solver, flow.reason) == ("lanczos", "The kernel matrix is never stored.")
+    monkeypatch.setattr(solvers, "_LARGEST_EIGH", 7)
+    flow = regression.GradientFlow.fit(kernel(x), x[:, 0])
+    assert flow.solver == "lanczos"
+    assert flow.reason == "An eigendecomposition is slow for n = 8 > 7."
+
+
+@pytest.mark.parametrize("solver", ["eigh", "lanczos"])
+@pytest.mark.parametrize("form", ["matrix-free", "stored"])
+def test_a_kernel_that_is_not_in_memory_gives_the_same_predictions(form, solver, tmp_path):
+    rng = np.random.default_rng(0)
+    x, x_test = (rng.standard_normal((n, 3)).astype(np.float32) for n in (21, 5))
+    y = rng.standard_normal((21, 2))
+    kernel = rntk.ResidualKernel(30, schedules.PowerLaw(0.5))
+    times = np.array([1.0, 100.0])
+    expected = regression.GradientFlow.fit(kernel(x), y).predict(kernel(x_test, x), times)
+    if form == "stored":
+        k_train = gram.compute(kernel, x, tile_size=8, store=tmp_path / "train")
+        k_test = gram.compute(kernel, x_test, x, tile_size=8, store=tmp_path / "test")
+        flow = regression.GradientFlow.fit(k_train, y, solver=solver)
+        predictions = [flow.predict(k_test, times)]
+        data = {"kernel": kernel, "x_train": x}
+    else:
+        k_train = gram.MatrixFree(kernel, x, tile_size=8)
+        flow = regression.GradientFlow.fit(k_train, y, solver=solver)
+        predictions = [flow.predict(kernel(x_test, x), times)]
+        data = {}
+    predictions.append(flow.predict(x_test=x_test, t=times, tile_size=8, **data))
+    for found in predictions:
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=2e-4)
+
+
 # Bad input.
 
 
@@ -115,16 +242,22 @@ def test_the_errors_of_a_degenerate_kernel_are_those_of_the_mean():
         (np.ones((0, 0)), np.ones(0), r"k_train must have shape \(n, n\)"),
         (np.eye(3), np.ones(4), r"y must have shape \(n,\).*with n = 3.*got shape \(4,\)"),
         (np.eye(3), np.ones((3, 1, 1)), r"y must have shape"),
-        (np.eye(3), np.array([1, np.nan, 2]), "y must be finite, got 1 values"),
-        (np.diag([1, np.inf]), np.ones(2), "k_train must be finite, got 1 values"),
+        (np.eye(3), np.array([1, np.nan, 2]), "y must be finite, got 1 values.*first in row 1"),
+        (
+            np.diag([1, np.inf]),
+            np.ones(2),
+            "k_train must be finite, got 1 values that are NaN or infinite, the first in row 1, "
+            "column 1",
+        ),
         (np.array([[1.0, 0.5], [0.1, 1.0]]), np.ones(2), "k_train must be symmetric, got"),
         (np.diag([1.0, -0.5]), np.ones(2), "k_train must be positive semi-definite, got"),
         (np.zeros((2, 2)), np.ones(2), "k_train must be positive semi-definite, got"),
     ],
 )
-def test_bad_training_data_is_refused(k_train, y, message):
+@pytest.mark.parametrize("solver", ["eigh", "lanczos"])
+def test_bad_training_data_is_refused(k_train, y, message, solver):
     with pytest.raises(ValueError, match=message):
-        regression.GradientFlow.fit(k_train, y)
+        regression.GradientFlow.fit(k_train, y, solver=solver)
 
 
 def test_training_data_that_are_not_numbers_are_refused():
@@ -134,9 +267,21 @@ def test_training_data_that_are_not_numbers_are_refused():
         regression.GradientFlow.fit(np.eye(2) * 1j, [1, 2])
 
 
-def test_an_unknown_solver_is_refused():
-    with pytest.raises(ValueError, match="solver must be 'auto' or 'eigh', got 'lanczos'"):
-        regression.GradientFlow.fit(np.eye(2), np.ones(2), solver="lanczos")
+@pytest.mark.parametrize(
+    ("option", "error", "message"),
+    [
+        ({"solver": "svd"}, ValueError, "solver must be 'auto', 'eigh' or 'lanczos', got 'svd'"),
+        ({"ridge": -0.1}, ValueError, "ridge must be a number ≥ 0 and finite, got -0.1"),
+        ({"ridge": "1"}, TypeError, "ridge must be a number ≥ 0, got '1'"),
+        ({"tol": 0}, ValueError, "tol must be a positive number and finite, got 0"),
+        ({"tol": math.nan}, ValueError, "tol must be a positive number and finite, got nan"),
+        ({"max_iterations": 0}, ValueError, "max_iterations must be at least 1, got 0"),
+        ({"max_iterations": 1.5}, TypeError, "max_iterations must be an integer or None, got 1.5"),
+    ],
+)
+def test_bad_options_are_refused(option, error, message):
+    with pytest.raises(error, match=message):
+        regression.GradientFlow.fit(np.eye(2), np.ones(2), **option)
 
 
 def test_bad_requests_for_predictions_are_refused():
@@ -144,6 +289,8 @@ def test_bad_requests_for_predictions_are_refused():
     for t in (-1.0, math.nan, [1.0, -2.0]):
         with pytest.raises(ValueError, match="t must be ≥ 0 and not NaN, got"):
             flow.predict(np.eye(3), t)
+    with pytest.raises(ValueError, match=r"t must not decrease, got t\[1\] = 5 and t\[2\] = 2"):
+        flow.predict(np.eye(3), [1.0, 5.0, 2.0])
     for t in ([[1.0]], []):
         with pytest.raises(ValueError, match="t must be a scalar or have shape"):
             flow.predict(np.eye(3), t)
@@ -153,6 +300,22 @@ def test_bad_requests_for_predictions_are_refused():
         flow.predict(np.ones((2, 4)), 1.0)
     with pytest.raises(ValueError, match="k_test_train must be finite"):
         flow.predict(np.full((2, 3), np.nan), 1.0)
+    for arguments in ({"t": 1.0}, {"k_test_train": np.eye(3)}, {"x_test": np.eye(3)}):
+        with pytest.raises(TypeError, match="predict needs t, and either k_test_train or x_test"):
+            flow.predict(**arguments)
+    with pytest.raises(TypeError, match="predict needs kernel and x_train with x_test, unless"):
+        flow.predict(x_test=np.eye(3), t=1.0)
+    with pytest.raises(ValueError, match="x_train must hold the 3 training inputs, got 2"):
+        flow.predict(x_test=np.eye(2), x_train=np.eye(2), kernel=lambda a, b: a @ b.T, t=1.0)
+
+
+def test_what_only_an_eigendecomposition_knows_is_refused_without_one():
+    flow = regression.GradientFlow.fit(np.eye(3), np.ones(3), solver="lanczos")
+    for name in ("degrees_of_freedom", "leave_one_out"):
+        with pytest.raises(ValueError, match=f"{name} needs all eigenvalues.*Pass solver='eigh'"):
+            getattr(flow, name)(1.0)
+    with pytest.raises(AttributeError, match="eigenvalues exists with solver='eigh' only"):
+        _ = flow.eigenvalues
 
 
 # Stopping.

@@ -1,0 +1,194 @@
+"""Early-stopped regression with the kernels of residual networks, for scikit-learn.
+
+Needs scikit-learn 1.6 or newer, the extra 'estimators'.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+# This comes first, since it says what to do where scikit-learn is missing.
+from nt_residual.regression.kernel_estimator import KernelEstimator
+
+# isort: split
+from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import column_or_1d
+
+
+class RNTKRegressor(RegressorMixin, KernelEstimator):
+    """Regression with an infinitely wide residual network, trained for the right time.
+
+    The network of L blocks with α = c·L^(−γ) is trained by gradient flow on the squared error,
+    from zero, on centred targets: `GradientFlow` with a `rntk.ResidualKernel`.
+
+    By default it has 1000 blocks and γ = 1, for which theory promises the best rate; a fifth of
+    the data choose the time. Then all data are trained on for that time, which
+    means the same for any number of them (see `kfold`).
+
+    Inputs are centred and divided by their lengths, since the kernel sees angles: it is
+    |x| |x'| r(θ). With `normalize_inputs=False` the length counts too, as it should where
+    it carries information; a function of a single feature cannot be learned otherwise. Features of
+    different units should be scaled before. A row without direction, one equal to the mean of
+    the training inputs, is left out of training, and predicted to have the mean target, as any
+    network without biases does.
+
+    `GridSearchCV` over `depth`, `gamma`, `c`, `kind` and `trained` computes angles between inputs
+    once for each split (`regression.angles`), and each kernel from them.
+
+    Args:
+      depth: the number of blocks L ≥ 1, or `math.inf`, where c and γ matter only through the
+        limit of the effective time: see `theory.regime`.
+      gamma: γ ≥ 0.
+      c: positive.
+      kind: 'ntk', or 'nngp' for training of the output layer alone.
+      trained: as for `rntk.ResidualKernel`.
+      stopping: how to find the time. 'holdout', a random part of the data; 'kfold', five of
+        them in turn, for small data; 'gcv' or 'loo', estimates from one factorisation of all data
+        (`generalised_cross_validation`, `leave_one_out`), which need the solver 'eigh'; 'theory',
+        `theory.stopping_time` for n and d with constant 1; or the time, ≥ 0, `math.inf` for the
+        interpolant. All outputs stop at one time, that of the least error summed over them:
+        bring outputs of different units to one scale.
+      validation_fraction: of the data, for 'holdout', in (0, 1).
+      ridge: δ ≥ 0, of K + δI.
+      center: whether to subtract the mean of the training inputs.
+      normalize_inputs: whether to divide inputs by their lengths.
+      solver: as for `GradientFlow.fit`.
+      dtype: what kernels are computed in. 'float32' knows them to 2e-6, which noise exceeds;
+        'float64' takes twice the memory, for interpolation of data without noise.
+      random_state: of the division into parts, as everywhere in scikit-learn.
+
+    Attributes:
+      stopping_time_: the time trained for.
+      stopping_: how it was found, a `Stopping`, or `None` for 'theory' and a given time.
+      kernel_: the `rntk.ResidualKernel`.
+      solver_: 'eigh' or 'lanczos'.
+      x_train_: the prepared inputs, shape (m, d), without those that have no direction.
+      dual_coef_: what the kernel with them is multiplied with, shape (m,) or (m, n_outputs).
+      offset_: the mean target, a scalar or shape (n_outputs,).
+      preparation_: the mean of inputs and how they are prepared.
+      n_features_in_: the number of features.
+      feature_names_in_: their names, where X had them.
+
+    Example:
+      >>> rng = np.random.default_rng(0)
+      >>> X = rng.standard_normal((200, 3))
+      >>> y = X[:, 0] / np.linalg.norm(X, axis=1) + 0.1 * rng.standard_normal(200)
+      >>> model = RNTKRegressor(random_state=0).fit(X[:150], y[:150])
+      >>> bool(model.score(X[150:], y[150:]) > 0.9)
+      True
+
+    Reference: arXiv 2403.04545.
+    """
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> "RNTKRegressor":
+        """Trains on inputs X, shape (n, d), and targets y, shape (n,) or (n, n_outputs).
+
+        Raises:
+          TypeError: if a parameter has the wrong type.
+          ValueError: if X or y hold NaN or infinity, their lengths differ, there are fewer than 2
+            rows or all are equal, or a parameter is out of range.
+        """
+        X, y = self._validated(X, y, multi_output=True, y_numeric=True, ensure_min_samples=2)
+        self._fit(X, np.asarray(y, np.float64))
+        return self
+
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """The predictions for inputs of shape (n, d), shape (n,) or (n, n_outputs), float64."""
+        return self._estimate(X)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+class RNTKClassifier(ClassifierMixin, KernelEstimator):
+    """Classification with an infinitely wide residual network, trained for the right time.
+
+    The network of `RNTKRegressor` is trained on one-hot codes of the classes, centred by their
+    frequencies, with the squared error. Its outputs s_k, one for each class, estimate the
+    probabilities of the classes, since these are what minimises the expected squared error. They
+    sum to 1, but may lie outside [0, 1]; `predict_proba` gives the closest probabilities
+
+        p = argmin { Σ_k (p_k − s_k)² : p_k ≥ 0, Σ_k p_k = 1 } = max(s − τ, 0)
+
+    which are never farther from the true ones than s is, and have the same order. They are not
+    calibrated beyond that: put `sklearn.calibration.CalibratedClassifierCV` around it
+    where that matters. Zeros occur.
+
+    Args:
+      depth: as for `RNTKRegressor`, like all others. 'holdout' takes the same fraction of each
+        class, and the time is that of the least squared error.
+      gamma: γ ≥ 0.
+      c: positive.
+      kind: 'ntk' or 'nngp'.
+      trained: 'blocks' or 'all'.
+      stopping: 'holdout', 'kfold', 'gcv', 'loo', 'theory', or a time.
+      validation_fraction: of the data, for 'holdout'.
+      ridge: δ ≥ 0.
+      center: whether to subtract the mean of the training inputs.
+      normalize_inputs: whether to divide inputs by their lengths.
+      solver: 'auto', 'eigh' or 'lanczos'.
+      dtype: 'float32' or 'float64'.
+      random_state: of the division into parts.
+
+    Attributes:
+      classes_: the labels, sorted, shape (n_classes,).
+      offset_: the frequencies of the classes, shape (n_classes,).
+      stopping_time_: and all others of `RNTKRegressor`.
+
+    Example:
+      >>> rng = np.random.default_rng(0)
+      >>> X = rng.standard_normal((200, 3))
+      >>> y = np.where(X[:, 0] > X[:, 1], "left", "right")
+      >>> model = RNTKClassifier(stopping="kfold", random_state=0).fit(X[:150], y[:150])
+      >>> bool(model.score(X[150:], y[150:]) > 0.9)
+      True
+      >>> model.predict_proba(X[:5]).shape
+      (5, 2)
+
+    Reference: arXiv 2403.04545; for the projection Duchi et al. 2008.
+    """
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> "RNTKClassifier":
+        """Trains on inputs X, shape (n, d), and labels y, shape (n,), of any sortable type.
+
+        Raises:
+          TypeError: if a parameter has the wrong type.
+          ValueError: as `RNTKRegressor.fit`, if y does not hold labels, or those of one class only.
+        """
+        X, y = self._validated(X, y, ensure_min_samples=2)
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"y must hold at least two classes, got one class, {self.classes_[0]!r}, only. "
+                "Check how the data were divided."
+            )
+        self._fit(X, np.eye(len(self.classes_))[labels], strata=labels)
+        return self
+
+    def decision_function(self, X: ArrayLike) -> np.ndarray:
+        """The outputs s_k, shape (n, n_classes), or for two classes s_1 − s_0, shape (n,)."""
+        scores = self._estimate(X)
+        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
+        """The probabilities of the classes, shape (n, n_classes)."""
+        return _closest_probabilities(self._estimate(X))
+
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """The most probable classes, shape (n,)."""
+        scores = self._estimate(X)
+        return self.classes_[np.argmax(scores, axis=1)]
+
+
+def _closest_probabilities(scores: np.ndarray) -> np.ndarray:
+    """The Euclidean projection of each row to the simplex."""
+    descending = -np.sort(-scores, axis=1)
+    count = np.arange(1, scores.shape[1] + 1)
+    # τ, if so many probabilities are positive; the most for which all of these are.
+    thresholds = (np.cumsum(descending, axis=1) - 1) / count
+    most = np.sum(descending > thresholds, axis=1)
+    return np.maximum(scores - thresholds[np.arange(len(scores)), most - 1, None], 0)

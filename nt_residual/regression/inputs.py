@@ -1,0 +1,212 @@
+"""The checks that targets, times, options and kernel matrices in memory must pass."""
+
+import math
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from numpy.typing import ArrayLike
+
+
+def real_array(values: ArrayLike, name: str) -> np.ndarray:
+    """Returns `values` in float64, refused if they are not finite real numbers."""
+    array = numbers(values, name)
+    check_finite(array, name)
+    return array
+
+
+def numbers(values: ArrayLike, name: str) -> np.ndarray:
+    """Returns `values` in float64, refused if they are not real numbers."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise TypeError(f"{name} must be an array of real numbers: {error}") from None
+    check_real(array.dtype, name)
+    return array.astype(np.float64)
+
+
+def check_real(dtype: np.dtype, name: str) -> None:
+    """Refuses a dtype that is not one of real numbers.
+
+    Raises:
+      TypeError: if it is not.
+    """
+    complex_ = jnp.issubdtype(dtype, np.complexfloating)
+    if complex_ or not (jnp.issubdtype(dtype, np.number) or jnp.issubdtype(dtype, np.bool_)):
+        raise TypeError(f"{name} must hold real numbers, got dtype {dtype}.")
+
+
+def float_dtype(k: Any) -> np.dtype:
+    """The dtype of `k` if it is a float dtype; integers and lists count as float64."""
+    dtype = np.dtype(getattr(k, "dtype", np.float64))
+    return dtype if jnp.issubdtype(dtype, np.floating) else np.dtype(np.float64)
+
+
+def check_finite(array: np.ndarray | jax.Array, name: str) -> None:
+    """Refuses values that are NaN or infinite, and says where the first one is.
+
+    Nothing of the size of the array is allocated, and one that is sharded is not gathered.
+
+    Raises:
+      ValueError: if there is such a value.
+    """
+    counts = _not_finite(array)
+    if not counts.any():
+        return
+    where, row = "", int(np.argmax(counts > 0))
+    if array.ndim:
+        where = f", the first in row {row}"
+    # Another process may hold that row.
+    if array.ndim == 2 and not (isinstance(array, jax.Array) and not array.is_fully_addressable):
+        where += f", column {np.argmax(~np.isfinite(np.asarray(array[row], np.float64)))}"
+    raise ValueError(
+        f"{name} must be finite, got {counts.sum()} values that are NaN or infinite{where}. "
+        "Check the data it was computed from."
+    )
+
+
+def _not_finite(array: np.ndarray | jax.Array) -> np.ndarray:
+    """How many values of each row are NaN or infinite."""
+    if array.size == 0:
+        return np.zeros(1, int)
+    if isinstance(array, jax.Array):
+        # Counting is several times slower, and seldom needed.
+        fine = np.isfinite(_sum(array))
+        return np.zeros(1, int) if fine else np.asarray(_count_not_finite(array))
+    if array.ndim == 0:
+        return np.asarray(~np.isfinite(array))
+    parts = np.array_split(array, min(len(array), 1 + array.nbytes // 2**26))
+    return np.concatenate(
+        [np.sum(~np.isfinite(part), axis=tuple(range(1, part.ndim))) for part in parts]
+    )
+
+
+@jax.jit
+def _sum(array: jax.Array) -> jax.Array:
+    """Not finite if a value is not. XLA's maximum may leave NaN out."""
+    return jnp.sum(array)
+
+
+def _count_not_finite(array: jax.Array) -> jax.Array:
+    """The counts of `_not_finite`, in every process if the array is sharded over several."""
+    sharding = array.sharding
+    if isinstance(sharding, NamedSharding):
+        sharding = NamedSharding(sharding.mesh, PartitionSpec())
+        return jax.jit(_count, out_shardings=sharding)(array)
+    return jax.jit(_count)(array)
+
+
+def _count(array: jax.Array) -> jax.Array:
+    return jnp.sum(~jnp.isfinite(array), axis=tuple(range(1, array.ndim)))
+
+
+def check_times(t: ArrayLike) -> np.ndarray:
+    """Returns times in float64, refused unless they are ≥ 0 and do not decrease.
+
+    Raises:
+      TypeError: if they are not real numbers.
+      ValueError: if a time is negative, NaN, or less than the one before it, or they are not
+        a scalar or a vector.
+    """
+    times = numbers(t, "t")
+    if times.ndim > 1 or times.size == 0:
+        raise ValueError(f"t must be a scalar or have shape (T,), T ≥ 1, got shape {times.shape}.")
+    if not np.all(times >= 0):
+        raise ValueError(f"t must be ≥ 0 and not NaN, got {t!r}. math.inf is the interpolant.")
+    falls = np.flatnonzero(times[1:] < times[:-1]) if times.ndim else np.array([])
+    if falls.size:
+        i = int(falls[0])
+        raise ValueError(
+            f"t must not decrease, got t[{i}] = {times[i]:g} and t[{i + 1}] = {times[i + 1]:g}. "
+            "Pass np.sort(t): one time after the other is one training run."
+        )
+    return times
+
+
+def check_targets(y: ArrayLike, n: int) -> np.ndarray:
+    """Returns targets in float64, shape (n,) or (n, n_outputs).
+
+    Raises:
+      TypeError: if they are not real numbers.
+      ValueError: if the shape is wrong or a value is NaN or infinite.
+    """
+    outputs = numbers(y, "y")
+    if outputs.ndim not in (1, 2) or outputs.shape[0] != n or outputs.size == 0:
+        raise ValueError(
+            f"y must have shape (n,) or (n, n_outputs) with n = {n}, the size of k_train, "
+            f"got shape {outputs.shape}. Pass one target per training input."
+        )
+    check_finite(outputs, "y")
+    return outputs
+
+
+def check_number(value: Any, name: str, *, positive: bool) -> float:
+    """Returns a finite float that is positive, or else at least zero.
+
+    Raises:
+      TypeError: if it is not a number.
+      ValueError: if it is out of range.
+    """
+    wanted = "a positive number" if positive else "a number ≥ 0"
+    try:
+        if isinstance(value, bool | np.bool_ | str):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be {wanted}, got {value!r}.") from None
+    if not (0 <= number < math.inf) or (positive and number == 0):
+        raise ValueError(f"{name} must be {wanted} and finite, got {value!r}.")
+    return number
+
+
+def check_count(value: Any, name: str) -> int | None:
+    """Returns a positive integer, or `None` if that is what came.
+
+    Raises:
+      TypeError: if it is not an integer.
+      ValueError: if it is less than 1.
+    """
+    if value is None:
+        return None
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer or None, got {value!r}.") from None
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, got {count}.")
+    return count
+
+
+def rounding(dtype: np.dtype, diagonal: np.ndarray) -> float:
+    """ε √n max_i K_ii: eigenvalues that rounding of the entries of K can produce."""
+    return float(jnp.finfo(dtype).eps) * math.sqrt(len(diagonal)) * float(np.max(diagonal))
+
+
+def check_definite(smallest: float, largest: float, dtype: np.dtype) -> None:
+    """Refuses eigenvalues of a matrix that is not positive semi-definite up to rounding.
+
+    Raises:
+      ValueError: if it is not, or is zero.
+    """
+    if smallest < -math.sqrt(float(jnp.finfo(dtype).eps)) * largest or largest <= 0:
+        raise ValueError(
+            f"k_train must be positive semi-definite, got eigenvalues from {smallest:.3g} to "
+            f"{largest:.3g}. Check that it is kernel(x_train)."
+        )
+
+
+def check_symmetric(asymmetry: float, tolerance: float) -> None:
+    """Refuses a largest |K − Kᵀ| that is beyond rounding.
+
+    Raises:
+      ValueError: if it is.
+    """
+    # Entries computed in another order differ in the last bits: 100 of them are allowed.
+    if asymmetry > 100 * tolerance:
+        raise ValueError(
+            f"k_train must be symmetric, got |K − Kᵀ| up to {asymmetry:.3g}. Pass kernel(x_train); "
+            "a kernel between different inputs belongs in predict."
+        )

@@ -1,0 +1,147 @@
+"""Lanczos processes that can be continued: one for each output, all with the same matrix."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nt_residual.gram import memory
+from nt_residual.gram.operators import Operator
+
+# How many vectors the first buffer holds. Whenever it is full its capacity doubles, and one more
+# program is compiled.
+_FIRST_CAPACITY = 64
+
+
+class Krylov:
+    """Orthonormal bases Q of the Krylov spaces of K, and T = Qᵀ K Q.
+
+    A process that has found an invariant space, within rounding, is over: what K does
+    beyond that space never reaches its start. Until all are over they go on together, so
+    that K is applied to all outputs at once.
+
+    Args:
+      operator: K.
+      start: where to start, shape (n_outputs, n), where the operator wants it, in the dtype to
+        compute in. No row is zero.
+      negligible: couplings up to it are rounding.
+
+    Attributes:
+      basis: shape (n_outputs, capacity, n), zeros where there is no vector.
+      diagonal: of T, shape (n_outputs, size), float64.
+      coupling: β_1, …, β_size, likewise; the last one leads out of the basis.
+      next: the vectors that follow, shape (n_outputs, n).
+      size: how many products with K were made.
+      lengths: the dimension of each Krylov space so far, shape (n_outputs,).
+      over: whether each process is over, shape (n_outputs,).
+    """
+
+    def __init__(self, operator: Operator, start: jax.Array, negligible: float):
+        self._operator, self._negligible = operator, negligible
+        n_outputs, n = start.shape
+        self.basis = jax.device_put(jnp.zeros((n_outputs, 0, n), start.dtype), start.sharding)
+        self.next = start
+        self.diagonal = np.empty((n_outputs, 0))
+        self.coupling = np.empty((n_outputs, 0))
+        self.lengths = np.zeros(n_outputs, int)
+        self.over = np.zeros(n_outputs, bool)
+
+    @property
+    def size(self) -> int:
+        """How many products with K were made."""
+        return self.diagonal.shape[1]
+
+    def grow(self, count: int) -> None:
+        """Continues by a number of products, up to n in all.
+
+        Raises:
+          MemoryError: if the vectors do not fit. Nothing has changed then.
+          ValueError: if K has an entry that is NaN or infinite.
+        """
+        basis = self._with_room(count)
+        basis, following, *rows = _continued(
+            self._operator, basis, self.next, self.size, self._negligible, count=count
+        )
+        diagonal, coupling = (np.asarray(row, np.float64) for row in rows)
+        if not np.isfinite(diagonal).all():
+            raise ValueError(
+                "k_train must be finite, got a product with a vector that is NaN or infinite. "
+                "Check the kernel and the inputs that it was computed from."
+            )
+        # At dimension n nothing is left, whatever rounding says.
+        position = self.size + 1 + np.arange(count)
+        goes_on = (coupling > self._negligible) & (position < basis.shape[2])
+        before = np.append(~self.over[:, None], goes_on[:, :-1], axis=1)
+        # In one step: Ctrl-C leaves all as it was, or all done.
+        vars(self).update(
+            basis=basis,
+            next=following,
+            diagonal=np.append(self.diagonal, diagonal, axis=1),
+            coupling=np.append(self.coupling, coupling, axis=1),
+            lengths=self.lengths + np.cumprod(before, axis=1).sum(axis=1),
+            over=~(before.all(axis=1) & goes_on[:, -1]),
+        )
+
+    def _with_room(self, count: int) -> jax.Array:
+        """The buffer, enlarged if it is full."""
+        n_outputs, capacity, n = self.basis.shape
+        larger = capacity
+        if self.size + count > capacity:
+            larger = max(min(max(2 * capacity, _FIRST_CAPACITY), n), self.size + count)
+        # The new one exists beside the old one for a while.
+        self._check_memory(n_outputs * larger * n * self.basis.dtype.itemsize, larger)
+        return _enlarged(self.basis, by=larger - capacity) if larger > capacity else self.basis
+
+    def _check_memory(self, size: int, count: int) -> None:
+        devices = [d for d in self.next.devices() if d.process_index == jax.process_index()]
+        shared = len(devices) if devices[0].platform == "cpu" else 1
+        memory.check(
+            {f"a basis of {count} vectors per output": size},
+            memory.available(devices[0]) // shared,
+            "this machine" if devices[0].platform == "cpu" else str(devices[0]),
+            "Fit some of the outputs at a time.",
+        )
+
+
+@functools.partial(jax.jit, static_argnames="count")
+def _continued(operator: Any, basis, following, size, negligible, *, count: int):
+    """`count` more steps of Lanczos' process from the vectors that follow the basis.
+
+    Returns:
+      The basis with `count` more vectors, the vectors that follow, and α and β,
+      (n_outputs, count).
+    """
+
+    def step(k, state):
+        basis, q, alphas, betas = state
+        basis = jax.lax.dynamic_update_slice_in_dim(basis, q[:, None], size + k, axis=1)
+        # All outputs at once: the vectors are the columns of one matrix.
+        w, alpha = operator.product(q.T).T, 0.0
+        # Orthogonal to all vectors so far, twice: the first time leaves rounding of what it
+        # takes away. α has both parts, since it may be a hundred times what remains.
+        for _ in range(2):
+            inside = _einsum("omn,on->om", basis, w)
+            alpha += jax.lax.dynamic_index_in_dim(inside, size + k, axis=1, keepdims=False)
+            w = w - _einsum("om,omn->on", inside, basis)
+        beta = jnp.linalg.norm(w, axis=1)
+        # A process that is over goes on with zeros.
+        q = jnp.where((beta > negligible)[:, None], w / _not_zero(beta)[:, None], 0)
+        return basis, q, alphas.at[:, k].set(alpha), betas.at[:, k].set(beta)
+
+    rows = jnp.zeros((len(following), count), basis.dtype)
+    return jax.lax.fori_loop(0, count, step, (basis, following, rows, rows))
+
+
+def _einsum(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.einsum(subscripts, a, b, precision="highest")
+
+
+def _not_zero(length: jax.Array) -> jax.Array:
+    return jnp.where(length > 0, length, 1)
+
+
+@functools.partial(jax.jit, static_argnames="by")
+def _enlarged(basis: jax.Array, *, by: int) -> jax.Array:
+    return jnp.pad(basis, ((0, 0), (0, by), (0, 0)))

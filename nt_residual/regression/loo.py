@@ -1,0 +1,100 @@
+"""The predictions of each training point from all others, without training n times.
+
+For the resolvent there is a closed form. With K_− the kernel of the other points and k_i the
+kernel between them and point i, the inverse of a block matrix gives for every z, complex too,
+
+    k_iᵀ (K_− + z)^{-1} y_− = y_i − c_i(z)/G_ii(z),   G(z) = (K + z)^{-1}, c(z) = G(z) y
+
+and gradient flow is a sum of resolvents, by Cauchy's formula on a curve around 0 and the
+negative axis:
+
+    (1 − exp(−τ λ))/λ = (1/2πi) ∫ (e^s/s) (λ + s/τ)^{-1} ds
+
+so that the sum of the right hand sides of the former is gradient flow on the other points.
+"""
+
+import math
+
+import numpy as np
+
+# Points on the curve: the error falls like 3.89^(−points), to rounding.
+_POINTS = 20
+# Of a squared entry of an eigenvector, in float64.
+_ROUNDING = 1e-12
+
+
+def predictions(
+    values: np.ndarray, vectors: np.ndarray, y: np.ndarray, times: np.ndarray
+) -> np.ndarray:
+    """k_iᵀ g_t(K_−) y_− for every point i, with g_t(λ) = (1 − exp(−tλ/n))/λ.
+
+    Args:
+      values: eigenvalues of K, or of K + δI for training with a ridge δ, shape (r,). All
+        others are taken to be zero.
+      vectors: eigenvectors, shape (n, r).
+      y: targets, shape (n, n_outputs).
+      times: t ≥ 0, shape (T,). At infinity g_t is the pseudo-inverse.
+
+    Returns:
+      Shape (T, n, n_outputs).
+    """
+    resolvent = _Resolvent(values, vectors, y)
+    s, weights = _curve()
+    found = np.zeros((len(times), *y.shape))
+    for out, time in zip(found, times, strict=True):
+        if time == math.inf:
+            out += y - resolvent.deviation_at_zero()
+        elif time > 0:
+            terms = y[:, None, :] - resolvent.deviation(s * len(y) / time)
+            out += np.einsum("npo,p->no", terms, weights / s).real
+    return found
+
+
+def _curve() -> tuple[np.ndarray, np.ndarray]:
+    """Points s and weights w: (1/2πi) ∫ e^s F(s) ds ≈ Re Σ w F(s) for a real F.
+
+    Talbot's curve, as modified by Weideman; of two conjugate points one is enough.
+
+    Reference: Trefethen, Weideman & Schmelzer 2006, equation 3.2.
+    """
+    angle = (2 * np.arange(_POINTS // 2) + 1) * np.pi / _POINTS
+    cot = 1 / np.tan(0.6407 * angle)
+    s = _POINTS * (0.5017 * angle * cot - 0.6122 + 0.2645j * angle)
+    slope = 0.5017 * (cot - 0.6407 * angle * (1 + cot**2)) + 0.2645j
+    return s, -2j * np.exp(s) * slope
+
+
+class _Resolvent:
+    """(K + z)^{-1} from the eigenvectors of K."""
+
+    def __init__(self, values: np.ndarray, vectors: np.ndarray, y: np.ndarray):
+        self._values, self._vectors, self._squares = values, vectors, vectors**2
+        self._targets = vectors.T @ y
+        self._rest = y - vectors @ self._targets
+        self._rest_share = 1 - self._squares.sum(axis=1)
+        # With all eigenvectors there nothing is left but rounding.
+        if len(values) == len(y):
+            self._rest, self._rest_share = np.zeros_like(y), np.zeros(len(y))
+
+    def deviation(self, z: np.ndarray) -> np.ndarray:
+        """c_i(z)/G_ii(z) for z of shape (p,), shape (n, p, n_outputs)."""
+        inverse = 1 / (self._values[:, None] + z)
+        learned = inverse[:, :, None] * self._targets[:, None, :]
+        flat = _real_times_complex(self._vectors, learned.reshape(len(learned), -1))
+        c = flat.reshape(-1, *learned.shape[1:]) + self._rest[:, None, :] / z[:, None]
+        g = _real_times_complex(self._squares, inverse) + self._rest_share[:, None] / z
+        return c / g[:, :, None]
+
+    def deviation_at_zero(self) -> np.ndarray:
+        """Its limit: the residual of least squares, but for points that it fits exactly."""
+        inverse = 1 / self._values
+        c = self._vectors @ (inverse[:, None] * self._targets)
+        g = self._squares @ inverse
+        fitted = self._rest_share <= _ROUNDING
+        c = np.where(fitted[:, None], c, self._rest)
+        return c / np.where(fitted, g, self._rest_share)[:, None]
+
+
+def _real_times_complex(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Multiplies a and b without a complex copy of a."""
+    return a @ np.real(b) + 1j * (a @ np.imag(b))

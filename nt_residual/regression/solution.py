@@ -1,0 +1,50 @@
+"""What a solver gives back."""
+
+import dataclasses
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Solution:
+    """The dual coefficients of gradient flow, and how well they are known.
+
+    The predictions at time t are k(x, X) c_t.
+
+    Attributes:
+      value: c_t, shape (n, n_outputs), or (T, n, n_outputs) for a vector of times, without
+        the last axis where `y` had one dimension.
+      times: the times, a scalar or shape (T,).
+      status: 'settled' if `residual` is at most the `tol` of the fit at every time.
+      message: what to do where it is not; otherwise what was done.
+      iterations: the number of products of the kernel matrix with the targets that the solution
+        stands on; 0 for 'eigh'.
+      residual: for every time, an estimate of the error of the predictions at the training
+        points: root mean square, relative to the root mean square of the targets, for
+        the worst output. A scalar or shape (T,); 0 for 'eigh', which has rounding in
+        float64 only.
+    """
+
+    value: np.ndarray
+    times: np.ndarray
+    status: Literal["settled", "not settled"]
+    message: str
+    iterations: int
+    residual: np.ndarray
+
+
+class Report(NamedTuple):
+    """How well a solver knows its coefficients at some times.
+
+    Attributes:
+      residual: as `Solution.residual`, shape (T,).
+      iterations: as `Solution.iterations`.
+      settled: whether `Solution.status` is 'settled'.
+      message: as `Solution.message`.
+    """
+
+    residual: np.ndarray
+    iterations: int
+    settled: bool
+    message: str

@@ -1,0 +1,100 @@
+"""From training time to the steps of an optimiser, and back."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nt_residual.regression.inputs import check_number, numbers
+
+Loss = Literal["mse", "half_mse", "half_norm"]
+
+
+def time_of_steps(
+    steps: ArrayLike, learning_rate: float, *, loss: Loss, n_outputs: int = 1
+) -> float | np.ndarray:
+    r"""The time t of a `GradientFlow` that so many steps of gradient descent amount to.
+
+    Gradient descent with learning rate η follows the gradient flow of its loss for the time
+    η · steps. `GradientFlow` follows that of (1/2n) Σ_i |f(x_i) − y_i|², summed over outputs.
+    Losses that are averaged over outputs too, or have no factor 1/2, differ from it by a factor:
+
+    | `loss` | for n points and o outputs | found in | t |
+    |---|---|---|---|
+    | 'mse' | (1/(n·o)) Σ_ij (f_ij − y_ij)² | `optax.squared_error(…).mean()` | 2 η·steps / o |
+    | 'half_mse' | (1/(2n·o)) Σ_ij (f_ij − y_ij)² | `optax.l2_loss(…).mean()` | η·steps / o |
+    | 'half_norm' | (1/(2n)) Σ_ij (f_ij − y_ij)² | `GradientFlow` | η·steps |
+
+    `neural_tangents.predict.gradient_descent_mse(k_train, y, learning_rate)` takes a number of
+    steps, which its documentation calls t, on 'half_mse'.
+
+    The steps follow the flow closely where each is small: η times the factor of the loss in the
+    table, times λ_max/n, much less than 1. From 2 on they diverge. The kernel is that of all
+    parameters at their own scale, with `normalize=False`; a normalised kernel, or another
+    parameterisation, multiplies t by a constant.
+
+    Args:
+      steps: the number of steps, or many of them, ≥ 0; fractions and infinity are allowed.
+      learning_rate: η, positive, of plain (stochastic) gradient descent.
+      loss: which loss its gradient was taken of.
+      n_outputs: o, the number of outputs of the network.
+
+    Returns:
+      A float, or a float64 array of the shape of `steps`.
+
+    Raises:
+      TypeError: if an argument is not a real number, or `n_outputs` is not an integer.
+      ValueError: if `steps` is negative or NaN, `learning_rate` is not positive and finite,
+        `n_outputs` < 1, or the loss is unknown.
+
+    Example:
+      >>> time_of_steps(1000, 0.5, loss="mse", n_outputs=10)
+      100.0
+    """
+    return _scaled(steps, "steps", _time_of_a_step(learning_rate, loss, n_outputs))
+
+
+def steps_of_time(
+    time: ArrayLike, learning_rate: float, *, loss: Loss, n_outputs: int = 1
+) -> float | np.ndarray:
+    """The number of steps of gradient descent that a time t amounts to.
+
+    The inverse of `time_of_steps`, which has the formulas. It is a float: round it.
+
+    Args:
+      time: the time t of a `GradientFlow`, ≥ 0; a scalar or an array.
+      learning_rate: η, positive.
+      loss: as in `time_of_steps`.
+      n_outputs: the number of outputs of the network.
+
+    Returns:
+      A float, or a float64 array of the shape of `time`.
+
+    Raises:
+      TypeError, ValueError: as `time_of_steps`.
+
+    Example:
+      >>> steps_of_time(100.0, 0.5, loss="mse", n_outputs=10)
+      1000.0
+    """
+    return _scaled(time, "time", 1 / _time_of_a_step(learning_rate, loss, n_outputs))
+
+
+def _time_of_a_step(learning_rate: float, loss: str, n_outputs: int) -> float:
+    rate = check_number(learning_rate, "learning_rate", positive=True)
+    if isinstance(n_outputs, bool) or not isinstance(n_outputs, int | np.integer):
+        raise TypeError(f"n_outputs must be an integer, got {n_outputs!r}.")
+    if n_outputs < 1:
+        raise ValueError(f"n_outputs must be at least 1, got {n_outputs}.")
+    factors = {"mse": 2 / n_outputs, "half_mse": 1 / n_outputs, "half_norm": 1.0}
+    if loss not in factors:
+        raise ValueError(f"loss must be one of {tuple(factors)}, got {loss!r}.")
+    return rate * factors[loss]
+
+
+def _scaled(values: ArrayLike, name: str, factor: float) -> float | np.ndarray:
+    array = numbers(values, name)
+    if not np.all(array >= 0):
+        raise ValueError(f"{name} must be ≥ 0 and not NaN, got {values!r}.")
+    scaled = array * factor
+    return scaled if array.ndim else float(scaled)

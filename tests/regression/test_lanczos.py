@@ -1,0 +1,363 @@
+import dataclasses
+import functools
+import math
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import run_python
+from matfree import decomp
+
+from nt_residual import gram, regression
+from nt_residual.gram import memory
+from nt_residual.gram.operators import as_operator
+from nt_residual.regression import krylov
+from nt_residual.regression.lanczos import Lanczos
+
+N = 48
+TIMES = np.array([0.0, 1.0, 100.0, 1e4, math.inf])
+SPECTRA = {
+    "geometric": np.geomspace(10, 1e-3, N),
+    "algebraic": 10 / np.arange(1, N + 1) ** 2.0,
+    "clustered": np.repeat([7.0, 1.0, 0.1, 0.02], N // 4),
+    "one outlier": np.append(N, np.full(N - 1, 0.5)),
+}
+
+
+def _matrix(spectrum, dtype=np.float64):
+    vectors, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((N, N)))
+    k_train = vectors * spectrum @ vectors.T
+    return ((k_train + k_train.T) / 2).astype(dtype)
+
+
+def _targets(n=N):
+    return np.random.default_rng(1).standard_normal((n, 2))
+
+
+def _error(flow, k_train, y, times):
+    """Of predictions at the training points, as `Solution.residual` measures it."""
+    exact = regression.GradientFlow.fit(np.asarray(k_train, np.float64), y, solver="eigh")
+    off = flow.solve(times).value.astype(np.float64) - exact.solve(times).value
+    off = np.asarray(k_train, np.float64) @ off
+    return (np.linalg.norm(off, axis=1) / np.linalg.norm(y, axis=0)).max(axis=1)
+
+
+# The predictions.
+
+
+@pytest.mark.parametrize("spectrum", SPECTRA)
+def test_what_has_settled_is_what_an_eigendecomposition_gives(spectrum, dtype):
+    k_train, y = _matrix(SPECTRA[spectrum], dtype), _targets()
+    tol = {"float32": 1e-4, "float64": 1e-9}[dtype.name]
+    # In float32 only times at which rounding of K leaves that many digits.
+    times = TIMES[:3] if dtype == np.float32 else TIMES
+    flow = regression.GradientFlow.fit(k_train, y, solver="lanczos", tol=tol)
+    solution = flow.solve(times)
+    assert solution.status == "settled"
+    assert solution.value.dtype == dtype
+    assert np.all(solution.residual <= tol)
+    assert np.all(_error(flow, k_train, y, times) <= tol)
+
+
+@pytest.mark.parametrize("spectrum", SPECTRA)
+def test_the_residual_bounds_the_error_whatever_the_size_of_the_basis(spectrum):
+    k_train, y = _matrix(SPECTRA[spectrum]), _targets()
+    for size in (1, 3, 8, 20):
+        flow = regression.GradientFlow.fit(
+            k_train, y, solver="lanczos", tol=1e-12, max_iterations=size
+        )
+        residual = flow.solve(TIMES).residual
+        error = _error(flow, k_train, y, TIMES)
+        assert np.all(error <= 1.0001 * residual + 1e-11)
+        # Nor is it far above once all that the basis knows is learned.
+        assert np.all(residual[3:] <= 3 * error[3:] + 1e-9)
+
+
+def test_rounding_shows_in_the_residual():
+    # Singular but for rounding, and with targets that have a part along small eigenvalues.
+    k_train, y = _matrix(np.geomspace(100, 1e-4, N), np.float32), _targets()
+    flow = regression.GradientFlow.fit(k_train, y, solver="lanczos", tol=1e-6)
+    times = np.array([1.0, 1e4])
+    solution = flow.solve(times)
+    assert solution.residual[0] < 1e-6 < solution.residual[1]
+    assert solution.status == "not settled"
+    assert "from t = 10000 on" in solution.message
+    assert "float32 does not hold more digits. Pass earlier times" in solution.message
+    assert "or a kernel matrix in float64." in solution.message
+    error = _error(flow, k_train, y, times)
+    assert np.all(error < 2 * solution.residual + 1e-7)
+    assert solution.residual[1] < 5 * error[1]
+
+
+def test_half_precision_is_computed_in_float32():
+    k_train = jnp.asarray(_matrix(SPECTRA["one outlier"]), jnp.bfloat16)
+    k_train = jnp.triu(k_train) + jnp.triu(k_train, 1).T
+    flow = regression.GradientFlow.fit(k_train, _targets(), solver="lanczos")
+    assert flow.solve(1.0).value.dtype == np.float32
+    assert _error(flow, k_train, _targets(), TIMES[:2]).max() < 1e-4
+    assert flow.predict(k_train, 1.0).dtype == jnp.bfloat16
+
+
+# The basis.
+
+
+def _krylov(k_train, y):
+    operator = as_operator(k_train)
+    start = (y / np.linalg.norm(y, axis=0)).T.astype(k_train.dtype)
+    return krylov.Krylov(operator, operator.place(start), negligible=1e-10)
+
+
+def test_a_process_in_parts_is_that_of_matfree_in_one(x64):
+    k_train, y = _matrix(SPECTRA["geometric"]), _targets()
+    process = _krylov(k_train, y)
+    for count in (4, 8, 4, 4):
+        process.grow(count)
+    one_go = decomp.tridiag_sym(20, reortho="full", custom_vjp=False, materialize=False)
+    for i in range(2):
+        expected = one_go(lambda v: k_train @ v, jnp.asarray(y[:, i]))
+        diagonal, off_diagonal = expected.J_small
+        np.testing.assert_allclose(process.diagonal[i], diagonal, rtol=1e-8)
+        np.testing.assert_allclose(process.coupling[i, :-1], off_diagonal, rtol=1e-8)
+        np.testing.assert_allclose(process.basis[i, :20], expected.Q_tall, atol=1e-8)
+        following = process.coupling[i, -1] * process.next[i]
+        np.testing.assert_allclose(following, expected.residual, atol=1e-9)
+
+
+def test_the_basis_stays_orthonormal_as_it_grows(dtype):
+    process = _krylov(_matrix(SPECTRA["algebraic"], dtype), _targets())
+    for _ in range(10):
+        process.grow(4)
+    for basis in np.asarray(process.basis, np.float64)[:, :40]:
+        assert np.abs(basis @ basis.T - np.eye(40)).max() < 10 * jnp.finfo(dtype).eps
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["matrix"], meta_fields=[])
+@dataclasses.dataclass
+class _Counting:
+    """A matrix that counts its products."""
+
+    matrix: jax.Array
+    count = 0
+
+    shape, dtype, seconds = (N, N), np.dtype("float32"), 0.0
+
+    def product(self, v):
+        def tick():
+            _Counting.count += 1
+
+        jax.debug.callback(tick)
+        return jnp.matmul(self.matrix, v, precision="highest")
+
+    def diagonal(self):
+        return np.diagonal(self.matrix).astype(np.float64)
+
+    def place(self, v):
+        return jnp.asarray(v)
+
+
+def _counted():
+    jax.effects_barrier()
+    return _Counting.count
+
+
+def test_later_times_continue_from_the_basis_there_is():
+    operator = _Counting(jnp.asarray(_matrix(SPECTRA["geometric"], np.float32)))
+    _Counting.count = 0
+    options = {"ridge": 0.0, "tol": 1e-4, "max_iterations": None, "progress": False}
+    solver = Lanczos(operator, _targets(), **options)
+    assert _counted() == 16
+    early = solver.report(np.array([1.0]))
+    # One more, to measure rounding.
+    assert (_counted(), early.iterations) == (17, 16)
+    later = solver.report(np.array([1.0, 3e3]))
+    assert later.iterations > 16
+    assert _counted() == later.iterations + 2
+    solver.report(np.array([0.5, 10.0, 2e3]))
+    solver.coefficients(np.array([0.5, 10.0, 2e3]))
+    solver.training_error(np.array([10.0]))
+    assert _counted() == later.iterations + 2
+
+
+def test_other_targets_and_times_need_no_compilation():
+    k_train = _matrix(SPECTRA["geometric"], np.float32)
+    fit = functools.partial(regression.GradientFlow.fit, k_train, solver="lanczos")
+    fit(_targets()).predict(k_train, [1.0, 1e3])
+    before = krylov._continued._cache_size()
+    fit(1 - _targets()).predict(k_train, [2.0, 1e3])
+    assert krylov._continued._cache_size() == before
+
+
+def test_an_interrupted_flow_goes_on_where_it_was(monkeypatch):
+    k_train, y = _matrix(SPECTRA["geometric"]), _targets()
+    flow = regression.GradientFlow.fit(k_train, y, solver="lanczos")
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(krylov, "_continued", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            flow.solve(1e3)
+    assert _error(flow, k_train, y, np.array([1e3])) < 1e-4
+
+
+def test_a_progress_bar_shows_products_and_the_error(capsys):
+    k_train, y = _matrix(SPECTRA["geometric"]), _targets()
+    regression.GradientFlow.fit(k_train, y, solver="lanczos", progress=True).solve(1e3)
+    shown = capsys.readouterr().err
+    assert "Lanczos" in shown
+    assert "error=" in shown
+
+
+# Krylov spaces that are exhausted.
+
+
+@pytest.mark.parametrize(
+    ("k_train", "y"),
+    {
+        "identity": (3 * np.eye(6), _targets(6)),
+        "low rank": (np.ones((6, 6)) + np.diag([1.0, 1, 1, 0, 0, 0]), _targets(6)),
+        "zero output": (np.diag(np.arange(1.0, 7)), _targets(6) * [1, 0]),
+        "all outputs zero": (np.diag(np.arange(1.0, 7)), np.zeros((6, 2))),
+        "eigenvector": (np.diag(np.arange(1.0, 7)), np.eye(6)[:, [2, 4]]),
+        "blocks": (np.kron(np.eye(2), np.ones((3, 3)) + np.eye(3)), np.eye(6)[:, :2]),
+        "one point": (np.array([[2.0]]), np.array([[3.0, -1.0]])),
+        "three points": (np.diag([3.0, 1, 2]) + 0.1, _targets(3)),
+    }.values(),
+    ids=lambda value: "",
+)
+def test_an_exhausted_space_is_exact(k_train, y, dtype):
+    k_train = k_train.astype(dtype)
+    tol = {"float32": 1e-5, "float64": 1e-12}[dtype.name]
+    with jax.debug_nans(True):
+        flow = regression.GradientFlow.fit(k_train, y, solver="lanczos", tol=tol)
+        solution = flow.solve(TIMES)
+    assert solution.status == "settled"
+    exact = regression.GradientFlow.fit(k_train, y, solver="eigh")
+    np.testing.assert_allclose(solution.value, exact.solve(TIMES).value, atol=10 * tol)
+    np.testing.assert_allclose(
+        flow.training_error(TIMES), exact.training_error(TIMES), atol=10 * tol
+    )
+
+
+# What does not settle.
+
+
+def test_too_few_products_are_reported_with_advice():
+    k_train, y = _matrix(SPECTRA["geometric"]), _targets()
+    flow = regression.GradientFlow.fit(k_train, y, solver="lanczos", max_iterations=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        flow.predict(k_train, 0.01)
+    solution = flow.solve([0.01, 1e3, math.inf])
+    assert (solution.status, solution.iterations) == ("not settled", 4)
+    assert solution.residual[0] < 1e-4 < solution.residual[1]
+    assert "predictions from t = 1000 on are known to" in solution.message
+    advice = "Pass earlier times, a ridge, a larger max_iterations or solver='eigh'."
+    assert advice in solution.message
+    for ask in (lambda: flow.predict(k_train, 1e3), lambda: flow.training_error(1e3)):
+        with pytest.warns(RuntimeWarning, match="stopped after 4 products") as caught:
+            ask()
+        assert caught[0].filename == __file__
+
+
+def test_a_basis_that_does_not_fit_ends_the_growth(monkeypatch):
+    k_train, y = _matrix(SPECTRA["geometric"]), _targets()
+    flow = regression.GradientFlow.fit(k_train, y, solver="lanczos", max_iterations=20)
+    monkeypatch.setattr(memory, "available", lambda device: 100)
+    solution = flow.solve(math.inf)
+    assert (solution.status, solution.iterations) == ("not settled", 16)
+    assert "since a larger basis needs" in solution.message
+    with pytest.raises(MemoryError, match=r"needs 36.9 kB of memory \(a basis of 48 vectors"):
+        regression.GradientFlow.fit(k_train, y, solver="lanczos")
+
+
+def test_a_negative_eigenvalue_is_reported_when_it_is_found():
+    k_train = _matrix(np.append(-0.5, np.linspace(0.1, 8, N - 1)))
+    with pytest.raises(
+        ValueError, match=r"positive semi-definite, got eigenvalues from -0\.\d+ to"
+    ):
+        regression.GradientFlow.fit(k_train, _targets(), solver="lanczos").solve(math.inf)
+
+
+def test_a_kernel_with_a_value_that_is_not_finite_is_refused():
+    def kernel(x1, x2):
+        return jnp.log(x1 @ x2.T)
+
+    x = np.eye(4, dtype=np.float32)
+    with pytest.raises(ValueError, match="k_train must be finite, got a product"):
+        regression.GradientFlow.fit(gram.MatrixFree(kernel, x), np.ones(4))
+    k_train = np.eye(300, dtype=np.float32)
+    k_train[280, 7] = np.nan
+    with pytest.raises(ValueError, match=r"got 1 values.*the first in row 280, column 7"):
+        regression.GradientFlow.fit(k_train, np.ones(300), solver="lanczos")
+
+
+def test_one_entry_without_its_mirror_image_is_found():
+    k_train = np.eye(300, dtype=np.float32)
+    k_train[280, 7] = 0.01
+    with pytest.raises(ValueError, match=r"symmetric, got \|K − Kᵀ\| up to 0.01"):
+        regression.GradientFlow.fit(k_train, np.ones(300), solver="lanczos")
+
+
+# Many devices.
+
+
+_SHARDED = """
+import os
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+import re
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from nt_residual import regression
+from nt_residual.regression import krylov
+
+rng = np.random.default_rng(0)
+n, n_outputs = 64, 3
+x, x_test = (rng.standard_normal((m, 3)).astype(np.float32) for m in (n, 16))
+kernel = lambda a, b: np.exp(-((a[:, None] - b) ** 2).sum(2)).astype(np.float32)
+k_train, k_test = kernel(x, x), kernel(x_test, x)
+y = rng.standard_normal((n, n_outputs))
+times = [1.0, 100.0, 1e3]
+rows = NamedSharding(jax.make_mesh((8,), ("rows",)), PartitionSpec("rows"))
+sharded = jax.device_put(k_train, rows)
+flow = regression.GradientFlow.fit(sharded, y, ridge=1e-2)
+assert (flow.solver, flow.reason) == ("lanczos", "The kernel matrix is spread over devices.")
+whole = regression.GradientFlow.fit(k_train, y, ridge=1e-2, solver="lanczos")
+expected = whole.predict(k_test, times)
+np.testing.assert_allclose(flow.predict(k_test, times), expected, atol=1e-4)
+np.testing.assert_allclose(flow.predict(jax.device_put(k_test, rows), times), expected, atol=1e-4)
+gathered = regression.GradientFlow.fit(sharded, y, ridge=1e-2, solver="eigh")
+np.testing.assert_allclose(gathered.predict(k_test, times), expected, atol=1e-4)
+
+process = flow._solver._krylov
+program = krylov._continued.lower(
+    process._operator, process.basis, process.next, 0, 1e-6, count=16
+).compile().as_text()
+collectives = re.findall(
+    r"= (.*?) (?:all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)"
+    r"(?:-start)?\\(", program
+)
+assert collectives
+for shapes in collectives:
+    for dims in re.findall(r"\\[([\\d,]*)\\]", shapes):
+        assert np.prod([int(d) for d in dims.split(",") if d]) <= n * n_outputs, shapes
+
+for bad, message in ((np.where(np.eye(n), np.nan, k_train), "first in row 0, column 0"),
+                     (np.triu(k_train), "must be symmetric")):
+    try:
+        regression.GradientFlow.fit(jax.device_put(bad.astype(np.float32), rows), y)
+    except ValueError as error:
+        assert message in str(error), error
+    else:
+        raise AssertionError(message)
+print("fine")
+"""
+
+
+def test_on_eight_devices_nothing_larger_than_the_vectors_is_sent():
+    result = run_python(_SHARDED)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith("fine\n")

@@ -1,0 +1,237 @@
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+from nt_residual import data, rntk, schedules
+from nt_residual.regression import GradientFlow
+from nt_residual.regression.criteria import (
+    discrepancy,
+    generalised_cross_validation,
+    leave_one_out,
+)
+from nt_residual.regression.stopping import holdout, kfold, time_grid
+
+TIMES = np.array([0.0, 0.5, 5.0, 100.0, math.inf])
+
+
+@pytest.fixture
+def problem():
+    """A kernel matrix with a prescribed spectrum, and targets."""
+    rng = np.random.default_rng(0)
+    vectors, _ = np.linalg.qr(rng.standard_normal((9, 9)))
+    k = vectors * np.geomspace(9, 1e-2, 9) @ vectors.T
+    return (k + k.T) / 2, rng.standard_normal((9, 2))
+
+
+def _smoother(k_test, k, t):
+    """The matrix that takes targets to predictions, by the matrix exponential."""
+    n = len(k)
+    learned = np.eye(n) if t == math.inf else np.eye(n) - scipy.linalg.expm(-t * k / n)
+    return k_test @ np.linalg.solve(k, learned)
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    """Noisy targets on the sphere, new points, and their targets without noise."""
+    coefficients = {1: 1.0, 2: 0.5}
+    points = data.sphere.load(160, 1000, dim=3, coefficients=coefficients, noise=0.7, seed=2)
+    kernel = rntk.ResidualKernel(math.inf, schedules.PowerLaw(1.0))
+    k = np.asarray(kernel(points.x_train))
+    k_test = np.asarray(kernel(points.x_test, points.x_train))
+    return k, points.y_train, k_test, points.y_test
+
+
+# The grid of times.
+
+
+def test_the_grid_of_lanczos_ends_before_infinity_where_predictions_have_settled(noisy):
+    k, y, *_ = noisy
+    flow = GradientFlow.fit(k, y, solver="lanczos")
+    times = time_grid(flow)
+    exact = time_grid(GradientFlow.fit(k, y, solver="eigh"))
+    assert len(times) == 64
+    np.testing.assert_allclose(times[0], exact[0], rtol=1e-4)
+    assert times[-1] < math.inf
+    assert flow.solve(times).status == "settled"
+
+
+def test_the_grid_of_lanczos_with_a_ridge_ends_where_all_is_learned(noisy):
+    k, y, *_ = noisy
+    flow = GradientFlow.fit(k, y, solver="lanczos", ridge=5.0)
+    np.testing.assert_allclose(time_grid(flow)[-1], 10 * len(y) / 5.0)
+
+
+# Cross-validation.
+
+
+@pytest.mark.parametrize("outputs", ["vector", "matrix"])
+def test_kfold_has_the_errors_of_training_on_all_parts_but_one(problem, outputs):
+    k, y = problem
+    y = y[:, 0] if outputs == "vector" else y
+    expected = np.zeros(len(TIMES))
+    for part in np.array_split(np.random.default_rng(7).permutation(9), 4):
+        others = [i for i in range(9) if i not in part]
+        for i, t in enumerate(TIMES):
+            predicted = _smoother(k[part][:, others], k[others][:, others], t) @ y[others]
+            expected[i] += np.sum((predicted - y[part]) ** 2) / y.size
+    stopping = kfold(k, y, 4, times=TIMES, seed=7)
+    np.testing.assert_allclose(stopping.errors, expected, rtol=1e-8)
+    assert stopping.time == TIMES[np.argmin(expected)]
+
+
+def test_kfold_into_single_points_leaves_each_out_once(problem):
+    k, y = problem
+    stopping = kfold(k, y, 9, times=[math.inf])
+    flow = GradientFlow.fit(k, y)
+    np.testing.assert_allclose(
+        stopping.errors, leave_one_out(flow, y, [math.inf]).errors, rtol=1e-8
+    )
+
+
+def test_kfold_passes_solver_and_ridge_on(noisy):
+    k, y, *_ = noisy
+    times = np.geomspace(1, 1e3, 10)
+    exact = kfold(k, y, 3, times=times, ridge=2.0)
+    krylov = kfold(k, y, 3, times=times, ridge=2.0, solver="lanczos")
+    np.testing.assert_allclose(krylov.errors, exact.errors, rtol=1e-3)
+    assert np.any(np.abs(exact.errors / kfold(k, y, 3, times=times).errors - 1) > 0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((np.ones((2, 3)), np.ones(2)), ValueError, r"k_train must have shape \(n, n\), n ≥ 2"),
+        ((np.eye(1), np.ones(1)), ValueError, r"k_train must have shape \(n, n\), n ≥ 2"),
+        ((np.eye(4), np.ones(3)), ValueError, r"y must have shape \(n,\).*with n = 4"),
+        ((np.eye(4), [1, 2, np.nan, 4]), ValueError, "y must be finite, got 1 values"),
+        ((np.eye(4), np.ones(4), 1), ValueError, "n_splits must be from 2 to n = 4, got 1"),
+        ((np.eye(4), np.ones(4), 5), ValueError, "n_splits must be from 2 to n = 4, got 5"),
+        ((np.eye(4), np.ones(4), 2.0), TypeError, "n_splits must be an integer, got 2.0"),
+    ],
+)
+def test_kfold_refuses_what_it_cannot_divide(arguments, error, message):
+    with pytest.raises(error, match=message):
+        kfold(*arguments)
+
+
+# From the training data alone.
+
+
+def test_generalised_cross_validation_is_its_definition(problem):
+    k, y = problem
+    expected = []
+    for t in TIMES[:-1]:
+        smoother = _smoother(k, k, t)
+        mean_square = np.mean((smoother @ y - y) ** 2)
+        expected.append(mean_square / (1 - np.trace(smoother) / 9) ** 2)
+    stopping = generalised_cross_validation(GradientFlow.fit(k, y), TIMES)
+    np.testing.assert_allclose(stopping.errors[:-1], expected, rtol=1e-8)
+    assert stopping.errors[-1] == math.inf
+    assert stopping.time == TIMES[np.argmin(expected)]
+
+
+def test_generalised_cross_validation_needs_a_time_at_which_something_is_left(problem):
+    flow = GradientFlow.fit(*problem)
+    with pytest.raises(ValueError, match=r"times must hold one.*got times from 1e\+09 to inf"):
+        generalised_cross_validation(flow, [1e9, math.inf])
+
+
+@pytest.mark.parametrize("outputs", ["vector", "matrix"])
+def test_leave_one_out_has_the_errors_of_leaving_each_out(problem, outputs):
+    k, y = problem
+    y = y[:, 0] if outputs == "vector" else y
+    stopping = leave_one_out(GradientFlow.fit(k, y), y, TIMES)
+    expected = np.zeros(len(TIMES))
+    for out in range(9):
+        rest = [i for i in range(9) if i != out]
+        for i, t in enumerate(TIMES):
+            # The loss stays divided by 9.
+            predicted = _smoother(k[out, rest], k[rest][:, rest], t * 8 / 9) @ y[rest]
+            expected[i] += np.sum((predicted - y[out]) ** 2) / y.size
+    np.testing.assert_allclose(stopping.errors, expected, rtol=1e-8)
+    with pytest.raises(ValueError, match="y must have the shape of the predictions"):
+        leave_one_out(GradientFlow.fit(k, y), y[:5])
+
+
+@pytest.mark.parametrize("rule", [generalised_cross_validation, leave_one_out])
+def test_criteria_that_need_all_eigenvalues_refuse_lanczos(problem, rule):
+    k, y = problem
+    flow = GradientFlow.fit(k, y, solver="lanczos")
+    with pytest.raises(ValueError, match="Pass solver='eigh'"):
+        rule(flow, times=[1.0]) if rule is generalised_cross_validation else rule(flow, y, [1.0])
+
+
+# Discrepancy.
+
+
+@pytest.mark.parametrize("solver", ["eigh", "lanczos"])
+@pytest.mark.parametrize("noise", [0.05, 0.5, 0.9])
+def test_at_the_time_of_discrepancy_the_residual_is_the_noise(problem, noise, solver, x64):
+    k, y = problem
+    flow = GradientFlow.fit(k, y, solver=solver)
+    stopping = discrepancy(flow, noise, times=[1.0, 30.0, 1e3, 1e5])
+    residual = _smoother(k, k, stopping.time) @ y - y
+    np.testing.assert_allclose(np.sqrt(np.mean(residual**2)), noise, rtol=1e-5)
+    later = discrepancy(flow, noise, factor=0.9).time
+    earlier = discrepancy(flow, noise, factor=1.1).time
+    assert earlier < stopping.time < later
+
+
+def test_discrepancy_is_found_between_zero_and_infinity(problem):
+    flow = GradientFlow.fit(*problem)
+    usual = discrepancy(flow, 0.3).time
+    for times in ([math.inf], [0.01, math.inf], [1e7]):
+        np.testing.assert_allclose(discrepancy(flow, 0.3, times).time, usual, rtol=1e-4)
+
+
+def test_targets_that_are_noise_need_no_time(problem):
+    assert discrepancy(GradientFlow.fit(*problem), noise=10.0).time == 0.0
+
+
+def test_noise_that_is_never_reached_is_reported(problem):
+    k, y = problem
+    with pytest.raises(ValueError, match=r"is still 0.9201 at t = 0.1, above factor·noise = 0.1"):
+        discrepancy(GradientFlow.fit(k, y), 0.1, times=[0.01, 0.1])
+    # What a kernel of rank 1 leaves, and a ridge, is never learned.
+    for flow in (
+        GradientFlow.fit(np.ones((4, 4)), [1.0, -1.0, 1.0, -1.0]),
+        GradientFlow.fit(k, y, ridge=1.0),
+    ):
+        with pytest.raises(ValueError, match="at t = inf, above"):
+            discrepancy(flow, 0.1)
+
+
+@pytest.mark.parametrize("name", ["noise", "factor"])
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [(0.0, ValueError), (-1, ValueError), (math.nan, ValueError), ("1", TypeError)],
+)
+def test_discrepancy_refuses_noise_that_is_none(problem, name, value, error):
+    with pytest.raises(error, match=f"{name} must be a positive number"):
+        discrepancy(GradientFlow.fit(*problem), **{"noise": 1.0, name: value})
+
+
+# What they are for.
+
+
+@pytest.mark.parametrize("rule", ["holdout", "kfold", "gcv", "loo", "discrepancy"])
+def test_every_rule_comes_close_to_the_best_time_on_noisy_data(noisy, rule):
+    k, y, k_test, truth = noisy
+    flow = GradientFlow.fit(k, y)
+    if rule == "holdout":
+        part = GradientFlow.fit(k[:120, :120], y[:120])
+        found = holdout(part, k[120:, :120], y[120:])
+    else:
+        found = {
+            "kfold": lambda: kfold(k, y),
+            "gcv": lambda: generalised_cross_validation(flow),
+            "loo": lambda: leave_one_out(flow, y),
+            "discrepancy": lambda: discrepancy(flow, noise=0.7),
+        }[rule]()
+    times = time_grid(flow)
+    errors = np.mean((flow.predict(k_test, times) - truth) ** 2, axis=1)
+    error = np.mean((flow.predict(k_test, found.time) - truth) ** 2)
+    assert error < 2 * np.min(errors)
+    assert error < errors[-1] / 4
