@@ -182,7 +182,7 @@ _PACKAGES = (
     "neural-tangents",
     "flax",
     "optax",
-    "matfree",
+    "tensorstore",
     "numpy",
     "scipy",
     "scikit-learn",

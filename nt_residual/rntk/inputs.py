@@ -167,8 +167,10 @@ def _check_rows(x: jax.Array, name: str) -> None:
 
 @jax.jit
 def _row_sizes(x: jax.Array) -> jax.Array:
-    """The largest absolute value of each row: NaN or infinite where the row has such a value."""
-    return jnp.max(jnp.abs(x), axis=1)
+    """The largest absolute value of each row: NaN where one is NaN or infinite."""
+    # XLA's maximum may leave NaN out.
+    finite = jnp.isfinite(x).all(axis=1)
+    return jnp.where(finite, jnp.max(jnp.abs(x), axis=1), jnp.nan)
 
 
 def row_norms(x: jax.Array) -> jax.Array:

@@ -172,6 +172,18 @@ def test_bad_inputs_are_refused(x1, x2, message):
         gram.compute(cosine, x1, x2)
 
 
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_one_bad_value_among_many_is_found(bad):
+    # XLA's maximum of this many leaves NaN out.
+    x = np.random.default_rng(0).standard_normal((100, 64)).astype(np.float32)
+    x[37, 5] = bad
+    for array in (x, jnp.asarray(x)):
+        with pytest.raises(ValueError, match=r"x1 must be finite.*in input 37"):
+            gram.compute(_dot, array)
+        with pytest.raises(ValueError, match=r"x1 must be finite.*in row 37"):
+            KERNEL(array)
+
+
 def test_integers_and_traced_inputs_are_refused():
     with pytest.raises(TypeError, match=r"x1 must hold real floats, got dtype int64\. Convert it"):
         gram.compute(_dot, np.eye(2, dtype=int))
