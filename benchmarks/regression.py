@@ -28,8 +28,6 @@ import sys
 import tempfile
 import time
 
-# isort: split
-
 import common
 import jax
 import jax.numpy as jnp
@@ -86,6 +84,9 @@ def seconds(function):
 
 def path(repeats):
     """The path of 50 times, ours and neural-tangents'."""
+    import nt_residual  # noqa: F401  First, so that the next line works.
+
+    # isort: split
     import neural_tangents as nt
 
     x, y, x_test, labels, times = problem("path")
@@ -168,14 +169,21 @@ def devices(_):
 
     x, _ = synthetic_digits(SIZES["devices"])
     mesh = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Auto,))
-    k = gram.compute(KERNEL, x, mesh=mesh)
-    expected = gram.compute(KERNEL, x)
+    # Tiles of one size: their rounding depends on it, and is 1e-6 itself.
+    k = gram.compute(KERNEL, x, mesh=mesh, tile_size=500)
+    expected = gram.compute(KERNEL, x, tile_size=500)
     operator, v = as_operator(k), jnp.ones((len(x), 10))
     compiled = jax.jit(lambda k, v: k.product(v)).lower(operator, operator.place(v)).compile()
     sent = re.findall(r"= (\S+) (?:all-\w+|collective-\w+|reduce-scatter)\(", compiled.as_text())
     error = float(np.abs(np.asarray(k) - np.asarray(expected)).max())
     assert error < 1e-6, f"the matrices differ by {error}"
-    return {"n": len(x), "largest_difference": error, "sent_in_a_product": sent}
+    other = float(np.abs(np.asarray(k) - np.asarray(gram.compute(KERNEL, x))).max())
+    return {
+        "n": len(x),
+        "largest_difference": error,
+        "largest_difference_other_tiles": other,
+        "sent_in_a_product": sent,
+    }
 
 
 def large(_):
@@ -193,7 +201,8 @@ def _large(case, store):
     x, y, x_test, labels, times = problem(case)
     start = time.perf_counter()
     k, k_time = seconds(lambda: gram.compute(KERNEL, x, store=store, progress=True))
-    flow = regression.GradientFlow.fit(k, y, progress=True)
+    # Rounding of the entries shows at the latest times, from 1e-4 on.
+    flow = regression.GradientFlow.fit(k, y, tol=3e-4, progress=True)
     options = {"kernel": KERNEL, "x_train": x, "x_test": x_test, "progress": True}
     predictions, path_time = seconds(lambda: flow.predict(t=times, **options))
     total = time.perf_counter() - start
@@ -201,7 +210,7 @@ def _large(case, store):
     return {
         "n": len(x),
         "accuracy": accuracy(predictions, labels),
-        "status": solution.status,
+        "known_to": float(solution.residual.max()),
         "iterations": solution.iterations,
         "k_s": k_time,
         "path_s": path_time,

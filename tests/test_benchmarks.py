@@ -32,6 +32,19 @@ def test_every_benchmark_says_what_it_measures(name, load, monkeypatch, capsys):
     assert "--out" in capsys.readouterr().out
 
 
+def test_the_benchmark_of_regression_compares_with_neural_tangents(load, monkeypatch, tmp_path):
+    benchmark = load("regression")
+    monkeypatch.setattr(benchmark, "SIZES", {"path": 60, "whole": 60})
+    monkeypatch.setattr(benchmark, "N_TEST", {"path": 10, "whole": 10})
+    out = tmp_path / "result.json"
+    arguments = ["--cases", "path", "whole", "--repeats", "1", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["regression", *arguments])
+    benchmark.main()
+    result = json.loads(out.read_text())
+    assert result["path"]["largest_difference"] < 1e-4
+    assert result["whole"]["over_the_product"] > 0
+
+
 @pytest.mark.filterwarnings("ignore:.FanIn. layers assume independent")
 def test_the_benchmark_of_the_kernel_checks_it_and_stores_ratios(load, monkeypatch, tmp_path):
     benchmark = load("residual_kernel")

@@ -6,7 +6,6 @@ repeats some rows of the one before it; these are computed twice, and counted on
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +33,7 @@ class Cut:
         """The number of pieces."""
         return -(-self.n // self.size)
 
-    def start(self, k):
+    def start(self, k: Any) -> Any:
         """Where piece k begins; a NumPy or JAX integer if k is one."""
         if isinstance(k, int):
             return min(k * self.size, self.n - self.size)
@@ -96,7 +95,6 @@ def symmetric(values: jax.Array) -> jax.Array:
     return jnp.triu(values) + jnp.triu(values, 1).T
 
 
-@functools.partial(jax.jit, static_argnames=("kernel", "cut1", "cut2", "dtype", "same"))
 def tile(kernel, x1, x2, i, j, *, cut1: Cut, cut2: Cut, dtype, same: bool):
     """Tile (i, j) of k(x1, x2), shape (cut1.size, cut2.size), and whether it is finite."""
     a, b = cut1.take(x1, i), cut2.take(x2, j)

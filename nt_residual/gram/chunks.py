@@ -56,6 +56,8 @@ class Chunks:
         Raises:
           OSError: if a tile of it is damaged or missing.
         """
+        if not len(rows) or not len(columns):
+            return np.empty((len(rows), len(columns)), self._manifest.numpy_dtype)
         if rows.step == columns.step == 1:
             part = self._array[rows.start : rows.stop, columns.start : columns.stop]
         else:

@@ -118,7 +118,13 @@ def _of_kernel(kernel: Any, *shapes: jax.ShapeDtypeStruct) -> str:
         text = re.sub(r" loc\([^()]*\)|^#loc.*$", "", text, flags=re.MULTILINE)
     else:
         text = jax.jit(named).lower(*shapes).as_text()
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_without_names(text).encode()).hexdigest()
+
+
+def _without_names(text: str) -> str:
+    """A program whose functions are numbered: their names say nothing of what they compute."""
+    numbers: dict[str, str] = {}
+    return re.sub(r"@[\w.$-]+", lambda m: numbers.setdefault(m[0], f"@{len(numbers)}"), text)
 
 
 def _of_array(x: jax.Array | np.ndarray, name: str) -> str:

@@ -39,7 +39,12 @@ def check_batch(x: ArrayLike, name: str) -> jax.Array | np.ndarray:
             f"{name} must hold at least one input, shape (n, …), got shape {array.shape}."
         )
     _check_finite(array, name)
-    return array
+    # JAX does not take arrays in another byte order than the machine's.
+    return array if isinstance(array, jax.Array) else array.astype(_native(array.dtype), copy=False)
+
+
+def _native(dtype: np.dtype) -> np.dtype:
+    return dtype if dtype.isnative else dtype.newbyteorder("=")
 
 
 def check_batches(
@@ -171,8 +176,8 @@ def check_dtype(dtype: Any, of_kernel: np.dtype) -> np.dtype:
     return wanted
 
 
-class ByIdentity:
-    """A kernel that does not hash, as one that does."""
+class Current:
+    """A kernel as it is now: compiled anew, since what it depends on may have changed."""
 
     def __init__(self, kernel):
         self.kernel = kernel
@@ -182,10 +187,7 @@ class ByIdentity:
         return self.kernel(x1, x2)
 
 
-def hashable(kernel: Any) -> Any:
-    """The kernel, such that `jax.jit` can take it for a static argument."""
-    try:
-        hash(kernel)
-    except TypeError:
-        return ByIdentity(kernel)
-    return kernel
+def as_static(kernel: Any) -> Any:
+    """The kernel as a static argument of `jax.jit`: itself if it can never change."""
+    frozen = getattr(getattr(kernel, "__dataclass_params__", None), "frozen", False)
+    return kernel if frozen and kernel.__hash__ else Current(kernel)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from tqdm import tqdm
 
@@ -85,29 +85,22 @@ def compute(
         "dtype": entry,
         "same": same,
     }
-    kernel = inputs.hashable(kernel)
-    mesh = _mesh_of(x1) if mesh is None else sharded.check_mesh(mesh, len(x1))
+    if mesh is None:
+        mesh = sharded.mesh_of(x1, "x1") or sharded.mesh_of(x2, "x2")
+    if mesh is not None:
+        sharded.check_mesh(mesh, len(x1))
     if mesh is not None and store is not None:
         raise ValueError(
-            "store= and mesh= cannot be combined: tiles are written by one process from one "
-            "device. Leave one of them out."
+            "store= cannot be combined with mesh=, or with inputs that are spread over devices: "
+            "tiles are written by one process from one device. Pass inputs of one device."
         )
     if mesh is not None:
-        return sharded.compute(kernel, x1, x2, mesh, progress=progress, **options)
+        return sharded.compute(inputs.as_static(kernel), x1, x2, mesh, progress=progress, **options)
     x1 = jnp.asarray(x1)
-    x2 = x1 if same else jnp.asarray(x2)
+    x2 = x1 if same else jax.device_put(x2, next(iter(x1.devices())))
     if store is not None:
         return _on_disk(kernel, x1, x2, store, progress=progress, **options)
     return _in_memory(kernel, x1, x2, progress=progress, **options)
-
-
-def _mesh_of(x: jax.Array | np.ndarray) -> Mesh | None:
-    """The mesh that an array is spread over, if it is."""
-    if isinstance(x, jax.Array) and len(x.sharding.device_set) > 1:
-        if isinstance(x.sharding, NamedSharding):
-            return sharded.check_mesh(x.sharding.mesh, len(x))
-        raise ValueError(f"x1 is spread over devices by {x.sharding}. Pass mesh=.")
-    return None
 
 
 def _in_memory(kernel, x1, x2, *, tile_size, dtype, same, progress):

@@ -28,7 +28,7 @@ class MatrixFree:
       x: shape (n, …), floats.
       tile_size: the largest side of a tile; `None` picks one.
       mesh: the tiles are dealt out over its devices, in all processes. n need not be a
-        multiple of their number.
+        multiple of their number. `None` for the mesh that `x` is spread over, if it is.
 
     Attributes:
       kernel: the kernel.
@@ -62,13 +62,15 @@ class MatrixFree:
         dtype = inputs.check_kernel(kernel, x, x)
         size = None if tile_size is None else inputs.check_tile_size(tile_size)
         if mesh is None:
+            mesh = sharded.mesh_of(x, "x")
+        if mesh is None:
             x = jnp.asarray(x)
         else:
             mesh = sharded.automatic_mesh(sharded.check_mesh(mesh))
             x = sharded.place(x, NamedSharding(mesh, PartitionSpec()))
         sample = x.addressable_data(0)
         made = tiling.program(
-            inputs.hashable(kernel),
+            kernel,
             sample,
             sample,
             tile_size=size,
@@ -76,7 +78,7 @@ class MatrixFree:
             same=True,
             spare=memory.available(next(iter(sample.devices()))),
         )
-        self._set(x, (inputs.hashable(kernel), made.cut1, dtype, mesh))
+        self._set(x, (inputs.as_static(kernel), made.cut1, dtype, mesh))
 
     def _set(self, x, rest):
         self.x = x
@@ -104,8 +106,19 @@ class MatrixFree:
         return self._cut.size
 
     def product(self, v: jax.Array) -> jax.Array:
-        """K @ v for v of shape (n, o), the same shape; also inside of `jax.jit`."""
-        return _product(self, v)
+        """K @ v for v of shape (n,) or (n, o), the same shape; also inside of `jax.jit`.
+
+        Raises:
+          ValueError: if `v` has another shape.
+        """
+        v = v if isinstance(v, jax.Array) else jnp.asarray(v)
+        if v.ndim not in (1, 2) or len(v) != self._cut.n:
+            raise ValueError(
+                f"v must have shape ({self._cut.n},) or ({self._cut.n}, o), got {v.shape}."
+            )
+        columns = v.reshape(len(v), -1)
+        wide = jnp.promote_types(jnp.promote_types(v.dtype, self.dtype), jnp.float32)
+        return _product(self, columns.astype(wide)).reshape(v.shape)
 
     @property
     def seconds(self) -> float:

@@ -139,8 +139,10 @@ def as_operator(k: Any) -> Operator:
     if isinstance(k, MatrixFree | Stored):
         return k
     k = jnp.asarray(k)
-    if len(k.sharding.device_set) == 1 or k.is_fully_replicated:
+    if len(k.sharding.device_set) == 1:
         return Dense(k)
+    if k.is_fully_replicated:
+        return Dense(k.addressable_data(0))
     if not isinstance(k.sharding, NamedSharding):
         raise ValueError(f"k_train is spread over devices by {k.sharding}. Use a NamedSharding.")
     devices = sharded.automatic_mesh(k.sharding.mesh).devices.ravel()

@@ -6,7 +6,7 @@ another device may hold, is: both are the same number, and no entry is ever sent
 """
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -35,9 +35,28 @@ def check_mesh(mesh: Any, n: int | None = None) -> Mesh:
     if n is not None and n % mesh.size:
         raise ValueError(
             f"mesh must have a number of devices that divides the {n} rows of x1, got "
-            f"{mesh.size}. Leave out {n % mesh.size} inputs, or pass a mesh of fewer devices."
+            f"{mesh.size}. {_remedy(n, mesh.size)}"
         )
     return mesh
+
+
+def mesh_of(x: Any, name: str) -> Mesh | None:
+    """The mesh that an input is spread over, if it is.
+
+    Raises:
+      ValueError: if it is, but over no mesh.
+    """
+    if not isinstance(x, jax.Array) or len(x.sharding.device_set) == 1:
+        return None
+    if not isinstance(x.sharding, NamedSharding):
+        raise ValueError(f"{name} is spread over devices by {x.sharding}. Pass mesh=.")
+    return cast(Mesh, x.sharding.mesh)
+
+
+def _remedy(n: int, size: int) -> str:
+    if n < size:
+        return f"Pass a mesh of {n} devices or fewer."
+    return f"Leave out {n % size} inputs, or pass a mesh of fewer devices."
 
 
 def name_of(device: Any) -> str:
@@ -49,7 +68,7 @@ def compute(kernel, x1, x2, mesh, *, tile_size, dtype, same, progress):
     """The matrix k(x1, x2), sharded by rows over all axes of the mesh.
 
     Args:
-      kernel: hashable.
+      kernel: such that `jax.jit` can take it for a static argument.
       x1: shape (n1, …), n1 a multiple of the number of devices.
       x2: shape (n2, …), or `x1`.
       mesh: the devices.

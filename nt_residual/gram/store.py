@@ -85,7 +85,7 @@ def tile_size_of(path: str | os.PathLike) -> int | None:
     Where no tile size is asked for, that of a matrix which is to be resumed is the one to take.
     """
     try:
-        return max(manifests.read(pathlib.Path(path)).tile_shape)
+        return max(manifests.read(pathlib.Path(path).expanduser()).tile_shape)
     except (OSError, ValueError):
         return None
 
@@ -147,7 +147,7 @@ class _Filling:
 def _directory_of(path: str | os.PathLike) -> pathlib.Path:
     if "://" in os.fspath(path):
         raise ValueError(f"store must be a path on this machine, got {path!r}.")
-    return pathlib.Path(path).absolute()
+    return pathlib.Path(path).expanduser().absolute()
 
 
 def _is_there(directory: pathlib.Path, manifest: Manifest) -> bool:

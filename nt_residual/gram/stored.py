@@ -233,7 +233,7 @@ def load(path: str | os.PathLike) -> Stored:
       ValueError: if it is something else, or not complete.
       OSError: if the zarr array in it is missing or damaged.
     """
-    directory = pathlib.Path(path)
+    directory = pathlib.Path(path).expanduser()
     manifest = manifests.read(directory)
     missing = manifest.unfinished(directory)
     if missing:
@@ -249,6 +249,8 @@ def _as_range(index: Any, n: int) -> range:
     if isinstance(index, slice):
         return range(n)[index]
     try:
+        if isinstance(index, bool | np.bool_):
+            raise TypeError
         k = operator.index(index)
     except TypeError:
         raise IndexError(

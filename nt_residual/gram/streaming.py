@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from tqdm import tqdm
 
-from nt_residual.gram import blocks, inputs, memory, tiling
+from nt_residual.gram import blocks, inputs, memory, programs, tiling
 
 
 def product(
@@ -44,27 +44,63 @@ def product(
     """
     x1, x2, _ = inputs.check_batches(x1, x2)
     dtype = inputs.check_kernel(kernel, x1, x2)
-    vector = np.asarray(v)
-    if vector.ndim not in (1, 2) or len(vector) != len(x2):
-        raise ValueError(
-            f"v must have shape ({len(x2)},) or ({len(x2)}, o), one row per input of x2, got "
-            f"shape {vector.shape}."
-        )
+    vector = _checked_vector(v, len(x2))
     size = None if tile_size is None else inputs.check_tile_size(tile_size)
-    kernel, x1, x2 = inputs.hashable(kernel), jnp.asarray(x1), jnp.asarray(x2)
-    spare = memory.available(next(iter(x1.devices())))
-    made = tiling.program(kernel, x1, x2, tile_size=size, dtype=dtype, same=False, spare=spare)
-    wide = np.promote_types(dtype, np.float32)
-    columns = jnp.asarray(vector.reshape(len(vector), -1), wide)
-    out = np.empty((len(x1), columns.shape[1]), wide)
-    cuts = made.cut1, made.cut2
+    rows = _on_one_device(x1)
+    device = next(iter(rows.devices()))
+    columns = jax.device_put(_on_one_device(x2), device)
+    made = tiling.program(
+        kernel,
+        rows,
+        columns,
+        tile_size=size,
+        dtype=dtype,
+        same=False,
+        spare=memory.available(device),
+    )
+    wide = jnp.promote_types(dtype, jnp.float32)
+    factor = jax.device_put(vector.reshape(len(vector), -1).astype(wide), device)
+    tile_row = functools.partial(_rows, kernel, made.cut1, made.cut2)
+    run = programs.compiled(tile_row, rows, columns, factor, jax.ShapeDtypeStruct((), np.int32))
+    out = np.empty((len(rows), factor.shape[1]), wide)
     for i in tqdm(range(made.cut1.count), desc="Predictions", unit="tile", disable=not progress):
         start = made.cut1.start(i)
-        out[start : start + made.cut1.size] = _rows(kernel, *cuts, x1, x2, columns, np.int32(i))
-    return out.reshape(len(x1), *vector.shape[1:])
+        values = np.asarray(run(rows, columns, factor, np.int32(i)))
+        _check_rows(values, start)
+        out[start : start + made.cut1.size] = values
+    return out.reshape(len(rows), *vector.shape[1:])
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _check_rows(values: np.ndarray, start: int) -> None:
+    bad = ~np.isfinite(values).all(axis=1)
+    if bad.any():
+        row = start + bad.argmax()
+        raise ValueError(
+            f"the kernel must be finite, got NaN or infinity in row {row}. Look at x1[{row}]: "
+            "angles to a zero input are undefined, and large inputs may leave the range of the "
+            "dtype."
+        )
+
+
+def _checked_vector(v: ArrayLike, n: int) -> np.ndarray:
+    vector = np.asarray(v)
+    if vector.ndim not in (1, 2) or len(vector) != n:
+        raise ValueError(
+            f"v must have shape ({n},) or ({n}, o), one row per input of x2, got shape "
+            f"{vector.shape}."
+        )
+    if not jnp.issubdtype(vector.dtype, jnp.floating) and vector.dtype.kind not in "biu":
+        raise TypeError(f"v must hold real numbers, got dtype {vector.dtype}.")
+    if not np.isfinite(vector).all():
+        raise ValueError("v must be finite, got NaN or infinity.")
+    return vector
+
+
+def _on_one_device(x: jax.Array | np.ndarray) -> jax.Array:
+    spread = isinstance(x, jax.Array) and len(x.sharding.device_set) > 1
+    return jnp.asarray(np.asarray(x) if spread else x)
+
+
 def _rows(kernel, cut1, cut2, x1, x2, v, i):
     """The rows of tile row i of k(x1, x2) @ v."""
     a = cut1.take(x1, i)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nt_residual.gram import blocks, memory
+from nt_residual.gram import blocks, memory, programs
 from nt_residual.gram.blocks import Cut
 
 # Large enough for matrix products at full speed, small enough for progress to be seen.
@@ -46,7 +46,7 @@ def program(
     """The program for the tile size asked for, or for one that fits.
 
     Args:
-      kernel: hashable.
+      kernel: a function of two batches.
       x1: shape (n1, …).
       x2: shape (n2, …), as many features.
       tile_size: the largest number of rows and columns of a tile; `None` picks one such that
@@ -69,23 +69,15 @@ def program(
 
 
 def _program(kernel, x1, x2, side, dtype, same) -> Program:
-    specs = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (x1, x2))
     device = next(iter(x1.devices()))
     cut1, cut2 = (blocks.even_cut(len(x), side) for x in (x1, x2))
-    run, working = _compiled(kernel, *specs, cut1, cut2, np.dtype(dtype), same, device)
-    return Program(cut1, cut2, run, working)
-
-
-@functools.lru_cache(maxsize=16)
-def _compiled(kernel, spec1, spec2, cut1, cut2, dtype, same, device):
     at = jax.sharding.SingleDeviceSharding(device)
-    x1, x2 = (jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at) for s in (spec1, spec2))
+    x1, x2 = (jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at) for x in (x1, x2))
     index = jax.ShapeDtypeStruct((), np.int32)
-    lowered = blocks.tile.lower(
-        kernel, x1, x2, index, index, cut1=cut1, cut2=cut2, dtype=dtype, same=same
-    )
-    run = lowered.compile()
-    return run, _working_memory(run, cut1.size * cut2.size * dtype.itemsize)
+    tile = functools.partial(blocks.tile, kernel, cut1=cut1, cut2=cut2, dtype=dtype, same=same)
+    run = programs.compiled(tile, x1, x2, index, index)
+    working = _working_memory(run, cut1.size * cut2.size * np.dtype(dtype).itemsize)
+    return Program(cut1, cut2, run, working)
 
 
 def _working_memory(run: Any, result: int) -> int:

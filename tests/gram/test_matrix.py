@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import neural_tangents as nt
 import numpy as np
 import pytest
+from helpers import enable_x64
 
 from nt_residual import gram, rntk, schedules
 from nt_residual.gram import memory
@@ -98,8 +99,46 @@ def test_one_program_is_compiled_however_many_tiles_there_are():
     # Once to look at its result, once to compile it.
     assert len(shapes) == 2
     assert shapes[1] == ((8, 6), (8, 6))
-    gram.compute(kernel, _inputs(47), tile_size=9)
-    assert len(shapes) == 3
+
+
+def test_a_kernel_that_was_compiled_before_is_not_compiled_again(caplog):
+    x = _inputs(20)
+    gram.compute(KERNEL, x, tile_size=7)
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        gram.compute(KERNEL, x, tile_size=7)
+    assert not [r for r in caplog.messages if "Finished XLA compilation" in r]
+
+
+def test_a_kernel_is_taken_as_it_is_now():
+    x, v, scale = _inputs(20), np.ones(20), {"s": 1.0}
+
+    def kernel(a, b):
+        return scale["s"] * _dot(a, b)
+
+    for make in (
+        lambda: gram.compute(kernel, x, tile_size=7),
+        lambda: gram.product(kernel, x, x, v, tile_size=7),
+        lambda: gram.MatrixFree(kernel, x, tile_size=7).product(v),
+    ):
+        scale["s"] = 1.0
+        once = np.asarray(make())
+        scale["s"] = 2.0
+        np.testing.assert_allclose(make(), 2 * once, rtol=1e-6)
+
+
+def test_a_kernel_is_computed_with_the_settings_there_are_now():
+    def epsilon(a, b):
+        return jnp.full((len(a), len(b)), jnp.finfo(jnp.zeros((), float).dtype).eps, jnp.float32)
+
+    x = _inputs(4)
+    assert gram.compute(epsilon, x)[0, 0] > 1e-8
+    with enable_x64():
+        assert gram.compute(epsilon, x)[0, 0] < 1e-15
+
+
+def test_inputs_in_another_byte_order_are_taken():
+    x = _inputs(9)
+    np.testing.assert_array_equal(gram.compute(_dot, x.astype(">f4")), gram.compute(_dot, x))
 
 
 def test_another_dtype_may_be_asked_for():
@@ -214,5 +253,5 @@ def test_tile_sizes_and_meshes_that_are_none_are_refused():
     with pytest.raises(TypeError, match=r"mesh must be a jax\.sharding\.Mesh, got int"):
         gram.compute(_dot, x, mesh=8)
     mesh = jax.make_mesh((1,), ("rows",))
-    with pytest.raises(ValueError, match="store= and mesh= cannot be combined"):
+    with pytest.raises(ValueError, match="store= cannot be combined with mesh="):
         gram.compute(_dot, x, mesh=mesh, store="anywhere")

@@ -32,6 +32,12 @@ def test_products_are_those_of_the_matrix(kernel, tile_size, dtype):
     assert matrix.dtype == dtype
 
 
+def test_products_with_integers_are_not_rounded():
+    halves = gram.MatrixFree(lambda a, b: 0.5 * a @ b.T, np.eye(3, dtype=np.float32))
+    np.testing.assert_array_equal(halves.product(jnp.ones((3, 1), int)), np.full((3, 1), 0.5))
+    np.testing.assert_array_equal(halves.product(np.ones(3, int)), np.full(3, 0.5))
+
+
 def test_a_product_makes_every_tile_of_the_upper_triangle_once():
     made = []
 
@@ -55,8 +61,8 @@ def test_products_are_compiled_once_for_all_data_of_a_size():
 
     for seed in range(2):
         x = np.random.default_rng(seed).standard_normal((10, 3)).astype(np.float32)
-        k = np.asarray(_rbf(x, x))
-        found = twice(gram.MatrixFree(_rbf, x, tile_size=4), jnp.ones((10, 1)))
+        k = np.asarray(KERNEL(x))
+        found = twice(gram.MatrixFree(KERNEL, x, tile_size=4), jnp.ones((10, 1)))
         np.testing.assert_allclose(found, k @ k @ np.ones((10, 1)), rtol=1e-4)
     assert len(traces) == 1
 
@@ -82,6 +88,16 @@ def test_streamed_products_are_those_of_the_matrix(tile_size, outputs):
 def test_vectors_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"v must have shape \(4,\) or \(4, o\).*got shape \(3,\)"):
         gram.product(_rbf, _inputs(2), _inputs(4), np.ones(3))
+    with pytest.raises(ValueError, match="v must be finite"):
+        gram.product(_rbf, _inputs(2), _inputs(4), np.full(4, np.nan))
+    with pytest.raises(TypeError, match="v must hold real numbers, got dtype complex128"):
+        gram.product(_rbf, _inputs(2), _inputs(4), np.ones(4) * 1j)
+    x = _inputs(4)
+    x[2] = 0
+    with pytest.raises(ValueError, match=r"NaN or infinity in row 2\. Look at x1\[2\]"):
+        gram.product(KERNEL, x, _inputs(4), np.ones(4))
+    with pytest.raises(ValueError, match=r"v must have shape \(4,\) or \(4, o\), got \(5, 1\)"):
+        gram.MatrixFree(_rbf, _inputs(4)).product(jnp.ones((5, 1)))
     with pytest.raises(ValueError, match="x must be finite"):
         gram.MatrixFree(KERNEL, np.full((3, 2), np.nan, np.float32))
     with pytest.raises(TypeError, match="x must hold real floats"):

@@ -55,6 +55,16 @@ np.testing.assert_allclose(rectangle, whole[:16, :7], **close)
 for mesh in (mesh_of(8), mesh_of(8, kind=AxisType.Explicit)):
     spread = jax.device_put(x, NamedSharding(mesh, PartitionSpec("a")))
     np.testing.assert_allclose(gram.compute(kernel, spread), whole, **close)
+    other = jax.device_put(x[:8], NamedSharding(mesh, PartitionSpec()))
+    np.testing.assert_allclose(gram.compute(kernel, x, other), whole[:, :8], **close)
+    free = gram.MatrixFree(kernel, spread, tile_size=7)
+    np.testing.assert_allclose(free.product(free.place(v)), whole @ v, rtol=1e-4, atol=1e-4)
+copies = jax.device_put(whole, NamedSharding(mesh_of(8), PartitionSpec()))
+operator_of_copies = as_operator(copies)
+np.testing.assert_allclose(
+    operator_of_copies.product(operator_of_copies.place(v)), whole @ v, rtol=1e-4, atol=1e-4)
+apart = [jax.device_put(a, d) for a, d in zip((x, x[:8]), jax.devices()[1:3])]
+np.testing.assert_allclose(gram.compute(kernel, *apart), whole[:, :8], **close)
 columns = jax.device_put(whole, NamedSharding(mesh_of(8), PartitionSpec(None, "a")))
 np.testing.assert_allclose(as_operator(columns).product(v), whole @ v, rtol=1e-4, atol=1e-4)
 
@@ -107,6 +117,9 @@ def refused(error, message, *arguments, **options):
 mesh = mesh_of(8)
 message = "divides the 47 rows of x1, got 8. Leave out 7 inputs"
 refused(ValueError, message, kernel, x[:47], mesh=mesh)
+refused(ValueError, "Pass a mesh of 5 devices or fewer", kernel, x[:5], mesh=mesh)
+spread = jax.device_put(x, NamedSharding(mesh, PartitionSpec("a")))
+refused(ValueError, "inputs that are spread over devices", kernel, spread, store="k")
 refused(ValueError, "kernel must be finite", kernel, 0 * x, mesh=mesh)
 many = np.broadcast_to(np.float32(1), (2_000_000, 1))
 refused(MemoryError, "each of 8 devices.*has .* free. Use more", kernel, many, mesh=mesh)
