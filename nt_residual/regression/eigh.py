@@ -18,7 +18,8 @@ class Eigh:
       dtype: that in which the entries of K were computed.
 
     Attributes:
-      eigenvalues: Λ, those of K for which λ + δ is more than rounding, descending, shape (r,).
+      eigenvalues: Λ, those of K for which λ + δ is more than rounding, of the entries or of
+        the decomposition, descending, shape (r,).
       eigenvectors: V, shape (n, r).
       targets: Vᵀ y, shape (r, n_outputs).
 
@@ -28,12 +29,15 @@ class Eigh:
 
     def __init__(self, kernel: np.ndarray, y: np.ndarray, *, ridge: float, dtype: np.dtype):
         self.n_train, self._ridge, self._y = len(y), ridge, y
-        cutoff = rounding(dtype, np.diagonal(kernel))
-        check_symmetric(float(np.max(np.abs(kernel - kernel.T))), cutoff)
+        diagonal = np.diagonal(kernel)
+        check_symmetric(float(np.max(np.abs(kernel - kernel.T))), dtype, diagonal)
         # float64: at float32 the error of a small eigenvalue exceeds the eigenvalue.
         # Divide and conquer is the fastest driver where all eigenvectors are wanted.
         values, vectors = scipy.linalg.eigh(kernel, driver="evd")
         check_definite(values[0], values[-1], dtype)
+        # The latter is what numpy.linalg.matrix_rank takes to be zero.
+        own = len(values) * np.finfo(np.float64).eps * values[-1]
+        cutoff = max(rounding(dtype, diagonal), own)
         kept = slice(None, -1 - int(np.sum(values + ridge > cutoff)), -1)
         self.eigenvalues, self.eigenvectors = values[kept], vectors[:, kept]
         self.targets = self.eigenvectors.T @ y

@@ -4,6 +4,7 @@ import dataclasses
 import warnings
 from typing import Any, Literal
 
+import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -37,9 +38,10 @@ class GradientFlow:
       kept. Interpolation with an ill-conditioned kernel may need too many; `solve` says so, and
       `predict` warns.
 
-    Eigenvalues of K + δI that rounding of the kernel's entries can produce, those below
-    ε √n max_i K_ii with ε of the dtype of K, are taken to be zero, and nothing is
-    learned along them; so t = ∞ is the interpolant of least norm.
+    Eigenvalues of K + δI that rounding can produce are taken to be zero, and nothing is
+    learned along them; so t = ∞ is the interpolant of least norm. They are those below
+    ε √n max_i K_ii, with ε of the dtype of K, or below the solver's own rounding of λ_max: n ε
+    of float64, or ε where 'lanczos' computes in float32.
 
     `neural_tangents.predict.gradient_descent_mse` averages its loss over the
     outputs too: its time is this time multiplied by the number of outputs.
@@ -89,7 +91,7 @@ class GradientFlow:
             for all others. 'eigh' makes an array of any matrix.
           ridge: δ ≥ 0.
           tol: the error of predictions that 'lanczos' aims at, as `Solution.residual` defines
-            it.
+            it: root mean square, at the training points. At new inputs it may be larger.
           max_iterations: the most products with K that 'lanczos' makes; `None` for 1000. Its
             bases take that many vectors per output.
           progress: whether 'lanczos' shows a progress bar, now and later.
@@ -148,15 +150,24 @@ class GradientFlow:
           `k_test_train` if that is a float dtype, else float64; of tiles, that of the kernel.
 
         Raises:
-          TypeError: if an argument is missing or does not hold real numbers.
+          TypeError: if an argument is missing, has nothing to do, or does not hold real numbers.
           ValueError: if a shape is wrong, a value is NaN, or a time is negative or less than
             the one before it.
 
         Warns:
-          RuntimeWarning: if the predictions are not known to `tol`, see `solve`.
+          RuntimeWarning: if the predictions at the training points are not known to `tol`, in
+            root mean square, see `solve`. Those at new inputs may be less well known.
         """
         if t is None or (k_test_train is None) == (x_test is None):
             raise TypeError("predict needs t, and either k_test_train or x_test.")
+        if k_test_train is not None:
+            given = {"kernel": kernel, "x_train": x_train, "tile_size": tile_size}
+            extra = [name for name, value in given.items() if value is not None]
+            if extra:
+                raise TypeError(
+                    f"k_test_train leaves nothing for {', '.join(extra)} to do, got both. Pass "
+                    "x_test instead of k_test_train, or leave them out."
+                )
         times = inputs.check_times(t)
         if k_test_train is not None:
             products.check_shape(k_test_train, self.n_train)
@@ -167,7 +178,11 @@ class GradientFlow:
             data = products.training_data(kernel, x_train, self._kernel, self.n_train)
             columns = self._columns(times.ravel())
             options = {"tile_size": tile_size, "progress": progress}
-            flat = products.with_kernel(*data, x_test, columns, **options)
+            # JAX's float64 stays what it is, as in `fit`, whatever the caller's context.
+            source = self._kernel if x_train is None else x_train
+            jaxs = isinstance(source, gram.MatrixFree | jax.Array)
+            with products.precision(source.dtype if jaxs else None):
+                flat = products.with_kernel(*data, x_test, columns, **options)
         values = flat.reshape(len(flat), times.size, columns.shape[1] // times.size)
         return self._shaped(np.moveaxis(values, 1, 0), times)
 

@@ -9,8 +9,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nt_residual import gram
 from nt_residual.regression.gradient_flow import GradientFlow
-from nt_residual.regression.inputs import check_targets, real_array
+from nt_residual.regression.inputs import check_targets, numbers, real_array
 
 # Lanczos' method needs about √(15 t λ_max/n) products, at most, to settle to 1e-4 at the time t
 # (Hochbruck & Lubich 1997). This is a few hundred at the end of the grid, where eigendirections
@@ -51,7 +52,8 @@ def time_grid(flow: GradientFlow, count: int = 64) -> np.ndarray:
       Increasing times, shape (count,), float64.
 
     Raises:
-      ValueError: if `count` is less than 3.
+      TypeError: if `count` is not an integer.
+      ValueError: if it is less than 3.
 
     Example:
       >>> import numpy as np
@@ -59,6 +61,8 @@ def time_grid(flow: GradientFlow, count: int = 64) -> np.ndarray:
       >>> time_grid(flow, count=4).round(2)
       array([ 0.04,  1.26, 40.  ,   inf])
     """
+    if isinstance(count, bool) or not isinstance(count, int | np.integer):
+        raise TypeError(f"count must be an integer, got {count!r}.")
     if count < 3:
         raise ValueError(f"count must be at least 3, got {count}.")
     smallest, largest = flow.spectral_range()
@@ -74,7 +78,7 @@ def time_grid(flow: GradientFlow, count: int = 64) -> np.ndarray:
 
 def times_or_grid(flow: GradientFlow, times: ArrayLike | None) -> np.ndarray:
     """The times that a user asked for, shape (T,), or the grid of the flow."""
-    return time_grid(flow) if times is None else np.atleast_1d(np.asarray(times, np.float64))
+    return time_grid(flow) if times is None else np.atleast_1d(numbers(times, "times"))
 
 
 def least(times: np.ndarray, errors: np.ndarray) -> Stopping:
@@ -166,6 +170,11 @@ def kfold(
       >>> stopping.time
       inf
     """
+    if isinstance(k_train, gram.MatrixFree):
+        raise TypeError(
+            "k_train must be an array, got a gram.MatrixFree, which has no blocks. Pass "
+            "gram.compute(kernel, x_train), or use holdout."
+        )
     matrix = np.asarray(k_train)
     n = len(matrix) if matrix.ndim == 2 else 0
     if matrix.shape != (n, n) or n < 2:

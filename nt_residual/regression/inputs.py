@@ -42,7 +42,13 @@ def check_real(dtype: np.dtype, name: str) -> None:
 def float_dtype(k: Any) -> np.dtype:
     """The dtype of `k` if it is a float dtype; integers and lists count as float64."""
     dtype = np.dtype(getattr(k, "dtype", np.float64))
+    dtype = dtype if dtype.isnative else dtype.newbyteorder("=")
     return dtype if jnp.issubdtype(dtype, np.floating) else np.dtype(np.float64)
+
+
+def native(array: np.ndarray) -> np.ndarray:
+    """The array in the byte order of this machine, the only one that JAX knows."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def check_finite(array: np.ndarray | jax.Array, name: str) -> None:
@@ -191,21 +197,25 @@ def check_definite(smallest: float, largest: float, dtype: np.dtype) -> None:
     Raises:
       ValueError: if it is not, or is zero.
     """
-    if smallest < -math.sqrt(float(jnp.finfo(dtype).eps)) * largest or largest <= 0:
+    # In half precision the root would allow several per cent.
+    allowed = min(math.sqrt(float(jnp.finfo(dtype).eps)), 0.01)
+    if smallest < -allowed * largest or largest <= 0:
         raise ValueError(
             f"k_train must be positive semi-definite, got eigenvalues from {smallest:.3g} to "
             f"{largest:.3g}. Check that it is kernel(x_train)."
         )
 
 
-def check_symmetric(asymmetry: float, tolerance: float) -> None:
+def check_symmetric(asymmetry: float, dtype: np.dtype, diagonal: np.ndarray) -> None:
     """Refuses a largest |K − Kᵀ| that is beyond rounding.
 
     Raises:
       ValueError: if it is.
     """
-    # Entries computed in another order differ in the last bits: 100 of them are allowed.
-    if asymmetry > 100 * tolerance:
+    # Entries computed in another order differ in the last bits: 100 √n of them are allowed, but
+    # fewer in half precision, where so many would be all.
+    most = max(8 * float(jnp.finfo(dtype).eps), 0.01) * float(np.max(diagonal))
+    if asymmetry > min(100 * rounding(dtype, diagonal), most):
         raise ValueError(
             f"k_train must be symmetric, got |K − Kᵀ| up to {asymmetry:.3g}. Pass kernel(x_train); "
             "a kernel between different inputs belongs in predict."

@@ -152,6 +152,11 @@ class KernelEstimator(BaseEstimator):
             raise ValueError(
                 f"stopping must be one of {_RULES} or a time ≥ 0 (math.inf included), got {rule!r}."
             )
+        if self.solver == "lanczos" and isinstance(rule, str) and rule in ("gcv", "loo"):
+            raise ValueError(
+                f"stopping={rule!r} needs all eigenvalues, got solver='lanczos'. Pass "
+                "solver='eigh' or 'auto', or stopping='holdout'."
+            )
         fraction = self.validation_fraction
         if not (_is_real(fraction) and 0 < fraction < 1):
             raise ValueError(

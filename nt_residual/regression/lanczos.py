@@ -60,11 +60,13 @@ class Lanczos:
         self._most = min(n, max_iterations or _MOST)
         self._dtype = jnp.promote_types(operator.dtype, jnp.float32)
         diagonal = operator.diagonal()
-        self._cutoff = rounding(operator.dtype, diagonal)
-        self._norms = np.linalg.norm(y, axis=0)
+        self._entries = rounding(operator.dtype, diagonal)
+        self._norms = self._checked_norms(y)
         # An output that is zero keeps all coefficients zero, whatever its basis begins with.
         anything = np.random.default_rng(0).standard_normal((n, 1))
+        # By the largest entry first, so that no square leaves the range of float64.
         start = np.where(self._norms > 0, y, anything)
+        start = start / np.max(np.abs(start), axis=0)
         start = (start / np.linalg.norm(start, axis=0)).T.astype(self._dtype)
         self._noise = _Noise(0, -1.0, np.zeros(len(self._norms)))
         self._stopped: str | None = None
@@ -86,7 +88,15 @@ class Lanczos:
     def coefficients(self, times: np.ndarray) -> np.ndarray:
         """c_t from the basis as it is, shape (T, n, n_outputs), in the dtype of the basis."""
         with self._precision():
-            return np.asarray(self._combined([r.weights(g) for r, g in self._pairs(times)]))
+            unit = np.asarray(self._combined([r.weights(g) for r, g in self._pairs(times)]))
+        scaled = unit * self._norms
+        largest = np.max(np.abs(scaled))
+        if largest > float(jnp.finfo(self._dtype).max):
+            raise ValueError(
+                f"y must have a scale at which {self._dtype} holds the coefficients, got one up to "
+                f"{largest:.3g}. Scale y, and predictions back."
+            )
+        return scaled.astype(self._dtype)
 
     def training_error(self, times: np.ndarray) -> np.ndarray:
         """The mean squared residual on the training points, shape (T,)."""
@@ -101,6 +111,19 @@ class Lanczos:
         """The smallest and the largest Ritz value of K + δI."""
         values = np.concatenate([ritz.values for ritz in self._ritz]) + self._ridge
         return float(values[values > self._cutoff].min()), float(values.max())
+
+    def _checked_norms(self, y: np.ndarray) -> np.ndarray:
+        """|y| of each output, in float64. It need not be in the range of the dtype squared."""
+        scale = np.max(np.abs(y), axis=0)
+        norms = scale * np.linalg.norm(y / np.where(scale > 0, scale, 1), axis=0)
+        limits = jnp.finfo(self._dtype)
+        bad = (scale > 0) & ((scale < float(limits.tiny)) | (norms > float(limits.max)))
+        if bad.any():
+            raise ValueError(
+                f"y must have a scale that {self._dtype} can hold, got an output of length "
+                f"{norms[bad][0]:.3g}. Scale y, and predictions back."
+            )
+        return norms
 
     def _precision(self) -> contextlib.AbstractContextManager:
         """Float64 matrices of NumPy are used as they are, whatever JAX makes of them elsewhere."""
@@ -158,6 +181,10 @@ class Lanczos:
         ]
         values = np.concatenate([ritz.values for ritz in self._ritz])
         check_definite(values.min(), values.max(), self._operator.dtype)
+        # As for `Eigh` in float64. In float32 n ε λ_max would take more than is lost.
+        count = self.n_train if self._dtype == np.float64 else 1
+        own = count * float(jnp.finfo(self._dtype).eps) * values.max()
+        self._cutoff = max(self._entries, own)
         self._seen = krylov.size
 
     def _pairs(self, times: np.ndarray) -> Iterable[tuple[Tridiagonal, np.ndarray]]:
@@ -177,11 +204,11 @@ class Lanczos:
         return np.array([np.linalg.norm(r.weights(g), axis=1) for r, g in self._pairs(times)])
 
     def _combined(self, weights: list[np.ndarray]) -> jax.Array:
-        """|y| Q w for weights w of shape (T, m), of each output."""
+        """Q w for weights w of shape (T, m), of each output."""
         basis = self._krylov.basis
         padded = np.zeros((len(weights), len(weights[0]), basis.shape[1]), self._dtype)
-        for i, (norm, w) in enumerate(zip(self._norms, weights, strict=True)):
-            padded[i, :, : w.shape[1]] = norm * w
+        for i, w in enumerate(weights):
+            padded[i, :, : w.shape[1]] = w
         return _combine(basis, padded)
 
     def _measured_noise(self, time: float) -> np.ndarray:
@@ -196,11 +223,11 @@ class Lanczos:
         pairs = list(self._pairs(np.array([time])))
         weights = [r.weights(g) for r, g in pairs]
         fitted = [r.fitted(g) for r, g in pairs]
-        beyond = self._norms * [f[0, -1] for f in fitted]
+        beyond = np.array([f[0, -1] for f in fitted])
         c, expected = (self._combined(w)[0] for w in (weights, [f[:, :-1] for f in fitted]))
         expected = expected + (krylov.next.T * beyond.astype(self._dtype))
         found = np.asarray(_distance(self._operator, c, expected), np.float64)
-        length = self._norms * [np.linalg.norm(w) for w in weights]
+        length = (self._norms > 0) * [np.linalg.norm(w) for w in weights]
         value = np.divide(found, length, out=np.zeros_like(found), where=length > 0)
         self._noise = _Noise(krylov.size, time, value)
         return value
@@ -219,7 +246,7 @@ class Lanczos:
             remedies += ["a larger max_iterations", "solver='eigh'"]
         if rounded[self._norms > 0].max() > self._tol / 2:
             why.append(f"{self._dtype} does not hold more digits")
-            remedies += ["a kernel matrix in float64"]
+            remedies += [] if self._operator.dtype == np.float64 else ["a kernel matrix in float64"]
         message = (
             f"predictions from t = {times[np.argmax(bad)]:g} on are known to {residual.max():.1e} "
             f"only, relative to the targets, and tol is {self._tol:g}: {', and '.join(why)}. "

@@ -27,7 +27,11 @@ class Preparation:
     @classmethod
     def fit(cls, x: np.ndarray, *, center: bool, normalize: bool, dtype: np.dtype) -> "Preparation":
         """The preparation of training inputs of shape (n, d)."""
-        mean = x.mean(axis=0, dtype=np.float64) if center else np.zeros(x.shape[1])
+        mean = np.zeros(x.shape[1])
+        if center:
+            # Of differences, so that the mean of equal rows is that row at any n.
+            first = x[0].astype(np.float64)
+            mean = first + (x - first).mean(axis=0)
         return cls(mean, normalize, dtype)
 
     def apply(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

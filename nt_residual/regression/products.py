@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from nt_residual import gram
 from nt_residual.compat import enable_x64
-from nt_residual.regression.inputs import check_finite, check_real
+from nt_residual.regression.inputs import check_finite, check_real, native
 
 # Of a block of rows that is converted to float64 or read from disk.
 _BYTES = 2**27
@@ -106,9 +106,14 @@ def check_shape(k_test_train: ArrayLike | gram.Stored, n: int) -> Any:
       ValueError: if it does not have n columns.
     """
     kernel = k_test_train
+    if isinstance(kernel, gram.MatrixFree):
+        raise TypeError(
+            "k_test_train must be an array or a gram.Stored, got a gram.MatrixFree. Pass "
+            "x_test=: its kernel with the training inputs is computed in tiles."
+        )
     if not isinstance(kernel, gram.Stored | jax.Array):
         try:
-            kernel = np.asarray(kernel)
+            kernel = native(np.asarray(kernel))
         except ValueError as error:
             raise TypeError(f"k_test_train must be an array of real numbers: {error}") from None
     check_real(kernel.dtype, "k_test_train")

@@ -13,7 +13,7 @@ from nt_residual.regression.inputs import (
     check_real,
     check_symmetric,
     float_dtype,
-    rounding,
+    native,
 )
 
 Kernel = np.ndarray | jax.Array | MatrixFree | Stored
@@ -34,7 +34,7 @@ def check(k_train: Any) -> Kernel:
         kernel = k_train
     else:
         try:
-            kernel = np.asarray(k_train)
+            kernel = native(np.asarray(k_train))
         except ValueError as error:
             raise TypeError(f"k_train must be an array of real numbers: {error}") from None
     check_real(kernel.dtype, "k_train")
@@ -90,17 +90,17 @@ def operator(kernel: Kernel) -> Operator:
       ValueError: if it is not finite or not symmetric, or sharded in a way that does not
         suit products.
     """
-    if isinstance(kernel, np.ndarray):
-        kernel = kernel.astype(float_dtype(kernel), copy=False)
+    if isinstance(kernel, np.ndarray | jax.Array) and kernel.dtype != float_dtype(kernel):
+        kernel = kernel.astype(float_dtype(kernel))
     found = as_operator(kernel)
-    tolerance = rounding(found.dtype, found.diagonal())
+    diagonal = found.diagonal()
     if isinstance(found, Dense):
         compared = _asymmetry(found.matrix) if found.mesh is None else _sampled_asymmetry(found)
         if not np.isfinite(compared):
             check_finite(found.matrix, "k_train")
-        check_symmetric(float(compared), tolerance)
+        check_symmetric(float(compared), found.dtype, diagonal)
     elif isinstance(kernel, Stored) and not kernel.symmetric:
-        check_symmetric(_sampled_asymmetry(found), tolerance)
+        check_symmetric(_sampled_asymmetry(found), found.dtype, diagonal)
     return found
 
 

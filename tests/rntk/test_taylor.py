@@ -76,7 +76,8 @@ def test_coefficients_are_not_negative_and_the_rest_is_what_further_ones_sum_to(
         assert long.rest[parity] > 0
 
 
-@pytest.mark.parametrize("name", KERNELS)
+# The largest T takes as long as all others.
+@pytest.mark.parametrize("name", [name for name in KERNELS if name != "T = 10,000"])
 def test_the_error_estimate_covers_the_change_on_another_circle(name):
     short, long = (module.expand(KERNELS[name], count) for count in (2000, 8000))
     change = np.abs(short.coefficients - long.coefficients[:2000])

@@ -177,9 +177,9 @@ def _assert_sampled_kernel_is_close(case, network, get):
     assert np.linalg.norm(sampled - expected) < 0.04 * np.linalg.norm(expected)
 
 
-# That of images takes long, and neural-tangents has the NNGP of most.
+# Neural-tangents has the NNGP of all others.
 @pytest.mark.monte_carlo
-@every_case(lambda case: case.samples and (len(case.shape) < 3 or not case.unrolled))
+@every_case(lambda case: case.samples and not case.unrolled)
 def test_the_nngp_is_that_of_wide_random_networks(case):
     _assert_sampled_kernel_is_close(case, case.features, "nngp")
 
@@ -195,6 +195,8 @@ SAMPLED_ELSEWHERE = [
         "Frozen_attention",
         "FullyConnectedResNet_one_layer",
         "ResidualStack_normalized",
+        "ResidualStack_one_convolution",
+        "Residual_attention",
         "Residual_strided",
     )
 ]
