@@ -140,6 +140,12 @@ for shard in k.addressable_shards:
 for matrix in (as_operator(k), gram.MatrixFree(kernel, x, mesh=mesh, tile_size=7)):
     found = matrix.product(matrix.place(v)).addressable_data(0)
     np.testing.assert_allclose(found, whole @ v, rtol=1e-4, atol=1e-4)
+# A regression, too.
+from nt_residual import regression
+flow = regression.GradientFlow.fit(k, v)
+expected = regression.GradientFlow.fit(whole, v, solver="eigh").predict(whole[:8], 10.0)
+k_test = gram.compute(kernel, x[:8], x, mesh=mesh)
+np.testing.assert_allclose(flow.predict(k_test, 10.0), expected, atol=2e-4)
 """
     setup = _SETUP.replace("whole = np.asarray(kernel(x))\n", "")
     setup += code.replace("k = gram.compute", "whole = np.asarray(kernel(x))\nk = gram.compute")
