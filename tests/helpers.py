@@ -119,6 +119,14 @@ def naive_conv_kernel(x1, x2, alphas, *, pooling, trained, normalize):
     return nngp, ntk + nngp if trained == "all" else ntk
 
 
+def matrix_of_spectrum(eigenvalues, rng):
+    """A symmetric matrix with these eigenvalues, and eigenvectors drawn at random."""
+    n = len(eigenvalues)
+    vectors, _ = np.linalg.qr(rng.standard_normal((n, n)))
+    matrix = vectors * eigenvalues @ vectors.T
+    return (matrix + matrix.T) / 2
+
+
 def finite_difference(fn, x, step=1e-4):
     """The derivative of a function of one number, to the fourth order in `step`."""
     half, full = ((fn(x + h) - fn(x - h)) / (2 * h) for h in (step / 2, step))

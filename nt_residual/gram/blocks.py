@@ -15,6 +15,11 @@ import numpy as np
 
 Kernel = Callable[..., Any]
 
+# To be said of entries that are NaN or infinite.
+WHY_NOT_FINITE = (
+    "angles to a zero input are undefined, and large inputs may leave the range of the dtype."
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Cut:

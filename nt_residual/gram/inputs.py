@@ -39,11 +39,11 @@ def check_batch(x: ArrayLike, name: str) -> jax.Array | np.ndarray:
             f"{name} must hold at least one input, shape (n, …), got shape {array.shape}."
         )
     _check_finite(array, name)
-    # JAX does not take arrays in another byte order than the machine's.
-    return array if isinstance(array, jax.Array) else array.astype(_native(array.dtype), copy=False)
+    return array if isinstance(array, jax.Array) else array.astype(native(array.dtype), copy=False)
 
 
-def _native(dtype: np.dtype) -> np.dtype:
+def native(dtype: np.dtype) -> np.dtype:
+    """The dtype in the byte order of this machine, the only one that JAX knows."""
     return dtype if dtype.isnative else dtype.newbyteorder("=")
 
 
@@ -136,22 +136,28 @@ def check_kernel(kernel: Any, x1: jax.Array | np.ndarray, x2: jax.Array | np.nda
     return np.dtype(out.dtype)
 
 
-def check_tile_size(tile_size: Any) -> int:
-    """Returns a positive integer.
+def check_count(value: Any, name: str, remedy: str = "") -> int | None:
+    """Returns a positive integer, or `None` if that is what came.
 
     Raises:
       TypeError: if it is not an integer.
       ValueError: if it is less than 1.
     """
+    if value is None:
+        return None
     try:
-        size = operator.index(tile_size)
+        count = operator.index(value)
     except TypeError:
-        raise TypeError(
-            f"tile_size must be an integer or None, got {tile_size!r}. None picks one."
-        ) from None
-    if size < 1:
-        raise ValueError(f"tile_size must be at least 1, got {size}. None picks one.")
-    return size
+        message = f"{name} must be an integer or None, got {value!r}. {remedy}"
+        raise TypeError(message.rstrip()) from None
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, got {count}. {remedy}".rstrip())
+    return count
+
+
+def check_tile_size(tile_size: Any) -> int | None:
+    """`check_count` of the largest side of a tile."""
+    return check_count(tile_size, "tile_size", "None picks one.")
 
 
 def check_dtype(dtype: Any, of_kernel: np.dtype) -> np.dtype:

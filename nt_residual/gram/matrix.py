@@ -45,8 +45,7 @@ def compute(
       x1: shape (n1, …), floats.
       x2: shape (n2, …), or `None` for `x1`.
       tile_size: the largest number of rows and of columns of a tile; `None` picks one from
-        the memory there is. Entries depend on it in the last
-        digits at most.
+        the memory there is. Entries depend on it in the last digits at most.
       mesh: the rows are spread over all devices of this mesh, in all processes, if n1 is
         a multiple of their number. Each computes its own rows, entries on both sides of the
         diagonal; nothing but the inputs is sent. In a run of several processes each passes
@@ -81,7 +80,7 @@ def compute(
     x1, x2, same = inputs.check_batches(x1, x2)
     entry = inputs.check_dtype(dtype, inputs.check_kernel(kernel, x1, x2))
     options = {
-        "tile_size": None if tile_size is None else inputs.check_tile_size(tile_size),
+        "tile_size": inputs.check_tile_size(tile_size),
         "dtype": entry,
         "same": same,
     }
@@ -107,7 +106,7 @@ def _in_memory(kernel, x1, x2, *, tile_size, dtype, same, progress):
     """The matrix on one device."""
     device = next(iter(x1.devices()))
     size = len(x1) * len(x2) * dtype.itemsize
-    limit, where = memory.available(device), sharded.name_of(device)
+    limit, where = memory.share([device])
     memory.check({"the matrix": size}, limit, where, _REMEDIES)
     options = {"tile_size": tile_size, "dtype": dtype, "same": same, "spare": limit - size}
     made = tiling.program(kernel, x1, x2, **options)
@@ -159,8 +158,7 @@ def values_of(made: tiling.Program, x1, x2, i: int, j: int) -> jax.Array:
         row, column = made.cut1.start(i) + bad[0], made.cut2.start(j) + bad[1]
         raise ValueError(
             f"the kernel must be finite, got NaN or infinity at row {row}, column {column}. Look "
-            f"at x1[{row}] and x2[{column}]: angles to a zero input are undefined, and large "
-            "inputs may leave the range of the dtype."
+            f"at x1[{row}] and x2[{column}]: {blocks.WHY_NOT_FINITE}"
         )
     return values
 

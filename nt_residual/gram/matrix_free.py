@@ -60,7 +60,7 @@ class MatrixFree:
     ):
         x = inputs.check_batch(x, "x")
         dtype = inputs.check_kernel(kernel, x, x)
-        size = None if tile_size is None else inputs.check_tile_size(tile_size)
+        size = inputs.check_tile_size(tile_size)
         if mesh is None:
             mesh = sharded.mesh_of(x, "x")
         if mesh is None:

@@ -1,7 +1,7 @@
 """How much memory there is, and what to say when it is not enough."""
 
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -39,6 +39,23 @@ def available(device: Any = None) -> int:
     if stats and "bytes_limit" in stats:
         return max(int(stats["bytes_limit"] - stats.get("bytes_in_use", 0)), 0)
     return max(min(_of_the_host()), 0)
+
+
+def share(devices: Sequence[Any]) -> tuple[int, str]:
+    """What each of several devices of this process can still allocate, and what to call it.
+
+    Those that are the host's own CPU, simulated ones, share its memory.
+
+    Args:
+      devices: `jax.Device`s, at least one.
+    """
+    least, count = min(map(available, devices)), len(devices)
+    if devices[0].platform != "cpu":
+        return least, str(devices[0])
+    return (
+        least // count,
+        f"each of {count} devices of this machine" if count > 1 else "this machine",
+    )
 
 
 def _of_the_host() -> Iterable[int]:

@@ -59,11 +59,6 @@ def _remedy(n: int, size: int) -> str:
     return f"Leave out {n % size} inputs, or pass a mesh of fewer devices."
 
 
-def name_of(device: Any) -> str:
-    """What to call a device's memory in an error."""
-    return "this machine" if device.platform == "cpu" else str(device)
-
-
 def compute(kernel, x1, x2, mesh, *, tile_size, dtype, same, progress):
     """The matrix k(x1, x2), sharded by rows over all axes of the mesh.
 
@@ -81,13 +76,14 @@ def compute(kernel, x1, x2, mesh, *, tile_size, dtype, same, progress):
     everywhere = NamedSharding(mesh, PartitionSpec())
     by_rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
     size = len(x1) * len(x2) * dtype.itemsize // mesh.size
-    spare = _check_memory(mesh, size)
+    limit, where = memory.share(mesh.local_devices)
+    memory.check({"its rows of the matrix": size}, limit, where, _REMEDIES)
     x2 = place(x2, everywhere)
     x1 = x2 if same else place(x1, by_rows)
     local = len(x1) // mesh.size
     sample = x2.addressable_data(0)
     made = tiling.program(
-        kernel, sample, sample, tile_size=tile_size, dtype=dtype, same=False, spare=spare
+        kernel, sample, sample, tile_size=tile_size, dtype=dtype, same=False, spare=limit - size
     )
     rows = blocks.even_cut(local, made.cut1.size)
     columns = Cut(len(x2), rows.size) if same else blocks.even_cut(len(x2), made.cut2.size)
@@ -100,22 +96,14 @@ def compute(kernel, x1, x2, mesh, *, tile_size, dtype, same, progress):
     for i, j in tqdm(pairs, desc=f"Gram matrix on {mesh.size} devices", unit="tile", disable=quiet):
         options = {"rows": rows, "columns": columns, "mesh": mesh, "same": same}
         matrix, finite = _step(kernel, matrix, finite, x1, x2, np.int32(i), np.int32(j), **options)
+        if progress:  # Steps are begun long before they are done, unless somebody waits.
+            finite.block_until_ready()
     if not jax.jit(jnp.all, out_shardings=everywhere)(finite):
         raise ValueError(
             "the kernel must be finite, got NaN or infinity. Look for zero inputs, to which "
             "angles are undefined, and for large ones, which may leave the range of the dtype."
         )
     return relabelled(matrix, wanted)
-
-
-def _check_memory(mesh: Mesh, size: int) -> int:
-    """What a device has left besides its rows."""
-    local = mesh.local_devices
-    shared = len(local) if local[0].platform == "cpu" else 1
-    limit = min(memory.available(device) for device in local) // shared
-    name = f"each of {len(local)} devices of this machine" if shared > 1 else str(local[0])
-    memory.check({"its rows of the matrix": size}, limit, name, _REMEDIES)
-    return limit - size
 
 
 def place(x: jax.Array | np.ndarray, sharding: NamedSharding) -> jax.Array:

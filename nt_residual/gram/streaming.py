@@ -45,7 +45,7 @@ def product(
     x1, x2, _ = inputs.check_batches(x1, x2)
     dtype = inputs.check_kernel(kernel, x1, x2)
     vector = _checked_vector(v, len(x2))
-    size = None if tile_size is None else inputs.check_tile_size(tile_size)
+    size = inputs.check_tile_size(tile_size)
     rows = _on_one_device(x1)
     device = next(iter(rows.devices()))
     columns = jax.device_put(_on_one_device(x2), device)
@@ -77,8 +77,7 @@ def _check_rows(values: np.ndarray, start: int) -> None:
         row = start + bad.argmax()
         raise ValueError(
             f"the kernel must be finite, got NaN or infinity in row {row}. Look at x1[{row}]: "
-            "angles to a zero input are undefined, and large inputs may leave the range of the "
-            "dtype."
+            f"{blocks.WHY_NOT_FINITE}"
         )
 
 

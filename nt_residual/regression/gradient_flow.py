@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nt_residual import gram
+from nt_residual.gram.inputs import check_count
 from nt_residual.regression import inputs, products, solvers, training_kernel
 from nt_residual.regression.eigh import Eigh
 from nt_residual.regression.inputs import real_array as real_array
@@ -113,7 +114,7 @@ class GradientFlow:
             targets.reshape(len(targets), -1),
             ridge=ridge,
             tol=inputs.check_number(tol, "tol", positive=True),
-            max_iterations=inputs.check_count(max_iterations, "max_iterations"),
+            max_iterations=check_count(max_iterations, "max_iterations"),
             progress=progress,
         )
         data = kernel if isinstance(kernel, gram.MatrixFree) else None

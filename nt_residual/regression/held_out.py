@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from nt_residual import gram
 from nt_residual.regression.gradient_flow import GradientFlow
 from nt_residual.regression.inputs import check_targets, numbers, real_array
+from nt_residual.theory import checks
 
 # Lanczos' method needs about √(15 t λ_max/n) products, at most, to settle to 1e-4 at the time t
 # (Hochbruck & Lubich 1997). This is a few hundred at the end of the grid, where eigendirections
@@ -61,10 +62,7 @@ def time_grid(flow: GradientFlow, count: int = 64) -> np.ndarray:
       >>> time_grid(flow, count=4).round(2)
       array([ 0.04,  1.26, 40.  ,   inf])
     """
-    if isinstance(count, bool) or not isinstance(count, int | np.integer):
-        raise TypeError(f"count must be an integer, got {count!r}.")
-    if count < 3:
-        raise ValueError(f"count must be at least 3, got {count}.")
+    count = checks.integer(count, "count", 3, "Pass how many times are to be tried.")
     smallest, largest = flow.spectral_range()
     first = flow.n_train / (100 * largest)
     if flow.solver == "lanczos":

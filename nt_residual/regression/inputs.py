@@ -1,7 +1,6 @@
 """The checks that targets, times, options and kernel matrices in memory must pass."""
 
 import math
-import operator
 from typing import Any
 
 import jax
@@ -9,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from numpy.typing import ArrayLike
+
+from nt_residual.gram.inputs import native
 
 
 def real_array(values: ArrayLike, name: str) -> np.ndarray:
@@ -20,12 +21,24 @@ def real_array(values: ArrayLike, name: str) -> np.ndarray:
 
 def numbers(values: ArrayLike, name: str) -> np.ndarray:
     """Returns `values` in float64, refused if they are not real numbers."""
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise TypeError(f"{name} must be an array of real numbers: {error}") from None
+    return np.asarray(as_array(values, name)).astype(np.float64)
+
+
+def as_array(values: Any, name: str) -> np.ndarray | jax.Array:
+    """Returns `values` as an array that JAX can take, one of JAX as it is.
+
+    Raises:
+      TypeError: if they are not real numbers.
+    """
+    if isinstance(values, jax.Array):
+        array = values
+    else:
+        try:
+            array = np.asarray(values)
+        except ValueError as error:
+            raise TypeError(f"{name} must be an array of real numbers: {error}") from None
     check_real(array.dtype, name)
-    return array.astype(np.float64)
+    return array if isinstance(array, jax.Array) else array.astype(native(array.dtype), copy=False)
 
 
 def check_real(dtype: np.dtype, name: str) -> None:
@@ -41,14 +54,8 @@ def check_real(dtype: np.dtype, name: str) -> None:
 
 def float_dtype(k: Any) -> np.dtype:
     """The dtype of `k` if it is a float dtype; integers and lists count as float64."""
-    dtype = np.dtype(getattr(k, "dtype", np.float64))
-    dtype = dtype if dtype.isnative else dtype.newbyteorder("=")
+    dtype = native(np.dtype(getattr(k, "dtype", np.float64)))
     return dtype if jnp.issubdtype(dtype, np.floating) else np.dtype(np.float64)
-
-
-def native(array: np.ndarray) -> np.ndarray:
-    """The array in the byte order of this machine, the only one that JAX knows."""
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def check_finite(array: np.ndarray | jax.Array, name: str) -> None:
@@ -166,24 +173,6 @@ def check_number(value: Any, name: str, *, positive: bool) -> float:
     if not (0 <= number < math.inf) or (positive and number == 0):
         raise ValueError(f"{name} must be {wanted} and finite, got {value!r}.")
     return number
-
-
-def check_count(value: Any, name: str) -> int | None:
-    """Returns a positive integer, or `None` if that is what came.
-
-    Raises:
-      TypeError: if it is not an integer.
-      ValueError: if it is less than 1.
-    """
-    if value is None:
-        return None
-    try:
-        count = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer or None, got {value!r}.") from None
-    if count < 1:
-        raise ValueError(f"{name} must be at least 1, got {count}.")
-    return count
 
 
 def rounding(dtype: np.dtype, diagonal: np.ndarray) -> float:

@@ -96,13 +96,9 @@ class Krylov:
 
     def _check_memory(self, size: int, count: int) -> None:
         devices = [d for d in self.next.devices() if d.process_index == jax.process_index()]
-        shared = len(devices) if devices[0].platform == "cpu" else 1
-        memory.check(
-            {f"a basis of {count} vectors per output": size},
-            memory.available(devices[0]) // shared,
-            "this machine" if devices[0].platform == "cpu" else str(devices[0]),
-            "Fit some of the outputs at a time.",
-        )
+        limit, where = memory.share(devices)
+        remedy = "Fit some of the outputs at a time."
+        memory.check({f"a basis of {count} vectors per output": size}, limit, where, remedy)
 
 
 @functools.partial(jax.jit, static_argnames="count")

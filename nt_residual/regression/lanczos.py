@@ -1,6 +1,5 @@
 """Gradient flow from Krylov bases that grow as later times are asked for."""
 
-import contextlib
 import math
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -10,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from nt_residual.compat import enable_x64
 from nt_residual.gram.operators import Operator
 from nt_residual.regression import filters
 from nt_residual.regression.inputs import check_definite, rounding
 from nt_residual.regression.krylov import Krylov
+from nt_residual.regression.products import precision
 from nt_residual.regression.solution import Report
 from nt_residual.regression.tridiagonal import Tridiagonal
 
@@ -71,7 +70,7 @@ class Lanczos:
         self._noise = _Noise(0, -1.0, np.zeros(len(self._norms)))
         self._stopped: str | None = None
         self._seen = 0
-        with self._precision():
+        with precision(self._dtype):
             self._rounding = rounding(self._dtype, diagonal)
             self._krylov = Krylov(operator, operator.place(start), self._rounding)
             self._extend()
@@ -79,7 +78,7 @@ class Lanczos:
 
     def report(self, times: np.ndarray) -> Report:
         """How well the coefficients are known at some times, after all has been done for it."""
-        with self._precision():
+        with precision(self._dtype):
             self._grow(times[-1])
             noise = self._measured_noise(times[-1])
         bounds = np.array([r.bound(g) for r, g in self._pairs(times)])
@@ -87,7 +86,7 @@ class Lanczos:
 
     def coefficients(self, times: np.ndarray) -> np.ndarray:
         """c_t from the basis as it is, shape (T, n, n_outputs), in the dtype of the basis."""
-        with self._precision():
+        with precision(self._dtype):
             unit = np.asarray(self._combined([r.weights(g) for r, g in self._pairs(times)]))
         scaled = unit * self._norms
         largest = np.max(np.abs(scaled))
@@ -124,10 +123,6 @@ class Lanczos:
                 f"{norms[bad][0]:.3g}. Scale y, and predictions back."
             )
         return norms
-
-    def _precision(self) -> contextlib.AbstractContextManager:
-        """Float64 matrices of NumPy are used as they are, whatever JAX makes of them elsewhere."""
-        return enable_x64() if self._dtype == np.float64 else contextlib.nullcontext()
 
     def _grow(self, time: float) -> None:
         """Enlarges the bases until the predictions are known, at this time and all before it."""

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nt_residual.regression.inputs import check_number, numbers
+from nt_residual.theory import checks
 
 Loss = Literal["mse", "half_mse", "half_norm"]
 
@@ -82,10 +83,7 @@ def steps_of_time(
 
 def _time_of_a_step(learning_rate: float, loss: str, n_outputs: int) -> float:
     rate = check_number(learning_rate, "learning_rate", positive=True)
-    if isinstance(n_outputs, bool) or not isinstance(n_outputs, int | np.integer):
-        raise TypeError(f"n_outputs must be an integer, got {n_outputs!r}.")
-    if n_outputs < 1:
-        raise ValueError(f"n_outputs must be at least 1, got {n_outputs}.")
+    n_outputs = checks.integer(n_outputs, "n_outputs", 1, "Pass the number of outputs.")
     factors = {"mse": 2 / n_outputs, "half_mse": 1 / n_outputs, "half_norm": 1.0}
     if loss not in factors:
         raise ValueError(f"loss must be one of {tuple(factors)}, got {loss!r}.")

@@ -9,11 +9,10 @@ import numpy as np
 from nt_residual.gram import MatrixFree, Stored, compute, memory
 from nt_residual.gram.operators import Dense, Operator, as_operator
 from nt_residual.regression.inputs import (
+    as_array,
     check_finite,
-    check_real,
     check_symmetric,
     float_dtype,
-    native,
 )
 
 Kernel = np.ndarray | jax.Array | MatrixFree | Stored
@@ -30,14 +29,8 @@ def check(k_train: Any) -> Kernel:
       TypeError: if it does not hold real numbers.
       ValueError: if it is not square or is empty.
     """
-    if isinstance(k_train, MatrixFree | Stored | jax.Array):
-        kernel = k_train
-    else:
-        try:
-            kernel = native(np.asarray(k_train))
-        except ValueError as error:
-            raise TypeError(f"k_train must be an array of real numbers: {error}") from None
-    check_real(kernel.dtype, "k_train")
+    # Those of `gram` hold real numbers as they are made.
+    kernel = k_train if isinstance(k_train, MatrixFree | Stored) else as_array(k_train, "k_train")
     shape = tuple(kernel.shape)
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
         raise ValueError(

@@ -5,6 +5,7 @@ import neural_tangents as nt
 import numpy as np
 import pytest
 import scipy.linalg
+from helpers import matrix_of_spectrum
 
 from nt_residual import data, gram, regression, rntk, schedules
 from nt_residual.regression import solvers
@@ -16,9 +17,7 @@ TIMES = np.array([0.0, 0.3, 10.0, 1e3, math.inf])
 def problem():
     """A kernel matrix with a prescribed spectrum, new rows in its span, and targets."""
     rng = np.random.default_rng(0)
-    vectors, _ = np.linalg.qr(rng.standard_normal((8, 8)))
-    k_train = vectors * np.geomspace(8, 1e-2, 8) @ vectors.T
-    k_train = (k_train + k_train.T) / 2
+    k_train = matrix_of_spectrum(np.geomspace(8, 1e-2, 8), rng)
     return k_train, rng.standard_normal((3, 8)) @ k_train, rng.standard_normal((8, 2))
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import run_python
+from helpers import matrix_of_spectrum, run_python
 from matfree import decomp
 
 from nt_residual import gram, regression
@@ -27,9 +27,7 @@ SPECTRA = {
 
 
 def _matrix(spectrum, dtype=np.float64):
-    vectors, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((N, N)))
-    k_train = vectors * spectrum @ vectors.T
-    return ((k_train + k_train.T) / 2).astype(dtype)
+    return matrix_of_spectrum(spectrum, np.random.default_rng(0)).astype(dtype)
 
 
 def _targets(n=N):

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import scipy.linalg
+from helpers import matrix_of_spectrum
 
 from nt_residual import data, rntk, schedules
 from nt_residual.regression import GradientFlow
@@ -20,9 +21,7 @@ TIMES = np.array([0.0, 0.5, 5.0, 100.0, math.inf])
 def problem():
     """A kernel matrix with a prescribed spectrum, and targets."""
     rng = np.random.default_rng(0)
-    vectors, _ = np.linalg.qr(rng.standard_normal((9, 9)))
-    k = vectors * np.geomspace(9, 1e-2, 9) @ vectors.T
-    return (k + k.T) / 2, rng.standard_normal((9, 2))
+    return matrix_of_spectrum(np.geomspace(9, 1e-2, 9), rng), rng.standard_normal((9, 2))
 
 
 def _smoother(k_test, k, t):
