@@ -6,6 +6,7 @@ TensorFlow. Its parts are imported when they are first used:
 * `schedules`: the residual scale α as a function of depth;
 * `stax`: residual layers for neural-tangents;
 * `rntk`: the kernel of fully-connected residual networks in closed form;
+* `conv`: that of convolutional residual networks;
 * `theory`: what the kernel becomes as depth grows;
 * `gram`: matrices of any kernel, in tiles: in memory, over devices, on disk, or never whole;
 * `regression`: kernel regression with early stopping;
@@ -28,13 +29,14 @@ import typing
 from nt_residual import compat
 
 if typing.TYPE_CHECKING:
-    from nt_residual import data, experiments, gram, regression, rntk, schedules, stax, theory
+    from nt_residual import conv, data, experiments, gram, regression, rntk, schedules, stax, theory
 
 __version__ = "0.1.0"
 
 __all__ = [
     "__version__",
     "compat",
+    "conv",
     "data",
     "experiments",
     "gram",

@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from tqdm import tqdm
 
-from nt_residual.gram import blocks, fingerprint, inputs, memory, sharded, tiling
+from nt_residual import memory
+from nt_residual.gram import blocks, fingerprint, inputs, sharded, tiling
 from nt_residual.gram import store as stores
 
 _REMEDIES = (

@@ -9,7 +9,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from nt_residual.gram import blocks, inputs, memory, sharded, tiling
+from nt_residual import memory
+from nt_residual.gram import blocks, inputs, sharded, tiling
 
 # Of multiplications with additions. Kernels that cost more take longer than is said.
 _OPERATIONS_PER_SECOND = 5e10

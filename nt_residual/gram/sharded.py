@@ -14,7 +14,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from nt_residual.gram import blocks, memory, tiling
+from nt_residual import memory
+from nt_residual.gram import blocks, tiling
 from nt_residual.gram.blocks import Cut
 
 _REMEDIES = "Use more devices, or gram.MatrixFree, which computes tiles when they are needed."

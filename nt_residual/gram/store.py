@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from nt_residual.gram import durable, layout, memory
+from nt_residual import memory
+from nt_residual.gram import durable, layout
 from nt_residual.gram import fingerprint as fingerprints
 from nt_residual.gram import manifest as manifests
 from nt_residual.gram.chunks import Chunks, Write

@@ -12,7 +12,8 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from tqdm import tqdm
 
-from nt_residual.gram import durable, layout, memory
+from nt_residual import memory
+from nt_residual.gram import durable, layout
 from nt_residual.gram import manifest as manifests
 from nt_residual.gram.chunks import Chunks
 from nt_residual.gram.journal import Journal, Tile

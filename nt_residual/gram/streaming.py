@@ -8,7 +8,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from tqdm import tqdm
 
-from nt_residual.gram import blocks, inputs, memory, programs, tiling
+from nt_residual import memory
+from nt_residual.gram import blocks, inputs, programs, tiling
 
 
 def product(

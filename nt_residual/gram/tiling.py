@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nt_residual.gram import blocks, memory, programs
+from nt_residual import memory
+from nt_residual.gram import blocks, programs
 from nt_residual.gram.blocks import Cut
 
 # Large enough for matrix products at full speed, small enough for progress to be seen.
@@ -50,7 +51,7 @@ def program(
       x1: shape (n1, …).
       x2: shape (n2, …), as many features.
       tile_size: the largest number of rows and columns of a tile; `None` picks one such that
-        making a tile takes a quarter of `spare` at most.
+        making a tile takes a quarter of `spare` at most, or the kernel's `preferred_tile_size`.
       dtype: of the entries.
       same: whether both batches are the same, and only the upper triangle is wanted.
       spare: bytes that tiles may take.
@@ -60,6 +61,8 @@ def program(
         return _program(kernel, x1, x2, min(tile_size, largest), dtype, same)
     on_cpu = jax.default_backend() == "cpu"
     side = min(_ON_CPU if on_cpu else _ON_ACCELERATOR, largest)
+    # Kernels that are slow ask for smaller ones.
+    side = min(side, getattr(kernel, "preferred_tile_size", side))
     while True:
         made = _program(kernel, x1, x2, side, dtype, same)
         if made.working <= spare / _SHARE or side == 1:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nt_residual.gram import memory
+from nt_residual import memory
 from nt_residual.gram.operators import Operator
 
 # How many vectors the first buffer holds. Whenever it is full its capacity doubles, and one more

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nt_residual.gram import MatrixFree, Stored, compute, memory
+from nt_residual import memory
+from nt_residual.gram import MatrixFree, Stored, compute
 from nt_residual.gram.operators import Dense, Operator, as_operator
 from nt_residual.regression.inputs import (
     as_array,

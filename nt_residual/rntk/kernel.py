@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from nt_residual import schedules
 from nt_residual.rntk import chebyshev, limits, recursion, tiles
 from nt_residual.rntk.inputs import check_angles, check_device_angles, check_pair, check_range
+from nt_residual.rntk.scheduled import Scheduled
 
 # Beyond it float64 overflows. Such kernels are refused when they are called.
 _LARGEST_LOG = 700.0
@@ -22,7 +23,7 @@ _LARGEST_ERROR = 1e-7
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class ResidualKernel:
+class ResidualKernel(Scheduled):
     r"""The neural tangent (or NNGP) kernel of a fully-connected residual network.
 
     The network has L blocks `x + α_ℓ √(1/m) V_ℓ σ(√(2/m) W_ℓ x)` between an input and
@@ -80,27 +81,12 @@ class ResidualKernel:
     normalize: bool = True
     effective_time: float = None  # type: ignore[assignment]  # Known once it is constructed.
 
+    _takes_traced_alphas = "rntk.residual_kernel(x1, x2, alphas=…)"
+
     def __post_init__(self):
         object.__setattr__(self, "depth", schedules.check_depth(self.depth))
-        if not callable(self.schedule):
-            raise TypeError(
-                "schedule must be a callable depth -> alphas, got "
-                f"{type(self.schedule).__name__}. For one α use schedules.Constant(α), for one "
-                "per block schedules.Explicit(alphas)."
-            )
         recursion.check_options(self.kind, self.trained)
-        try:
-            hash(self.schedule)
-        except TypeError:
-            if any(map(schedules.is_traced, getattr(self.schedule, "__dict__", {}).values())):
-                raise TypeError(
-                    "schedule must be known when the kernel is made, got one with values traced by "
-                    "JAX. rntk.residual_kernel(x1, x2, alphas=…) takes traced alphas."
-                ) from None
-            raise TypeError(
-                "schedule must be hashable, since kernels are compared and cached by it, got "
-                f"{type(self.schedule).__name__}. A dataclass is with frozen=True."
-            ) from None
+        self._check_schedule()
         if not isinstance(self.normalize, bool):
             raise TypeError(f"normalize must be True or False, got {self.normalize!r}.")
         object.__setattr__(self, "effective_time", self._checked_time())
@@ -250,31 +236,6 @@ class ResidualKernel:
         # A schedule may hold a million α, and every call looks kernels up by their hash.
         return hash((self.depth, self.schedule, self.kind, self.trained, self.normalize))
 
-    def _checked_time(self) -> float:
-        """T = Σ log(1 + α²), or its limit at infinite depth."""
-        given = self.effective_time
-        if given is not None:
-            given = _checked_number(given)
-        if self.depth != math.inf:
-            known = schedules.effective_time(self._alphas)
-        else:
-            known = getattr(self.schedule, "limiting_effective_time", None)
-            known = given if known is None else known
-        if known is None:
-            raise ValueError(
-                "depth=math.inf needs a schedule whose limit is known, got "
-                f"{self.schedule!r}. Pass effective_time=, the limit of Σ log(1 + α²) (math.inf "
-                "if it diverges), give the schedule an attribute limiting_effective_time, or use "
-                "schedules.PowerLaw(gamma, c)."
-            )
-        if given is not None and not math.isclose(given, known, rel_tol=1e-9):
-            raise ValueError(
-                f"effective_time of this schedule is {known} at depth {self.depth}, got {given}. "
-                "Pass it only at infinite depth, where the schedule does not know it; to change "
-                "the depth of a kernel use at_depth."
-            )
-        return float(known)
-
     @functools.cached_property
     def log_diagonal(self) -> float:
         """The logarithm of the un-normalised kernel of a unit input with itself."""
@@ -282,31 +243,6 @@ class ResidualKernel:
             return self.effective_time
         layers = 2 * self._total_share + (2 if self.trained == "all" else 0)
         return self.effective_time + (math.log(layers) if layers > 0 else -math.inf)
-
-    @functools.cached_property
-    def _alphas(self) -> np.ndarray:
-        alphas = schedules.check_alphas(self.schedule(int(self.depth)))
-        if len(alphas) != self.depth:
-            raise ValueError(
-                f"the schedule must give one α per block, got {len(alphas)} alphas for "
-                f"depth={self.depth}."
-            )
-        return alphas
-
-    @functools.cached_property
-    def _head_and_rest(self) -> tuple[np.ndarray | None, float]:
-        """At infinite depth, the blocks computed one by one, and T of all others."""
-        if isinstance(self.schedule, schedules.PowerLaw):
-            return None, self.effective_time
-        return limits.split(self.schedule, self.effective_time)
-
-    @functools.cached_property
-    def _total_share(self) -> float:
-        """Σ s_ℓ."""
-        if self.depth != math.inf:
-            return float(recursion.branch_share(self._alphas).sum())
-        head, rest = self._head_and_rest
-        return float(rest if head is None else recursion.branch_share(head).sum() + rest)
 
     def _at_angle(self, theta: np.ndarray) -> np.ndarray:
         """The normalised kernel as a function of the angle, 1 at θ = 0."""
@@ -336,19 +272,6 @@ def _of_angles(profile: tiles.Profile, theta: jax.Array) -> jax.Array:
     wide = theta.astype(jnp.promote_types(theta.dtype, jnp.float32))
     profile = jax.tree.map(lambda leaf: jnp.asarray(leaf, wide.dtype), profile)
     return (profile.scale * jnp.where(wide == 0, 1, profile(wide))).astype(theta.dtype)
-
-
-def _checked_number(effective_time: ArrayLike) -> float:
-    """A number in [0, ∞], or a ValueError."""
-    try:
-        if isinstance(effective_time, bool | np.bool_ | str):
-            raise TypeError
-        number = float(effective_time)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        number = math.nan
-    if not number >= 0:
-        raise ValueError(f"effective_time must be a number in [0, ∞], got {effective_time!r}.")
-    return number
 
 
 @functools.lru_cache(maxsize=256)

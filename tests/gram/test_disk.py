@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from nt_residual import gram, rntk, schedules
-from nt_residual.gram import memory
+from nt_residual import gram, memory, rntk, schedules
 from nt_residual.gram.operators import as_operator
 
 KERNEL = rntk.ResidualKernel(100, schedules.PowerLaw(0.5))

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from helpers import enable_x64
 
-from nt_residual import gram, rntk, schedules
-from nt_residual.gram import memory
+from nt_residual import gram, memory, rntk, schedules
 
 KERNEL = rntk.ResidualKernel(100, schedules.PowerLaw(0.5))
 

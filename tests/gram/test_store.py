@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from helpers import run_python
 
-from nt_residual.gram import durable, manifest, memory, store
+from nt_residual import memory
+from nt_residual.gram import durable, manifest, store
 
 DTYPES = ["float32", "float64", "bfloat16"]
 FINGERPRINT = {"kernel": "k", "x1": "x", "jax": "1"}

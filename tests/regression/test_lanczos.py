@@ -10,8 +10,7 @@ import pytest
 from helpers import matrix_of_spectrum, run_python
 from matfree import decomp
 
-from nt_residual import gram, regression
-from nt_residual.gram import memory
+from nt_residual import gram, memory, regression
 from nt_residual.gram.operators import as_operator
 from nt_residual.regression import krylov
 from nt_residual.regression.lanczos import Lanczos

@@ -1,0 +1,107 @@
+"""What kernels of all architectures need to know of depth and schedule."""
+
+import functools
+import math
+
+import numpy as np
+from jax.typing import ArrayLike
+
+from nt_residual import schedules
+from nt_residual.rntk import limits, recursion
+
+
+class Scheduled:
+    """A frozen dataclass with fields `depth`, `schedule` and `effective_time`."""
+
+    depth: int | float
+    schedule: schedules.Schedule
+    effective_time: float
+    # What takes alphas that are not known when a kernel is made.
+    _takes_traced_alphas = ""
+
+    @property
+    def _n_blocks(self) -> int | float:
+        return self.depth
+
+    def _check_schedule(self) -> None:
+        if not callable(self.schedule):
+            raise TypeError(
+                "schedule must be a callable depth -> alphas, got "
+                f"{type(self.schedule).__name__}. For one α use schedules.Constant(α), for one "
+                "per block schedules.Explicit(alphas)."
+            )
+        try:
+            hash(self.schedule)
+        except TypeError:
+            if any(map(schedules.is_traced, getattr(self.schedule, "__dict__", {}).values())):
+                raise TypeError(
+                    "schedule must be known when the kernel is made, got one with values traced by "
+                    f"JAX. {self._takes_traced_alphas} takes traced alphas."
+                ) from None
+            raise TypeError(
+                "schedule must be hashable, since kernels are compared and cached by it, got "
+                f"{type(self.schedule).__name__}. A dataclass is with frozen=True."
+            ) from None
+
+    def _checked_time(self) -> float:
+        """T = Σ log(1 + α²), or its limit at infinite depth."""
+        given = self.effective_time
+        if given is not None:
+            given = _checked_number(given)
+        if self._n_blocks != math.inf:
+            known = schedules.effective_time(self._alphas)
+        else:
+            known = getattr(self.schedule, "limiting_effective_time", None)
+            known = given if known is None else known
+        if known is None:
+            raise ValueError(
+                "depth=math.inf needs a schedule whose limit is known, got "
+                f"{self.schedule!r}. Pass effective_time=, the limit of Σ log(1 + α²) (math.inf "
+                "if it diverges), give the schedule an attribute limiting_effective_time, or use "
+                "schedules.PowerLaw(gamma, c)."
+            )
+        if given is not None and not math.isclose(given, known, rel_tol=1e-9):
+            raise ValueError(
+                f"effective_time of this schedule is {known} at depth {self.depth}, got {given}. "
+                "Pass it only at infinite depth, where the schedule does not know it; to change "
+                "the depth of a kernel use at_depth."
+            )
+        return float(known)
+
+    @functools.cached_property
+    def _alphas(self) -> np.ndarray:
+        alphas = schedules.check_alphas(self.schedule(int(self._n_blocks)))
+        if len(alphas) != self._n_blocks:
+            raise ValueError(
+                f"the schedule must give one α per block, got {len(alphas)} alphas for "
+                f"depth={self.depth}."
+            )
+        return alphas
+
+    @functools.cached_property
+    def _head_and_rest(self) -> tuple[np.ndarray | None, float]:
+        """At infinite depth, the blocks computed one by one, and T of all others."""
+        if isinstance(self.schedule, schedules.PowerLaw):
+            return None, self.effective_time
+        return limits.split(self.schedule, self.effective_time)
+
+    @functools.cached_property
+    def _total_share(self) -> float:
+        """Σ s_ℓ."""
+        if self._n_blocks != math.inf:
+            return float(recursion.branch_share(self._alphas).sum())
+        head, rest = self._head_and_rest
+        return float(rest if head is None else recursion.branch_share(head).sum() + rest)
+
+
+def _checked_number(effective_time: ArrayLike) -> float:
+    """A number in [0, ∞], or a ValueError."""
+    try:
+        if isinstance(effective_time, bool | np.bool_ | str):
+            raise TypeError
+        number = float(effective_time)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if not number >= 0:
+        raise ValueError(f"effective_time must be a number in [0, ∞], got {effective_time!r}.")
+    return number
