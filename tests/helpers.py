@@ -61,14 +61,16 @@ def naive_kernel(x1, x2, alphas, *, kind="ntk", trained="blocks"):
     return ntk + k12 if trained == "all" else ntk
 
 
-def _average_patches(k):
-    """The covariance of a 3x3 convolution, padded with zeros, of weights of variance 1/9."""
+def _average_patches(k, padding):
+    """The covariance of a 3x3 convolution of weights of variance 1/9."""
     height, width = k.shape[:2]
     out = np.zeros_like(k)
     for i, j, a, b in np.ndindex(*k.shape):
         for di, dj in np.ndindex(3, 3):
             p, q, r, s = i + di - 1, j + dj - 1, a + di - 1, b + dj - 1
-            if 0 <= p < height and 0 <= q < width and 0 <= r < height and 0 <= s < width:
+            if padding == "CIRCULAR":
+                out[i, j, a, b] += k[p % height, q % width, r % height, s % width] / 9
+            elif 0 <= p < height and 0 <= q < width and 0 <= r < height and 0 <= s < width:
                 out[i, j, a, b] += k[p, q, r, s] / 9
     return out
 
@@ -85,25 +87,28 @@ def _relu_moments(k11, k12, k22):
     return moment / (2 * math.pi), slope / (2 * math.pi)
 
 
-def naive_conv_kernel(x1, x2, alphas, *, pooling, trained, normalize):
+def naive_conv_kernel(x1, x2, alphas, *, pooling, trained, normalize, padding="SAME"):
     """NNGP and NTK of `stax.ConvResNet` for two images of shape (height, width, channels)."""
     x1, x2 = (np.asarray(x, float) for x in (x1, x2))
+
+    def average(k):
+        return _average_patches(k, padding)
 
     def covariance(a, b):
         return np.einsum("ijc,klc->ijkl", a, b) / a.shape[-1]
 
     same = np.array_equal(x1, x2)
-    k11, k12, k22 = (_average_patches(covariance(*pair)) for pair in ((x1, x1), (x1, x2), (x2, x2)))
+    k11, k12, k22 = (average(covariance(*pair)) for pair in ((x1, x1), (x1, x2), (x2, x2)))
     ntk = k12 if trained == "all" else np.zeros_like(k12)
     for alpha in alphas:
-        hidden = [2 * _average_patches(k) for k in (k11, k12, k22)]
+        hidden = [2 * average(k) for k in (k11, k12, k22)]
         h11, h12, h22 = (hidden[0],) * 3 if same else hidden
         moment, slope = _relu_moments(h11, h12, h22)
         # From the first convolution and what lies below, through the nonlinearity.
-        below = slope * (h12 + 2 * _average_patches(ntk))
-        branch_ntk = _average_patches(moment) + _average_patches(below)
+        below = slope * (h12 + 2 * average(ntk))
+        branch_ntk = average(moment) + average(below)
         branches = [
-            _average_patches(_relu_moments(a, b, c)[0])
+            average(_relu_moments(a, b, c)[0])
             for a, b, c in ((h11, h11, h11), (h11, h12, h22), (h22, h22, h22))
         ]
         scale = 1 + alpha**2 if normalize else 1

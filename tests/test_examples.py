@@ -43,3 +43,15 @@ def test_which_alpha_draws_its_figure_and_gives_advice(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert printed.count("γ = ") == 4
     assert "For odd targets: α = 0.141" in printed
+
+
+def test_conv_kernel_draws_its_figure(tmp_path, capsys):
+    out = tmp_path / "figure.png"
+    options = ["--gammas", "0", "--depth", "1", "--sizes", "10", "30", "--n-test", "20"]
+    _load("conv_kernel").main([*options, "--out", str(out)])
+    assert out.read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    percents = [word.rstrip("%,") for word in printed.split() if "%" in word]
+    plain, _, flatten, _, pooled, pooled_moved = map(float, percents)
+    assert pooled > max(plain, flatten)
+    assert pooled_moved > 40

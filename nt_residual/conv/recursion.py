@@ -1,18 +1,21 @@
 """The covariances of two images, pixel by pixel, through a residual network.
 
-For pixels i of an image and j of another, K and Θ are the NNGP and the NTK between them. What
-is carried from layer to layer is not K, but half the mean square of differences and sums,
+For pixels i of an image and j of another, K and Θ are the NNGP and the NTK between them, and
+r = √K_ii, r' = √K_jj. What is carried from layer to layer is not K, but
 
-    (K_ii + K_jj)/2 − K_ij     and     (K_ii + K_jj)/2 + K_ij,
+    r r' − K = 2 r r' sin²(θ/2)     and     r r' + K = 2 r r' cos²(θ/2),
 
-with which angles near 0 and near π are as accurate as those between, where K_ij would have
-been rounded. Every layer acts on both as it does on K, and the variances K_ii are computed once
-per image, not once per pair. With `flatten` i = j; with `gap` all pairs are needed.
+with which angles near 0 and near π are as accurate as those between, where K would have
+been rounded. Layers average: over a filter, over branch and shortcut. Where K = Σ_k w_k K_k,
+
+    r r' ∓ K = Σ_k w_k (r_k r'_k ∓ K_k) + E,   E = ½ r r' Σ_k w_k (r_k/r − r'_k/r')²,
+
+a sum without cancellation. The r are computed once per image, not once per pair. With `flatten`
+i = j; with `gap` all pairs are needed.
 
 All is divided by Π(1 + α²), so that nothing overflows; and by what padding with zeros loses at
-the borders, so that nothing underflows. Pairs of images come on the last two
-axes: neighbouring pixels then lie apart by whole rows of them, and the shifts that an
-average over a filter needs move contiguous memory.
+the borders, so that nothing underflows. Pairs of images come on the last two axes: neighbouring
+pixels then lie apart by whole rows of them, and shifts move contiguous memory.
 """
 
 import dataclasses
@@ -20,7 +23,8 @@ import functools
 import itertools
 import math
 import operator
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -91,15 +95,15 @@ class State(NamedTuple):
     height, width, width, n1, n2).
 
     Attributes:
-      minus: half the mean square of the difference of two pixels.
-      plus: that of their sum; `None` right after ReLU.
-      ntk: the NTK between them; `None` if it is not wanted.
+      minus: r r' − K between two pixels.
+      plus: r r' + K.
+      ntk: the NTK; `None` if it is not wanted.
       var1: the variances of the pixels of the first batch, shape (height, width, n1).
       var2: those of the second batch, shape (height, width, n2).
     """
 
     minus: jax.Array
-    plus: jax.Array | None
+    plus: jax.Array
     ntk: jax.Array | None
     var1: jax.Array
     var2: jax.Array
@@ -114,17 +118,19 @@ def first_state(network: Network, x1: jax.Array, x2: jax.Array, own: jax.Array) 
       x2: shape (channels, height, width, n2).
       own: what a layer's own parameters count in the NTK.
     """
+    var1, var2 = (jnp.mean(x**2, axis=0) for x in (x1, x2))
+    (r1, over1), (r2, over2) = map(_deviations, (var1, var2))
+    half_norms = operator.mul(*_pairs(network, r1, r2)) / (2 * len(x1))
 
     def add(sums, channel):
         a, b = _pairs(network, *channel)
-        return jax.tree.map(jnp.add, sums, ((a - b) ** 2, (a + b) ** 2)), None
+        return (sums[0] + (a - b) ** 2, sums[1] + (a + b) ** 2), None
 
     # Zeros that vary over devices as the images do, as `jax.shard_map` wants them.
-    zero = 0 * operator.add(*_pairs(network, x1[0], x2[0]))
-    (minus, plus), _ = lax.scan(add, (zero, zero), (x1, x2), unroll=4)
-    minus, plus = (sums / (2 * len(x1)) for sums in (minus, plus))
-    var1, var2 = (jnp.mean(x**2, axis=0) for x in (x1, x2))
-    state = State(minus, plus, zero if network.ntk else None, var1, var2)
+    zero = 0 * half_norms
+    (minus, plus), _ = lax.scan(add, (zero, zero), (x1 * over1, x2 * over2), unroll=4)
+    ntk = zero if network.ntk else None
+    state = State(half_norms * minus, half_norms * plus, ntk, var1, var2)
     return _linear(network, state, 1, own if network.trains_all else None)
 
 
@@ -168,9 +174,24 @@ def shares_of(network: Network, shares: np.ndarray) -> tuple[list[np.ndarray], f
     return out, log_lost
 
 
-def speed(network: Network, state: State, own: jax.Array, kept: float) -> State:
-    """How a block moves the state, per unit of its share: B − κ K of `shares_of`."""
-    return jax.tree.map(lambda b, k: b - kept * k, _branch(network, state, 1, own), state)
+def branch(network: Network, state: State, own: jax.Array, stride: int = 1) -> State:
+    """The state after a branch, of which the first convolution has the stride."""
+    if network.block == "two_layer":
+        state = _linear(network, state, stride, own)
+        return _relu_and_convolution(network, state, 1, own)
+    state = _relu_and_convolution(network, state, stride, own)
+    if network.block == "preactivation":
+        state = _relu_and_convolution(network, state, 1, own)
+    return state
+
+
+def combined(network: Network, weights: Sequence[Any], states: Sequence[State]) -> State:
+    """The state of which covariances are the weighted sums of those of others."""
+
+    def total(*leaves):
+        return functools.reduce(jnp.add, map(jnp.multiply, weights, leaves))
+
+    return _with_excess(network, jax.tree.map(total, *states), weights, states)
 
 
 def pooled(network: Network, state: State, own: jax.Array) -> jax.Array:
@@ -190,7 +211,11 @@ def _blocks(network, state, shares, own, kept):
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def step(carry, share):
         state, error = carry
-        moved = jax.tree.map(lambda v: share * v, speed(network, state, own, kept))
+        target = branch(network, state, own)
+        moved = jax.tree.map(lambda k, b: share * (b - kept * k), state, target)
+        weights, parts = (1 - share * kept, share), (state, target)
+        new = jax.tree.map(jnp.add, state, moved)
+        moved = _with_excess(network, moved, weights, parts, of=new)
         if not compensated:
             return (jax.tree.map(jnp.add, state, moved), None), None
         # Kahan's summation: what the last sum has lost.
@@ -207,21 +232,10 @@ def _strided_block(network, state, share, own):
     ntk = state.ntk
     if ntk is not None and network.trains_all:
         ntk = ntk + own * _covariance(state)
-    strided = functools.partial(_average, filter_shape=(1, 1), padding="SAME", stride=2)
+    strided = functools.partial(_strided, stride=2)
     shortcut = jax.tree.map(strided, state._replace(ntk=ntk))
-    branch = _branch(network, state, 2, own)
-    return jax.tree.map(lambda k, b: k + share * (b - k), shortcut, branch)
-
-
-def _branch(network, state, stride, own):
-    """The state after a branch, of which the first convolution has the stride."""
-    if network.block == "two_layer":
-        state = _linear(network, state, stride, own)
-        return _relu_and_convolution(network, state, 1, own)
-    state = _relu_and_convolution(network, state, stride, own)
-    if network.block == "preactivation":
-        state = _relu_and_convolution(network, state, 1, own)
-    return state
+    target = branch(network, state, own, stride=2)
+    return combined(network, (1 - share, share), (shortcut, target))
 
 
 def _linear(network, state, stride, own):
@@ -233,26 +247,16 @@ def _linear(network, state, stride, own):
 
 
 def _relu_and_convolution(network, state, stride, own):
-    """After ReLU no covariance is negative, and `plus` is as accurate as what it is the rest of."""
-    state = _relu(network, state, own)
-    state = _convolution(network, state, stride)
-    return state._replace(plus=operator.add(*_pairs(network, state.var1, state.var2)) - state.minus)
-
-
-def _relu(network, state, own):
-    """All but `plus`, of twice the covariances, so that variances stay as they are."""
+    """ReLU, of which twice the covariances are taken, so that variances stay, and a convolution."""
     (r1, over1), (r2, over2) = map(_deviations, (state.var1, state.var2))
-    r1, r2 = _pairs(network, r1, r2)
-    over1, over2 = _pairs(network, over1, over2)
-    # The part of the difference of two images that is in their deviations.
-    radial = (r1 - r2) ** 2 / 2
-    half_over = over1 * over2 / 2
-    norms = r1 * r2
-    loss, kappa1, kappa0 = arc_cosines(
-        (state.minus - radial) * half_over, (state.plus - radial) * half_over
-    )
+    norms = operator.mul(*_pairs(network, r1, r2))
+    half_over = operator.mul(*_pairs(network, over1, over2)) / 2
+    loss, kappa1, kappa0 = arc_cosines(state.minus * half_over, state.plus * half_over)
     ntk = None if state.ntk is None else own * norms * kappa1 + kappa0 * state.ntk
-    return state._replace(minus=radial + norms * loss, plus=None, ntk=ntk)
+    state = _convolution(network, state._replace(minus=norms * loss, plus=None, ntk=ntk), stride)
+    # No covariance is negative now, and `plus` is as accurate as the rest.
+    r1, r2 = (_deviations(var)[0] for var in (state.var1, state.var2))
+    return state._replace(plus=2 * operator.mul(*_pairs(network, r1, r2)) - state.minus)
 
 
 def _deviations(var):
@@ -276,61 +280,99 @@ def _pairs(network, a, b):
     return a, b
 
 
+def _with_excess(network, sums, weights, parts, of=None):
+    """Adds E to weighted sums of r r' ∓ K. The variances of the whole are those of `of`."""
+    whole = sums if of is None else of
+    (r1, over1), (r2, over2) = map(_deviations, (whole.var1, whole.var2))
+    parts1 = jnp.stack([_deviations(part.var1)[0] * over1 for part in parts])
+    parts2 = jnp.stack([_deviations(part.var2)[0] * over2 for part in parts])
+    excess = _excess(network, (r1, r2), weights, parts1, parts2)
+    return sums._replace(minus=sums.minus + excess, plus=sums.plus + excess)
+
+
+def _excess(network, norms, weights, parts1, parts2):
+    """E, from r and r', the weights, and r_k/r and r'_k/r' of all parts, shape (k, …)."""
+    # Differences of this size are rounding, of which hundreds of blocks would make an angle.
+    rounding = 3 * jnp.finfo(parts1.dtype).eps
+
+    def term(weight, *pair):
+        difference = operator.sub(*_pairs(network, *pair))
+        return weight * jnp.maximum(difference**2 - rounding**2, 0)
+
+    def excess():
+        total = functools.reduce(jnp.add, map(term, weights, parts1, parts2))
+        return operator.mul(*_pairs(network, *norms)) / 2 * total
+
+    axes = tuple(range(1, parts1.ndim)) if network.pooling == "gap" else -1
+    largest = jnp.maximum(parts1.max(axes), parts2.max(axes))
+    smallest = jnp.minimum(parts1.min(axes), parts2.min(axes))
+    # Where all images vary alike there is none. It also keeps XLA from computing all this anew
+    # for whatever needs it.
+    unlike = lax.stop_gradient(jnp.any(largest - smallest > rounding))
+    return lax.cond(unlike, excess, lambda: 0 * operator.mul(*_pairs(network, *norms)))
+
+
 def _convolution(network, state, stride):
     """Averages of everything over the filter."""
-    average = functools.partial(
-        _average, filter_shape=network.filter_shape, padding=network.padding, stride=stride
+    average = functools.partial(_average, network=network, stride=stride)
+    var1, var2 = average(state.var1), average(state.var2)
+    (r1, over1), (r2, over2) = map(_deviations, (var1, var2))
+    # All deviations under the filter.
+    parts1, parts2 = (
+        jnp.stack(_shifts(network, _deviations(var)[0], stride)) * over
+        for var, over in ((state.var1, over1), (state.var2, over2))
     )
-    outside = None
-    if network.pooling == "gap" and network.padding == "SAME":
-        # Where a pixel is shifted out of its image, and the other is not.
-        padded = (_padded(v, network.filter_shape, "SAME", stride) for v in state[3:])
-        outside = sum(_pairs(network, *padded)) / 2
+    weights = [1 / len(parts1)] * len(parts1)
+    excess = _excess(network, (r1, r2), weights, parts1, parts2)
     return State(
-        minus=average(state.minus, outside=outside),
-        plus=None if state.plus is None else average(state.plus, outside=outside),
+        minus=average(state.minus) + excess,
+        plus=None if state.plus is None else average(state.plus) + excess,
         ntk=None if state.ntk is None else average(state.ntk),
-        var1=average(state.var1),
-        var2=average(state.var2),
+        var1=var1,
+        var2=var2,
     )
 
 
-def _average(x, filter_shape, padding, stride, outside=None):
-    """Averages over a filter: of variances (height, width, n), or of covariances.
-
-    Where all pairs of pixels are there, both pixels of a pair are shifted together.
-    """
-    spatial, repeat = _spatial(x)
-    shape = [-(-size // stride) for size in x.shape[:spatial]]
-    # Without the barrier XLA would compute what was padded once for each shift.
-    x = lax.optimization_barrier(_padded(x, filter_shape, padding, stride, outside))
-    shifts = []
-    for offsets in itertools.product(*map(range, filter_shape)):
-        start = [offset for offset in offsets for _ in range(repeat)]
-        stop = [first + stride * (n - 1) + 1 for first, n in zip(start, shape, strict=True)]
-        shifts.append(x[tuple(map(slice, start, stop, [stride] * spatial))])
-    total = functools.reduce(jnp.add, shifts)
+def _average(x, network, stride):
+    """Averages over a filter: of variances (height, width, n), or of covariances."""
+    shifts = _shifts(network, x, stride)
+    total = _sum(shifts)
     # A division would cost as much as all else here, and 1/9 alone, rounded, would make all
     # covariances grow from block to block.
     inverse = np.asarray(1 / len(shifts), x.dtype)
     return total * inverse + total * np.asarray(1 / len(shifts) - float(inverse), x.dtype)
 
 
-def _spatial(x):
-    """The number of spatial axes, and of those for one direction of an image."""
-    return (4, 2) if x.ndim == 6 else (2, 1)
+def _sum(terms):
+    """In pairs, which is exact but for the odd one where all are alike, as after many blocks."""
+    while len(terms) > 1:
+        terms = [*map(jnp.add, terms[:-1:2], terms[1::2]), *terms[len(terms) // 2 * 2 :]]
+    return terms[0]
 
 
-def _padded(x, filter_shape, padding, stride, outside=None):
-    """Zeros around, or what is there on the other side, or the values of `outside`."""
-    spatial, repeat = _spatial(x)
-    filters = [size for size in filter_shape for _ in range(repeat)]
+def _shifts(network, x, stride):
+    """What an array looks like from each point of the filter.
+
+    Where all pairs of pixels are there, both pixels of a pair are shifted together.
+    """
+    spatial, repeat = (4, 2) if x.ndim == 6 else (2, 1)
+    filters = [size for size in network.filter_shape for _ in range(repeat)]
     pads = lax.padtype_to_pads(x.shape[:spatial], filters, [stride] * spatial, "SAME")
-    if not any(map(any, pads)):
-        return x
-    pads = [*pads, *[(0, 0)] * (x.ndim - spatial)]
-    padded = jnp.pad(x, pads, "wrap" if padding == "CIRCULAR" else "constant")
-    if outside is None:
-        return padded
-    within = np.pad(np.ones(x.shape[:spatial], bool), pads[:spatial])
-    return jnp.where(within[..., None, None], padded, outside)
+    shape = [-(-size // stride) for size in x.shape[:spatial]]
+    if any(map(any, pads)):
+        mode = "wrap" if network.padding == "CIRCULAR" else "constant"
+        # Without the barrier XLA would compute what is padded once for each shift.
+        x = lax.optimization_barrier(jnp.pad(x, [*pads, *[(0, 0)] * (x.ndim - spatial)], mode))
+    return [
+        _strided(x, stride, [offset for offset in offsets for _ in range(repeat)], shape)
+        for offsets in itertools.product(*map(range, network.filter_shape))
+    ]
+
+
+def _strided(x, stride, start=None, shape=None):
+    """Every so many pixels in each direction, from `start`, `shape` of them."""
+    spatial = 4 if x.ndim == 6 else 2
+    start = [0] * spatial if start is None else start
+    shape = [-(-size // stride) for size in x.shape[:spatial]] if shape is None else shape
+    stop = [first + stride * (n - 1) + 1 for first, n in zip(start, shape, strict=True)]
+    return x[tuple(map(slice, start, stop, [stride] * spatial))]

@@ -57,18 +57,21 @@ def arc_cosines(sin2: jax.Array, cos2: jax.Array) -> tuple[jax.Array, jax.Array,
       >>> kappa0
       Array([1. , 0.5], dtype=float32)
     """
-    acute = sin2 < cos2
-    # Of θ, or of π − θ where that is smaller.
-    t = jnp.maximum(jnp.minimum(sin2, cos2), 0)
+    # Of θ, or of π − θ where that is smaller; marked by a factor that no root of t has.
+    obtuse = cos2 < sin2
+    mark = 2.0 ** -(jnp.finfo(sin2.dtype).minexp // 2)
+    t = jnp.maximum(jnp.where(obtuse, cos2, sin2), 0)
+    # Everything below follows from this root, so that XLA computes what is above only once.
+    marked = _root(jnp.where(obtuse, jnp.maximum(t, jnp.finfo(t.dtype).eps ** 2) * mark**2, t))
+    obtuse = marked > 1
+    root = jnp.where(obtuse, marked / mark, marked)
+    t = root**2
     of_angle, of_gain = _coefficients(20 if t.dtype == jnp.float64 else 9)
-    # On a CPU this takes half as long as a square root, and its derivative at zero is finite. XLA
-    # may compute the two t apart, rounded differently: what is zero in one is ε² in the other.
-    root = t * jax.lax.rsqrt(jnp.maximum(t, jnp.finfo(t.dtype).eps ** 2))
     gain = root * t * _polynomial(of_gain, t)
     lost = root * _polynomial(of_angle, t) / math.pi
     # κ1(−u) = κ1(u) − u.
-    loss = jnp.where(acute, 2 * t, 1) - gain
-    return loss, 1 - loss, jnp.where(acute, 1 - lost, lost)
+    loss = jnp.where(obtuse, 1, 2 * t) - gain
+    return loss, 1 - loss, jnp.where(obtuse, lost, 1 - lost)
 
 
 def _polynomial(coefficients: list[float], t: jax.Array) -> jax.Array:
@@ -76,3 +79,17 @@ def _polynomial(coefficients: list[float], t: jax.Array) -> jax.Array:
     for coefficient in coefficients[-2::-1]:
         value = value * t + coefficient
     return value
+
+
+@jax.custom_jvp
+def _root(x: jax.Array) -> jax.Array:
+    """The square root, with a derivative of zero at zero."""
+    return jnp.sqrt(x)
+
+
+@_root.defjvp
+def _root_jvp(primals, tangents):
+    (x,), (moved,) = primals, tangents
+    root = _root(x)
+    some = x > 0
+    return root, jnp.where(some, moved / (2 * jnp.where(some, root, 1)), 0)

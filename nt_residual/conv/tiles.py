@@ -108,11 +108,7 @@ def _starts(n, size):
 
 
 def _layout(x):
-    """Images of mean square 1 as (channels, height, width, n), and their root mean squares.
-
-    That an image and a multiple of it are the same then is exact, which no later difference
-    of their deviations would be.
-    """
+    """Images of mean square 1 as (channels, height, width, n), and their root mean squares."""
     sizes = root_mean_squares(x)
     unit = x / jnp.where(sizes > 0, sizes, 1)[:, None, None, None]
     return jnp.moveaxis(unit, (3, 0), (0, 3)), sizes

@@ -138,6 +138,7 @@ def ConvResNet(
     activation=None,
     W_std: float = 2**0.5,
     filter_shape=(3, 3),
+    padding: str = 'SAME',
     remat: bool = False,
 ):
   r"""A convolutional residual network.
@@ -145,8 +146,8 @@ def ConvResNet(
   A convolution to `channels` channels, the blocks, pooling, and a dense layer.
   With several stages each but the first begins with a block that halves the
   resolution and doubles the channels, by a stride of two in the first
-  convolution of its branch and in a 1x1 convolution on its shortcut. Padding is
-  `'SAME'`, there are no biases.
+  convolution of its branch and in a 1x1 convolution on its shortcut. There are
+  no biases. `nt_residual.conv.ResidualKernel` computes the same kernel faster.
 
   Example:
     >>> from nt_residual import schedules
@@ -199,6 +200,9 @@ def ConvResNet(
     filter_shape:
       the shape of all filters, one number for each spatial axis of the input.
 
+    padding:
+      `'SAME'` for zeros around the image, `'CIRCULAR'` for its other side.
+
     remat:
       whether reverse-mode derivatives recompute blocks to save memory. See
       `ResidualStack`.
@@ -235,6 +239,7 @@ def ConvResNet(
       channels,
       stages,
       filter_shape=filter_shape,
+      padding=padding,
       pooling=pooling,
       out_dim=out_dim,
       schedule=schedule,
@@ -313,6 +318,7 @@ def WideResNet(
       16,
       stages,
       filter_shape=filter_shape,
+      padding='SAME',
       pooling=pooling,
       out_dim=out_dim,
       schedule=schedule,
@@ -332,6 +338,7 @@ def _conv_resnet(
     stem_channels,
     stages,
     filter_shape,
+    padding,
     pooling,
     out_dim,
     schedule,
@@ -347,12 +354,16 @@ def _conv_resnet(
   freeze = _check_trained(trained)
   if pooling not in ('flatten', 'gap'):
     raise ValueError(f"`pooling` must be 'flatten' or 'gap', got {pooling!r}.")
+  if padding not in ('SAME', 'CIRCULAR'):
+    raise ValueError(
+        f"`padding` must be 'SAME' or 'CIRCULAR', got {padding!r}."
+    )
   sizes = [_check_size(blocks, 'depth') for blocks, *_ in stages]
   alphas = all_alphas = _alphas(schedule, sum(sizes))
 
   def conv(channels, filter_shape, W_std=1.0, stride=1):
     strides = (stride,) * len(filter_shape)
-    return stax.Conv(channels, filter_shape, strides, 'SAME', W_std)
+    return stax.Conv(channels, filter_shape, strides, padding, W_std)
 
   def branch(channels, stride):
     strides = iter([stride])  # That of the first convolution alone.

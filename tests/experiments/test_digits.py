@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from nt_residual.experiments import digits
+from nt_residual.experiments import digits, early_stopping
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +49,12 @@ def test_the_figure_has_a_panel_per_depth_and_a_curve_per_exponent(result):
 
 def test_clean_labels_stay_as_they_are():
     labels = np.arange(10)
-    np.testing.assert_array_equal(digits._with_noise(labels, 0.0, seed=0), labels)
+    np.testing.assert_array_equal(early_stopping._with_noise(labels, 0.0, seed=0), labels)
 
 
 def test_noisy_labels_are_wrong_in_the_given_fraction():
     labels = np.arange(10).repeat(1000)
-    noisy = digits._with_noise(labels, 0.3, seed=0)
+    noisy = early_stopping._with_noise(labels, 0.3, seed=0)
     assert np.mean(noisy != labels) == pytest.approx(0.3, abs=0.02)
     assert set(noisy) == set(labels)
 
