@@ -96,14 +96,14 @@ class State(NamedTuple):
 
     Attributes:
       minus: r r' − K between two pixels.
-      plus: r r' + K.
+      plus: r r' + K; `None` right after ReLU.
       ntk: the NTK; `None` if it is not wanted.
       var1: the variances of the pixels of the first batch, shape (height, width, n1).
       var2: those of the second batch, shape (height, width, n2).
     """
 
     minus: jax.Array
-    plus: jax.Array
+    plus: jax.Array | None
     ntk: jax.Array | None
     var1: jax.Array
     var2: jax.Array
@@ -284,32 +284,38 @@ def _with_excess(network, sums, weights, parts, of=None):
     """Adds E to weighted sums of r r' ∓ K. The variances of the whole are those of `of`."""
     whole = sums if of is None else of
     (r1, over1), (r2, over2) = map(_deviations, (whole.var1, whole.var2))
+    vary = _vary(network, [var for part in parts for var in part[3:]])
     parts1 = jnp.stack([_deviations(part.var1)[0] * over1 for part in parts])
     parts2 = jnp.stack([_deviations(part.var2)[0] * over2 for part in parts])
-    excess = _excess(network, (r1, r2), weights, parts1, parts2)
+    excess = _excess(network, (r1, r2), weights, parts1, parts2, vary)
     return sums._replace(minus=sums.minus + excess, plus=sums.plus + excess)
 
 
-def _excess(network, norms, weights, parts1, parts2):
+def _excess(network, norms, weights, parts1, parts2, vary):
     """E, from r and r', the weights, and r_k/r and r'_k/r' of all parts, shape (k, …)."""
     # Differences of this size are rounding, of which hundreds of blocks would make an angle.
     rounding = 3 * jnp.finfo(parts1.dtype).eps
 
-    def term(weight, *pair):
-        difference = operator.sub(*_pairs(network, *pair))
-        return weight * jnp.maximum(difference**2 - rounding**2, 0)
-
     def excess():
-        total = functools.reduce(jnp.add, map(term, weights, parts1, parts2))
-        return operator.mul(*_pairs(network, *norms)) / 2 * total
+        squares = [
+            operator.sub(*_pairs(network, *pair)) ** 2 for pair in zip(parts1, parts2, strict=True)
+        ]
+        total = functools.reduce(jnp.add, map(jnp.multiply, weights, squares))
+        return operator.mul(*_pairs(network, *norms)) / 2 * jnp.maximum(total - rounding**2, 0)
 
-    axes = tuple(range(1, parts1.ndim)) if network.pooling == "gap" else -1
-    largest = jnp.maximum(parts1.max(axes), parts2.max(axes))
-    smallest = jnp.minimum(parts1.min(axes), parts2.min(axes))
-    # Where all images vary alike there is none. It also keeps XLA from computing all this anew
-    # for whatever needs it.
-    unlike = lax.stop_gradient(jnp.any(largest - smallest > rounding))
-    return lax.cond(unlike, excess, lambda: 0 * operator.mul(*_pairs(network, *norms)))
+    # Where no image varies there is none. It also keeps XLA from computing all this anew for
+    # whatever needs it.
+    return lax.cond(vary, excess, lambda: 0 * operator.mul(*_pairs(network, *norms)))
+
+
+def _vary(network, variances):
+    """Whether the variance of some image is not the same in all of its pixels, or around them."""
+    largest = jnp.concatenate([v.max((0, 1)) for v in variances])
+    if network.padding == "SAME":
+        return lax.stop_gradient(jnp.any(largest > 0))
+    smallest = jnp.concatenate([v.min((0, 1)) for v in variances])
+    rounding = 4 * jnp.finfo(largest.dtype).eps
+    return lax.stop_gradient(jnp.any(smallest < (1 - rounding) * largest))
 
 
 def _convolution(network, state, stride):
@@ -322,8 +328,11 @@ def _convolution(network, state, stride):
         jnp.stack(_shifts(network, _deviations(var)[0], stride)) * over
         for var, over in ((state.var1, over1), (state.var2, over2))
     )
-    weights = [1 / len(parts1)] * len(parts1)
-    excess = _excess(network, (r1, r2), weights, parts1, parts2)
+    share = len(parts1) ** -0.5
+    weights = [1.0] * len(parts1)
+    excess = _excess(
+        network, (r1, r2), weights, share * parts1, share * parts2, _vary(network, state[3:])
+    )
     return State(
         minus=average(state.minus) + excess,
         plus=None if state.plus is None else average(state.plus) + excess,

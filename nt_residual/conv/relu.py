@@ -60,7 +60,7 @@ def arc_cosines(sin2: jax.Array, cos2: jax.Array) -> tuple[jax.Array, jax.Array,
     # Of θ, or of π − θ where that is smaller; marked by a factor that no root of t has.
     obtuse = cos2 < sin2
     mark = 2.0 ** -(jnp.finfo(sin2.dtype).minexp // 2)
-    t = jnp.maximum(jnp.where(obtuse, cos2, sin2), 0)
+    t = jnp.clip(jnp.where(obtuse, cos2, sin2), 0, 0.5)
     # Everything below follows from this root, so that XLA computes what is above only once.
     marked = _root(jnp.where(obtuse, jnp.maximum(t, jnp.finfo(t.dtype).eps ** 2) * mark**2, t))
     obtuse = marked > 1
