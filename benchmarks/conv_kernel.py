@@ -25,7 +25,7 @@ from nt_residual import conv, schedules, stax
 SCHEDULE = schedules.PowerLaw(0.5)
 BLOCKS = 8
 # Pooling, pixels on a side, images in a batch.
-CASES = (("flatten", 32, 32), ("flatten", 8, 128), ("gap", 8, 32), ("gap", 16, 16))
+CASES = (("flatten", 32, 48), ("flatten", 8, 128), ("gap", 8, 32), ("gap", 16, 16))
 BYTES = 3 * 2 * 4
 
 

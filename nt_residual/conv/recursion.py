@@ -283,29 +283,44 @@ def _pairs(network, a, b):
 def _with_excess(network, sums, weights, parts, of=None):
     """Adds E to weighted sums of r r' ∓ K. The variances of the whole are those of `of`."""
     whole = sums if of is None else of
-    (r1, over1), (r2, over2) = map(_deviations, (whole.var1, whole.var2))
     vary = _vary(network, [var for part in parts for var in part[3:]])
-    parts1 = jnp.stack([_deviations(part.var1)[0] * over1 for part in parts])
-    parts2 = jnp.stack([_deviations(part.var2)[0] * over2 for part in parts])
-    excess = _excess(network, (r1, r2), weights, parts1, parts2, vary)
+    parts1 = [_deviations(part.var1)[0] for part in parts]
+    parts2 = [_deviations(part.var2)[0] for part in parts]
+    excess = _excess(network, whole[3:], weights, parts1, parts2, vary)
     return sums._replace(minus=sums.minus + excess, plus=sums.plus + excess)
 
 
-def _excess(network, norms, weights, parts1, parts2, vary):
-    """E, from r and r', the weights, and r_k/r and r'_k/r' of all parts, shape (k, …)."""
+def _excess(network, variances, weights, parts1, parts2, vary):
+    """E, as ½ r'/r Σ_k w_k (r_k − r'_k r/r')².
+
+    Args:
+      network: its architecture.
+      variances: r² and r'² of the whole.
+      weights: of the parts, or one for all.
+      parts1: r_k.
+      parts2: r'_k.
+      vary: if not, there is none.
+    """
+    (r1, over1), (r2, over2) = map(_deviations, variances)
     # Differences of this size are rounding, of which hundreds of blocks would make an angle.
-    rounding = 3 * jnp.finfo(parts1.dtype).eps
+    rounding = (3 * jnp.finfo(r1.dtype).eps * r1) ** 2
 
     def excess():
-        squares = [
-            operator.sub(*_pairs(network, *pair)) ** 2 for pair in zip(parts1, parts2, strict=True)
-        ]
-        total = functools.reduce(jnp.add, map(jnp.multiply, weights, squares))
-        return operator.mul(*_pairs(network, *norms)) / 2 * jnp.maximum(total - rounding**2, 0)
+        ratio = operator.mul(*_pairs(network, r1, over2))
+        half = operator.mul(*_pairs(network, over1 / 2, r2))
+        squares = []
+        for part in zip(parts1, parts2, strict=True):
+            a, b = _pairs(network, *part)
+            squares.append((a - b * ratio) ** 2)
+        if isinstance(weights, float):
+            total = weights * functools.reduce(jnp.add, squares)
+        else:
+            total = functools.reduce(jnp.add, map(jnp.multiply, weights, squares))
+        return half * jnp.maximum(total - _pairs(network, rounding, r2)[0], 0)
 
     # Where no image varies there is none. It also keeps XLA from computing all this anew for
     # whatever needs it.
-    return lax.cond(vary, excess, lambda: 0 * operator.mul(*_pairs(network, *norms)))
+    return lax.cond(vary, excess, lambda: 0 * operator.mul(*_pairs(network, r1, r2)))
 
 
 def _vary(network, variances):
@@ -322,17 +337,10 @@ def _convolution(network, state, stride):
     """Averages of everything over the filter."""
     average = functools.partial(_average, network=network, stride=stride)
     var1, var2 = average(state.var1), average(state.var2)
-    (r1, over1), (r2, over2) = map(_deviations, (var1, var2))
     # All deviations under the filter.
-    parts1, parts2 = (
-        jnp.stack(_shifts(network, _deviations(var)[0], stride)) * over
-        for var, over in ((state.var1, over1), (state.var2, over2))
-    )
-    share = len(parts1) ** -0.5
-    weights = [1.0] * len(parts1)
-    excess = _excess(
-        network, (r1, r2), weights, share * parts1, share * parts2, _vary(network, state[3:])
-    )
+    parts1, parts2 = (_shifts(network, _deviations(var)[0], stride) for var in state[3:])
+    weight, vary = 1 / len(parts1), _vary(network, state[3:])
+    excess = _excess(network, (var1, var2), weight, parts1, parts2, vary)
     return State(
         minus=average(state.minus) + excess,
         plus=None if state.plus is None else average(state.plus) + excess,
