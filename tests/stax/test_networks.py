@@ -162,6 +162,15 @@ def test_a_convolutional_kernel_is_that_of_direct_enumeration(pooling, trained, 
         np.testing.assert_allclose(got["ntk"][i, j], ntk, rtol=1e-12)
 
 
+def test_convolutions_may_go_round_the_image(x64):
+    images = random.normal(random.PRNGKey(0), (2, 3, 4, 2))
+    options = {"pooling": "flatten", "trained": "all", "normalize": False, "padding": "CIRCULAR"}
+    _, _, kernel_fn = stax.ConvResNet(2, 8, 10, [0.5, 1.0], **options)
+    _, expected = naive_conv_kernel(*images, [0.5, 1.0], **options)
+    got = jax.jit(kernel_fn, static_argnums=2)(images, None, "ntk")
+    np.testing.assert_allclose(got[0, 1], expected, rtol=1e-12)
+
+
 def test_the_stages_of_a_convolutional_network_halve_resolution_and_double_channels():
     init_fn, _, _ = stax.ConvResNet((2, 3, 1), 4, out_dim=7, pooling="gap")
     shape, params = init_fn(random.PRNGKey(0), (5, 9, 8, 3))
@@ -284,6 +293,8 @@ def test_unknown_options_are_refused():
             factory(2, 2, activation=nt_stax.Relu)
     with pytest.raises(ValueError, match="`pooling` must be 'flatten' or 'gap', got 'max'"):
         stax.ConvResNet(2, 2, pooling="max")
+    with pytest.raises(ValueError, match="`padding` must be 'SAME' or 'CIRCULAR', got 'VALID'"):
+        stax.ConvResNet(2, 2, padding="VALID")
     for depth in ((2, 0), (), 0):
         with pytest.raises(ValueError, match="`depth` must"):
             stax.ConvResNet(depth, 2)

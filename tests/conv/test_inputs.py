@@ -1,0 +1,79 @@
+"""What a convolutional kernel says of wrong arguments and images."""
+
+import numpy as np
+import pytest
+
+from nt_residual import conv, schedules, stax
+
+SCHEDULE = schedules.PowerLaw(0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"depth": 0}, ValueError, "depth must be at least 1, got 0"),
+        ({"depth": ()}, ValueError, "one number of blocks for each stage, got none"),
+        ({"depth": (1, 1, 1, 1)}, ValueError, r"divisible by 8, .* got \(8, 12\)"),
+        ({"schedule": 0.5}, TypeError, "schedule must be a callable"),
+        ({"schedule": schedules.Explicit((0.0,) * 3)}, ValueError, "every α is zero"),
+        ({"schedule": schedules.Explicit((1.0, 1.0))}, ValueError, "one α per block|depth"),
+        ({"image_shape": 8}, TypeError, r"two integers \(height, width\), got 8"),
+        ({"image_shape": (8, 8, 3)}, ValueError, "number of channels is an argument of its own"),
+        ({"image_shape": (8, 0)}, ValueError, "at least 1 in each direction"),
+        ({"channels": 0}, ValueError, "channels must be at least 1, got 0"),
+        ({"channels": 1.0}, TypeError, "channels must be an integer or None"),
+        ({"filter_shape": (3, 4)}, ValueError, r"must be odd in each direction, got \(3, 4\)"),
+        ({"kind": "both"}, ValueError, "kind must be one of"),
+        ({"pooling": "max"}, ValueError, "pooling must be one of"),
+        ({"trained": "some"}, ValueError, "trained must be one of"),
+        ({"block": "three"}, ValueError, "block must be one of"),
+        ({"padding": "VALID"}, ValueError, "padding must be one of"),
+        ({"normalize": 1}, TypeError, "normalize must be True or False"),
+    ],
+)
+def test_wrong_arguments_are_refused(change, error, message):
+    arguments = {"depth": 3, "schedule": SCHEDULE, "image_shape": (8, 12), **change}
+    with pytest.raises(error, match=message):
+        conv.ResidualKernel(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((2, 4, 6), r"got shape \(2, 4, 6\). Add an axis for the channel: x1\[..., None\]"),
+        ((4, 6, 3), r"For a single image pass x1\[None\]"),
+        ((2, 72), r"Flat images become so by x1.reshape\(-1, 4, 6, channels\)"),
+        ((2, 3, 4, 6), "Channels come last"),
+        ((2, 5, 6, 3), r"must have shape \(n, 4, 6, 3\), got shape \(2, 5, 6, 3\)"),
+        ((2, 4, 6, 1), "number of channels is that of channels="),
+        ((0, 4, 6, 3), "at least one image"),
+    ],
+)
+def test_images_of_a_wrong_shape_are_refused(shape, message):
+    kernel = conv.ResidualKernel(3, SCHEDULE, (4, 6), channels=3)
+    with pytest.raises(ValueError, match=message):
+        kernel(np.zeros(shape, "float32"))
+
+
+def test_images_of_wrong_values_are_refused():
+    kernel = conv.ResidualKernel(3, SCHEDULE, (4, 6))
+    x = np.ones((2, 4, 6, 3), "float32")
+    with pytest.raises(TypeError, match=r"must hold real floats, got dtype uint8.*/ 255"):
+        kernel(x.astype("uint8"))
+    with pytest.raises(ValueError, match="NaN or infinity in image 1"):
+        kernel(np.where(np.arange(2)[:, None, None, None] == 1, np.nan, x))
+    with pytest.raises(ValueError, match="same number of channels"):
+        kernel(x, x[..., :2])
+    with pytest.raises(ValueError, match=r"reaches exp\(.*Scale the images down"):
+        kernel(1e25 * x)
+    with pytest.raises(ValueError, match="pass normalize=True"):
+        conv.ResidualKernel(200, schedules.Constant(), (4, 6), normalize=False)(x)
+    with pytest.raises(ValueError, match=r"lose.*variance at the borders"):
+        conv.ResidualKernel(2000, schedules.Constant(), (4, 6))(x)
+    with pytest.raises(ValueError, match="number of channels must be known"):
+        kernel.memory_estimate(5)
+
+
+def test_the_padding_of_a_network_must_be_known():
+    with pytest.raises(ValueError, match="`padding` must be 'SAME' or 'CIRCULAR', got 'VALID'"):
+        stax.ConvResNet(2, 2, padding="VALID")

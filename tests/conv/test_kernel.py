@@ -1,0 +1,141 @@
+"""The convolutional kernel against enumeration, neural-tangents and finite networks."""
+
+import math
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import naive_conv_kernel
+
+import nt_residual  # isort: split
+
+import neural_tangents as nt
+
+from nt_residual import conv, rntk, schedules, stax
+
+SCHEDULE = schedules.PowerLaw(0.5)
+
+
+def images(n, shape, channels=2, seed=0):
+    """Images of both signs, of which one is zero and one has zero patches."""
+    x = np.random.default_rng(seed).standard_normal((n, *shape, channels))
+    x[1] = 0
+    x[2, : shape[0] // 2] = 0
+    return x
+
+
+@pytest.mark.parametrize(
+    ("pooling", "padding", "trained"),
+    [
+        ("flatten", "SAME", "all"),
+        ("flatten", "CIRCULAR", "blocks"),
+        ("gap", "SAME", "blocks"),
+        ("gap", "CIRCULAR", "all"),
+    ],
+)
+def test_it_is_that_of_direct_enumeration(pooling, padding, trained, x64):
+    x = np.random.default_rng(0).standard_normal((3, 3, 3, 2))
+    alphas = (0.5, 1.0, 0.3)
+    options = {"pooling": pooling, "trained": trained, "padding": padding}
+    kernel = conv.ResidualKernel(3, schedules.Explicit(alphas), (3, 3), normalize=False, **options)
+    got = kernel(x)
+    for i, j in [(0, 0), (0, 1), (2, 1)]:
+        _, ntk = naive_conv_kernel(x[i], x[j], alphas, normalize=False, **options)
+        np.testing.assert_allclose(got[i, j], ntk, rtol=1e-12)
+
+
+# Every value of every option, and those that meet in the code.
+CASES = {
+    "gap": {"pooling": "gap"},
+    "stages": {"depth": (2, 1), "trained": "all", "normalize": False},
+    "stages_gap": {"depth": (2, 1), "trained": "all", "pooling": "gap"},
+    "circular_stages": {"depth": (1, 2), "padding": "CIRCULAR", "block": "preactivation"},
+    "preactivation": {"block": "preactivation", "trained": "all", "filter_shape": (5, 3)},
+    "one_layer": {"block": "one_layer", "padding": "CIRCULAR", "normalize": False},
+    "one_layer_gap": {"depth": (1, 1), "block": "one_layer", "pooling": "gap", "trained": "all"},
+    "nngp": {"kind": "nngp", "pooling": "gap", "block": "preactivation"},
+    "nngp_stages": {"kind": "nngp", "depth": (1, 1), "normalize": False},
+    "small_filter": {"filter_shape": (1, 1), "trained": "all", "pooling": "gap"},
+    "deep": {"depth": 40, "trained": "all", "filter_shape": (3, 1)},
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_it_is_that_of_neural_tangents(case, x64):
+    options = {"depth": 3, "kind": "ntk", "normalize": True, **case}
+    x = images(5, (4, 8))
+    kernel = conv.ResidualKernel(schedule=SCHEDULE, image_shape=(4, 8), **options)
+    kind, depth = options.pop("kind"), options.pop("depth")
+    _, _, kernel_fn = stax.ConvResNet(depth, 8, schedule=SCHEDULE, **options)
+    # It would take longer to optimise this program than to run it.
+    fast = {"xla_backend_optimization_level": 0}
+    program = jax.jit(lambda x: kernel_fn(x, None, kind), compiler_options=fast)
+    expected = np.asarray(program(x))
+    if options["normalize"] and kind == "ntk":
+        expected /= kernel.ntk_scale
+    np.testing.assert_allclose(kernel(x), expected, rtol=0, atol=1e-12 * np.max(expected))
+    np.testing.assert_array_equal(expected[1], 0)
+
+
+def test_in_float32_it_is_that_of_neural_tangents_too():
+    x, y = (jnp.asarray(images(4, (8, 8), seed=seed), "float32") for seed in range(2))
+    options = {"schedule": SCHEDULE, "trained": "all", "normalize": True}
+    kernel = conv.ResidualKernel((2, 1), image_shape=(8, 8), **options)
+    _, _, kernel_fn = stax.ConvResNet((2, 1), 8, **options)
+    expected = jax.jit(lambda x, y: kernel_fn(x, y, "ntk"))(x, y) / kernel.ntk_scale
+    got = kernel(x, y)
+    assert got.dtype == "float32"
+    np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6 * float(kernel(x).max()))
+    np.testing.assert_array_equal(got[1], 0)
+
+
+@pytest.mark.parametrize("depth", [5, math.inf])
+def test_of_images_with_one_pixel_it_is_the_fully_connected_one(depth, x64):
+    x = np.random.default_rng(0).standard_normal((4, 5))
+    options = {"trained": "all", "normalize": depth == 5}
+    expected = rntk.ResidualKernel(depth, SCHEDULE, **options)(x) / 5
+    kernel = conv.ResidualKernel(depth, SCHEDULE, (1, 1), filter_shape=(1, 1), **options)
+    np.testing.assert_allclose(kernel(x.reshape(4, 1, 1, 5)), expected, rtol=2e-9)
+
+
+@pytest.mark.parametrize("pooling", ["flatten", "gap"])
+def test_finite_networks_tend_to_it(pooling):
+    x = jnp.asarray(images(3, (4, 4))[[0, 2]], "float32")
+    options = {"schedule": SCHEDULE, "pooling": pooling, "padding": "CIRCULAR"}
+    kernel = conv.ResidualKernel(2, image_shape=(4, 4), normalize=False, **options)
+    init_fn, apply_fn, _ = stax.ConvResNet(2, 256, 1, **options)
+    sampled = nt.monte_carlo_kernel_fn(init_fn, apply_fn, jax.random.key(1), 40, vmap_axes=0)
+    got, expected = sampled(x, None, "ntk"), kernel(x)
+    assert np.linalg.norm(got - expected) < 0.06 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("depth", [1, 200])
+def test_with_circular_padding_its_diagonal_is_the_mean_square(depth):
+    x = jnp.asarray(images(3, (4, 4)), "float32")
+    kernel = conv.ResidualKernel(depth, schedules.Constant(), (4, 4), padding="CIRCULAR")
+    np.testing.assert_allclose(jnp.diag(kernel(x)), jnp.mean(x**2, (1, 2, 3)), rtol=5e-6)
+
+
+def test_kernels_are_values():
+    kernel = conv.ResidualKernel(4, SCHEDULE, (8, 8), channels=3)
+    same = conv.ResidualKernel(np.int64(4), SCHEDULE, [8, 8], channels=3)
+    assert kernel == same
+    assert hash(kernel) == hash(same)
+    assert pickle.loads(pickle.dumps(kernel)) == kernel
+    assert kernel != conv.ResidualKernel(4, SCHEDULE, (8, 8), channels=3, padding="CIRCULAR")
+    assert kernel.at_depth((2, 2)).at_depth(4) == kernel
+    assert kernel.at_depth(math.inf).effective_time == 1
+    assert kernel.preferred_tile_size > kernel.at_depth(4000).preferred_tile_size
+
+
+def test_its_scale_counts_the_layers_that_are_trained():
+    def scale(depth, **options):
+        return conv.ResidualKernel(depth, schedules.Constant(), (8, 8), **options).ntk_scale
+
+    assert scale(3) == pytest.approx(3)
+    assert scale(3, block="one_layer") == pytest.approx(1.5)
+    assert scale(3, trained="all") == pytest.approx(5)
+    # The shortcut between the stages counts like the half of the sum it is in.
+    assert scale((2, 1), trained="all") == pytest.approx(5.5)
