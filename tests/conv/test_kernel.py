@@ -5,13 +5,10 @@ import pickle
 
 import jax
 import jax.numpy as jnp
+import neural_tangents as nt
 import numpy as np
 import pytest
 from helpers import naive_conv_kernel
-
-import nt_residual  # isort: split
-
-import neural_tangents as nt
 
 from nt_residual import conv, rntk, schedules, stax
 
