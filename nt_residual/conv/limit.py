@@ -79,8 +79,10 @@ def integrate(
         tau, _, _, count = carry
         return (tau < 1) & (count < _MOST_STEPS)
 
-    zero = 0 * time
-    start = (zero, zero + _FIRST_STEP, state, 0)
+    # Steps depend on all images, and so vary over devices as they do, which `jax.shard_map` is to
+    # know from the start.
+    zero = 0 * time * state.minus[(0,) * state.minus.ndim]
+    start = (zero, zero + _FIRST_STEP, jax.tree.map(lambda x: x + zero, state), 0)
     tau, _, state, _ = lax.while_loop(unfinished, step, start)
     return jax.tree.map(lambda x: jnp.where(tau < 1, jnp.nan, x), state)
 

@@ -57,12 +57,13 @@ def arc_cosines(sin2: jax.Array, cos2: jax.Array) -> tuple[jax.Array, jax.Array,
       >>> kappa0
       Array([1. , 0.5], dtype=float32)
     """
-    # Of θ, or of π − θ where that is smaller; marked by a factor that no root of t has.
+    # Of θ, or of π − θ where that is smaller; marked by a factor that takes its root above 1.
     obtuse = cos2 < sin2
-    mark = 2.0 ** -(jnp.finfo(sin2.dtype).minexp // 2)
+    least = jnp.finfo(sin2.dtype).eps
+    mark = 2 / least
     t = jnp.clip(jnp.where(obtuse, cos2, sin2), 0, 0.5)
     # Everything below follows from this root, so that XLA computes what is above only once.
-    marked = _root(jnp.where(obtuse, jnp.maximum(t, jnp.finfo(t.dtype).eps ** 2) * mark**2, t))
+    marked = _root(jnp.where(obtuse, jnp.maximum(t, least**2) * mark**2, t))
     obtuse = marked > 1
     root = jnp.where(obtuse, marked / mark, marked)
     t = root**2

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nt_residual import conv, schedules, stax
+from nt_residual import conv, schedules
 
 SCHEDULE = schedules.PowerLaw(0.5)
 
@@ -72,8 +72,3 @@ def test_images_of_wrong_values_are_refused():
         conv.ResidualKernel(2000, schedules.Constant(), (4, 6))(x)
     with pytest.raises(ValueError, match="number of channels must be known"):
         kernel.memory_estimate(5)
-
-
-def test_the_padding_of_a_network_must_be_known():
-    with pytest.raises(ValueError, match="`padding` must be 'SAME' or 'CIRCULAR', got 'VALID'"):
-        stax.ConvResNet(2, 2, padding="VALID")
