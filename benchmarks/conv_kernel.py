@@ -6,8 +6,8 @@ The NTK of 8 blocks, by `conv.ResidualKernel` and by the `kernel_fn` of the same
 (`stax.ConvResNet`), which is neural-tangents' own; train-train (one batch, of which a
 kernel needs half the pairs) and test-train. Results are compared before they are timed.
 
-A block must read and write three numbers per pair of pixels (two half-differences of covariances
-and the NTK): 24 bytes in float32. `floor` is the time that this takes where nothing stays in
+A block must read and write three numbers per pair of pixels (r r' − K, r r' + K and the NTK): 24
+bytes in float32. `floor` is the time that this takes where nothing stays in
 cache, by the bandwidth of a copy measured in the same run; `of floor` is that time over ours. On
 a CPU tiles stay in cache, and it may exceed 1.
 """

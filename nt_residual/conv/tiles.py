@@ -16,12 +16,15 @@ _ON_CPU = 2**18
 _ON_ACCELERATOR = 2**24
 # Rows of pairs that are shorter cannot be computed at the full width of the processor.
 _LEAST_COLUMNS = 16
+# With fewer pairs the loops over them are too short, if their neighbours are not in the same tile.
+_LEAST_PAIRS = {"flatten": 128, "gap": 1}
 
 
 def sides(network: recursion.Network, n1: int, n2: int) -> tuple[int, int]:
     """The rows and columns of the tiles of an (n1, n2) matrix."""
     on_cpu = jax.default_backend() == "cpu"
-    pairs = max(1, (_ON_CPU if on_cpu else _ON_ACCELERATOR) // network.positions)
+    pairs = (_ON_CPU if on_cpu else _ON_ACCELERATOR) // network.positions
+    pairs = max(pairs, _LEAST_PAIRS[network.pooling])
     columns = _even(n2, max(_LEAST_COLUMNS, math.isqrt(pairs)))
     return _even(n1, max(1, pairs // columns)), columns
 
