@@ -51,7 +51,9 @@ class ResidualKernel(Scheduled):
 
     A call computes the kernel block by block, pair of images by pair, in tiles that stay in
     cache: compile time and memory do not depend on depth, the time of a call is linear in it. In
-    float32 the kernel is within 5e-6 of the diagonal of that in float64.
+    float32 the kernel is within 1e-6 of the diagonal of that in float64 if α falls at least like
+    L^(-1/2). With constant α the error grows with depth: 5e-6 for 200 blocks of two layers (6e-6
+    if all layers are trained), 2e-5 for 1000.
 
     Kernels are immutable and hashable, and may be passed through `jax.jit` as arguments,
     where they are static. They may be called under `jax.vmap`, `jax.grad` and `jax.shard_map`, at

@@ -196,12 +196,18 @@ def combined(network: Network, weights: Sequence[Any], states: Sequence[State]) 
 
 def pooled(network: Network, state: State, own: jax.Array) -> jax.Array:
     """The kernel between the images, shape (n1, n2), of the last state."""
-    axes = tuple(range(state.minus.ndim - 2))
-    nngp = jnp.mean(_covariance(state), axes)
+    nngp = _mean_over_pixels(_covariance(state))
     if state.ntk is None:
         return nngp
-    ntk = jnp.mean(state.ntk, axes)
+    ntk = _mean_over_pixels(state.ntk)
     return ntk + own * nngp if network.trains_all else ntk
+
+
+def _mean_over_pixels(x):
+    """Axis by axis, since adding up thousands of numbers one by one loses digits."""
+    while x.ndim > 2:
+        x = lax.optimization_barrier(jnp.mean(x, axis=0))
+    return x
 
 
 def _blocks(network, state, shares, own, kept):
@@ -303,7 +309,7 @@ def _excess(network, variances, weights, parts1, parts2, vary):
     """
     (r1, over1), (r2, over2) = map(_deviations, variances)
     # Differences of this size are rounding, of which hundreds of blocks would make an angle.
-    rounding = (3 * jnp.finfo(r1.dtype).eps * r1) ** 2
+    rounding = (2 * jnp.finfo(r1.dtype).eps * r1) ** 2
 
     def excess():
         ratio = operator.mul(*_pairs(network, r1, over2))

@@ -114,4 +114,5 @@ def _layout(x):
     """Images of mean square 1 as (channels, height, width, n), and their root mean squares."""
     sizes = root_mean_squares(x)
     unit = x / jnp.where(sizes > 0, sizes, 1)[:, None, None, None]
-    return jnp.moveaxis(unit, (3, 0), (0, 3)), sizes
+    # Without the barrier JAX 0.7.2 mistakes the order of the axes in a loop, if `x` is a constant.
+    return lax.optimization_barrier(jnp.moveaxis(unit, (3, 0), (0, 3))), sizes
