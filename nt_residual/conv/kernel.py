@@ -247,17 +247,8 @@ class ResidualKernel(Scheduled):
         pairs = _TILE_SECONDS / (_PAIR_SECONDS * self._network.positions * blocks)
         return max(8, min(2048, math.isqrt(int(pairs))))
 
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __reduce__(self):
-        # Without what is cached: hashes of strings are those of one process.
-        return ResidualKernel, tuple(getattr(self, f.name) for f in dataclasses.fields(self))
-
-    @functools.cached_property
-    def _hash(self) -> int:
-        # A schedule may hold a million α, and every call looks kernels up by their hash.
-        return hash(tuple(getattr(self, f.name) for f in dataclasses.fields(self)))
+    # `dataclass` would put its own in the place of an inherited one.
+    __hash__ = Scheduled.__hash__
 
     @property
     def _n_blocks(self) -> int | float:

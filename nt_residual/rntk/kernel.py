@@ -224,17 +224,8 @@ class ResidualKernel(Scheduled):
             return self
         return dataclasses.replace(self, depth=depth, effective_time=None)
 
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __reduce__(self):
-        # Without what is cached: hashes of strings are those of one process.
-        return ResidualKernel, tuple(getattr(self, f.name) for f in dataclasses.fields(self))
-
-    @functools.cached_property
-    def _hash(self) -> int:
-        # A schedule may hold a million α, and every call looks kernels up by their hash.
-        return hash((self.depth, self.schedule, self.kind, self.trained, self.normalize))
+    # `dataclass` would put its own in the place of an inherited one.
+    __hash__ = Scheduled.__hash__
 
     @functools.cached_property
     def log_diagonal(self) -> float:

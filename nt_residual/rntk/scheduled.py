@@ -1,7 +1,9 @@
 """What kernels of all architectures need to know of depth and schedule."""
 
+import dataclasses
 import functools
 import math
+from typing import ClassVar
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -16,8 +18,25 @@ class Scheduled:
     depth: int | float
     schedule: schedules.Schedule
     effective_time: float
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field]]
     # What takes alphas that are not known when a kernel is made.
     _takes_traced_alphas = ""
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self):
+        # Without what is cached: hashes of strings are those of one process.
+        return type(self), self._values
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        # A schedule may hold a million α, and every call looks kernels up by their hash.
+        return hash(self._values)
+
+    @property
+    def _values(self) -> tuple:
+        return tuple(getattr(self, f.name) for f in dataclasses.fields(self))
 
     @property
     def _n_blocks(self) -> int | float:
