@@ -1,0 +1,143 @@
+"""What every function here takes as a network: Flax modules, or any function of parameters."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen, nnx
+
+# Outputs that differ by more, relative to the largest, do so because of the batch they are in.
+_BATCH_TOLERANCE = 1e-3
+
+
+class Network(NamedTuple):
+    """A network as functions use it.
+
+    Attributes:
+      apply: `apply(params, rest, x)`, the outputs for a batch, shape (n, outputs).
+      params: what is trained, a pytree of arrays.
+      rest: what is not, a pytree of arrays.
+    """
+
+    apply: Callable[[Any, Any, jax.Array], Any]
+    params: Any
+    rest: Any = ()
+
+    def __call__(self, params: Any, x: jax.Array) -> Any:
+        """The outputs with other parameters."""
+        return self.apply(params, self.rest, x)
+
+
+def as_network(network: Any, x: jax.Array) -> Network:
+    """A network with parameters, as a `Network`.
+
+    Args:
+      network: an `nnx.Module`, of which `nnx.Param` are trained; or a pair `(apply_fn, params)`
+        with `apply_fn(params, x)`, as of `stax` or of a Flax linen module.
+      x: a batch of inputs, to check it with.
+
+    Raises:
+      TypeError: if `network` is none of these.
+      ValueError: if nothing of it is trained, its output has no shape (n, outputs), or depends on
+        the other inputs of a batch, as with BatchNorm.
+    """
+    if isinstance(network, Network):
+        found = network
+    elif isinstance(network, nnx.Module):
+        graph, params, rest = nnx.split(network, nnx.Param, ...)
+        _refuse_statistics(_types(rest))
+        found = Network(lambda p, r, x: nnx.merge(graph, p, r)(x), params, rest)
+    elif isinstance(network, tuple) and len(network) == 2 and callable(network[0]):
+        apply_fn, params = network
+        found = Network(lambda p, r, x: apply_fn(p, x), params)
+    else:
+        raise TypeError(
+            "network must be a flax.nnx module or a pair (apply_fn, params), got "
+            f"{type(network).__name__}. For a linen module pass (module.apply, variables)."
+        )
+    _check(found, x)
+    return found
+
+
+def initialiser(network: Any, x: jax.Array) -> Callable[[jax.Array], Network]:
+    """A function of a key to a `Network` with new parameters, that JAX can transform.
+
+    Args:
+      network: a function of `rngs=` that makes an `nnx.Module`, such as
+        `functools.partial(ResNet, 10, 64, in_dim=3)`; a Flax linen module; or a tuple that begins
+        with `init_fn(key, shape)` and `apply_fn(params, x)`, as of `stax`.
+      x: a batch of inputs, to know their shape and to check the network with.
+
+    Raises:
+      TypeError, ValueError: as `as_network`.
+    """
+    if isinstance(network, linen.Module):
+
+        def make(key):
+            variables = network.init(key, x[:1])
+            _refuse_statistics([name for name in variables if name != "params"])
+            return Network(lambda p, r, x: network.apply(p, x), variables)
+
+    elif isinstance(network, tuple) and len(network) >= 2 and all(map(callable, network[:2])):
+        init_fn, apply_fn = network[:2]
+
+        def make(key):
+            return Network(lambda p, r, x: apply_fn(p, x), init_fn(key, x.shape)[1])
+
+    elif callable(network) and not isinstance(network, nnx.Module):
+
+        def make(key):
+            model = network(rngs=nnx.Rngs(params=key))
+            if not isinstance(model, nnx.Module):
+                raise TypeError(
+                    f"network(rngs=…) must return a flax.nnx module, got {type(model).__name__}."
+                )
+            graph, params, rest = nnx.split(model, nnx.Param, ...)
+            _refuse_statistics(_types(rest))
+            return Network(lambda p, r, x: nnx.merge(graph, p, r)(x), params, rest)
+
+    else:
+        raise TypeError(
+            "network must be a function of rngs= that makes a flax.nnx module, a linen module, or "
+            f"a tuple (init_fn, apply_fn, …), got {type(network).__name__}."
+        )
+    _check(make(jax.random.key(0)), x)
+    return make
+
+
+def _types(rest) -> list[str]:
+    """The names of the types of variables."""
+    variables = jax.tree.leaves(rest, is_leaf=lambda v: isinstance(v, nnx.Variable))
+    return [type(v).__name__ for v in variables]
+
+
+def _refuse_statistics(names) -> None:
+    bad = [name for name in names if name in ("BatchStat", "batch_stats")]
+    if bad:
+        raise ValueError(
+            "network must give each input an output of its own, but it has statistics of batches, "
+            f"{bad[0]}, as BatchNorm keeps. Take it out, or use LayerNorm."
+        )
+
+
+def _check(network: Network, x) -> None:
+    if not jax.tree.leaves(network.params):
+        raise ValueError(
+            "network must have parameters that are trained, got none: all of its layers are frozen."
+        )
+    some = jnp.asarray(x)[:2]
+    out = network.apply(network.params, network.rest, some)
+    if out.ndim != 2 or len(out) != len(some):
+        raise ValueError(
+            f"network must return one row of outputs for each input, shape ({len(some)}, outputs), "
+            f"got shape {out.shape}."
+        )
+    alone = network.apply(network.params, network.rest, some[:1])
+    out, alone = np.asarray(out[:1]), np.asarray(alone)
+    if np.max(np.abs(out - alone)) > _BATCH_TOLERANCE * np.max(np.abs(out), initial=0):
+        raise ValueError(
+            "network must give each input an output of its own, but that of the first input "
+            "changes with the rest of the batch, as with BatchNorm. Take it out."
+        )

@@ -1,0 +1,166 @@
+"""Flax networks against those of stax, and the options that only they have."""
+
+import jax
+import jax.numpy as jnp
+import neural_tangents as nt
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from nt_residual import finite_width, schedules, stax
+
+NETWORKS = {
+    "fc": (finite_width.ResNet, stax.FullyConnectedResNet, (3, 16, 2), {}),
+    "fc_one_layer": (
+        finite_width.ResNet,
+        stax.FullyConnectedResNet,
+        (3, 16),
+        {"block": "one_layer", "trained": "all", "normalize": True, "W_std": 1.0},
+    ),
+    "conv": (finite_width.ConvResNet, stax.ConvResNet, (2, 4, 3), {"pooling": "gap"}),
+    "stages": (
+        finite_width.ConvResNet,
+        stax.ConvResNet,
+        ((2, 1), 4),
+        {"block": "preactivation", "padding": "CIRCULAR", "trained": "all"},
+    ),
+    "stages_same": (
+        finite_width.ConvResNet,
+        stax.ConvResNet,
+        ((1, 2), 4),
+        {"filter_shape": (5, 3), "normalize": True},
+    ),
+}
+
+
+def made(make, arguments, dtype, **options):
+    """A network, and inputs of its shape."""
+    rng = np.random.default_rng(0)
+    if make is finite_width.ResNet:
+        options["in_dim"], shape = 5, (4, 5)
+    else:
+        options |= {"image_shape": (4, 6), "in_channels": 2}
+        shape = (4, 4, 6, 2)
+    model = make(*arguments, dtype=dtype, rngs=nnx.Rngs(0), **options)
+    return model, jnp.asarray(rng.standard_normal(shape), dtype)
+
+
+@pytest.mark.parametrize("case", NETWORKS.values(), ids=NETWORKS)
+def test_one_network_in_two_frameworks(case, dtype):
+    make, make_stax, arguments, options = case
+    options = {"schedule": schedules.PowerLaw(0.25), **options}
+    model, x = made(make, arguments, dtype, **options)
+    init_fn, apply_fn, _ = make_stax(*arguments, **options)
+    params = finite_width.to_stax(model)
+    rounding = 1e-12 if dtype == "float64" else 2e-5
+    close = {"rtol": rounding, "atol": rounding / 10}
+    np.testing.assert_allclose(model(x), apply_fn(params, x), **close)
+
+    _, others = init_fn(jax.random.key(1), x.shape)
+    other = finite_width.from_stax(model, others)
+    np.testing.assert_allclose(other(x), apply_fn(others, x), **close)
+    assert not np.array_equal(other(x), model(x))
+
+    graph, trained, rest = nnx.split(model, nnx.Param, ...)
+    of_flax = nt.empirical_ntk_fn(lambda p, x: nnx.merge(graph, p, rest)(x))
+    of_stax = nt.empirical_ntk_fn(apply_fn)
+    np.testing.assert_allclose(of_flax(x, None, trained), of_stax(x, None, params), **close)
+
+
+@pytest.mark.parametrize("case", ["fc", "stages"])
+def test_how_it_is_computed_does_not_change_it(case):
+    make, _, arguments, options = NETWORKS[case]
+    model, x = made(make, arguments, "float32", **options)
+    expected = model(x)
+    for change in ({"scan": False}, {"remat": True}, {"parameterization": "standard"}):
+        other, _ = made(make, arguments, "float32", **options, **change)
+        np.testing.assert_allclose(other(x), expected, rtol=2e-4, atol=1e-6)
+
+
+def test_only_blocks_are_trained_unless_all_are():
+    model, _ = made(finite_width.ConvResNet, ((1, 1), 4), "float32")
+    assert set(nnx.to_pure_dict(nnx.state(model, nnx.Param))) == {
+        "stage0_layer0",
+        "stage0_layer1",
+        "stage1_strided0",
+        "stage1_strided1",
+    }
+    model, _ = made(finite_width.ConvResNet, ((1, 1), 4), "float32", trained="all")
+    assert set(nnx.to_pure_dict(nnx.state(model, finite_width.Frozen))) == {"alphas"}
+
+
+def test_a_mirrored_network_begins_at_zero_with_the_same_ntk(x64):
+    one, x = made(finite_width.ResNet, (2, 16), "float64")
+    two, _ = made(finite_width.ResNet, (2, 16), "float64", mirrored=True)
+    np.testing.assert_array_equal(two(x), 0)
+
+    def ntk(model):
+        graph, trained, rest = nnx.split(model, nnx.Param, ...)
+        return nt.empirical_ntk_fn(lambda p, x: nnx.merge(graph, p, rest)(x))(x, None, trained)
+
+    np.testing.assert_allclose(ntk(two), ntk(one), rtol=1e-12)
+
+
+def test_the_standard_parameterisation_trains_alike_with_its_learning_rates(x64):
+    outputs = []
+    for parameterization in ("ntk", "standard"):
+        options = {"parameterization": parameterization, "trained": "all"}
+        model, x = made(finite_width.ResNet, (2, 16), "float64", **options)
+        y = jnp.sin(x[:, :1])
+        transform = optax.chain(finite_width.ntk_learning_rates(model), optax.sgd(0.05))
+        optimizer = nnx.Optimizer(model, transform, wrt=nnx.Param)
+        for _ in range(3):
+            gradients = nnx.grad(lambda m, x=x, y=y: jnp.mean((m(x) - y) ** 2))(model)
+            optimizer.update(model, gradients)
+        outputs.append(model(x))
+    np.testing.assert_allclose(*outputs, rtol=1e-10)
+
+
+def test_programs_do_not_grow_with_depth():
+    def size(depth):
+        model, x = made(finite_width.ResNet, (depth, 8), "float32")
+        return nnx.jit(lambda m, x: m(x)).lower(model, x).as_text().count("\n")
+
+    assert size(3) == size(300)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"depth": 0}, ValueError, "depth must be at least 1, got 0"),
+        ({"width": 2.5}, TypeError, "width must be an integer, got 2.5"),
+        ({"schedule": np.ones(2)}, ValueError, r"one α for each of 3 blocks, got shape \(2,\)"),
+        ({"schedule": lambda depth: -np.ones(depth)}, ValueError, "finite|negative"),
+        ({"trained": "none"}, ValueError, "trained must be one of"),
+        ({"block": "three"}, ValueError, "block must be one of"),
+        ({"parameterization": "mup"}, ValueError, "parameterization must be one of"),
+        ({"activation": "relu"}, TypeError, "activation must be a function of arrays"),
+        ({"W_std": 0}, ValueError, "W_std must be a finite number > 0"),
+        ({"in_dim": 0}, ValueError, "in_dim must be at least 1"),
+    ],
+)
+def test_wrong_arguments_are_refused(change, error, message):
+    arguments = {"depth": 3, "width": 8, "in_dim": 5, "rngs": nnx.Rngs(0), **change}
+    with pytest.raises(error, match=message):
+        finite_width.ResNet(**arguments)
+
+
+def test_wrong_images_and_parameters_are_refused():
+    model, x = made(finite_width.ConvResNet, (1, 4), "float32")
+    with pytest.raises(ValueError, match=r"must have shape \(n, 4, 6, 2\), got shape \(4, 6, 2\)"):
+        model(x[0])
+    with pytest.raises(ValueError, match=r"divisible by 4, .* got \(4, 6\)"):
+        made(finite_width.ConvResNet, ((1, 1, 1), 4), "float32")
+    with pytest.raises(ValueError, match="none"):
+        made(finite_width.ConvResNet, ((), 4), "float32")
+    _, params = stax.ConvResNet(1, 8)[0](jax.random.key(0), x.shape)
+    with pytest.raises(ValueError, match="params must be those of the same network"):
+        finite_width.from_stax(model, params)
+    mirrored, x = made(finite_width.ResNet, (1, 4), "float32", mirrored=True)
+    with pytest.raises(ValueError, match="must not be mirrored"):
+        finite_width.to_stax(mirrored)
+    with pytest.raises(TypeError, match="must be a ResNet or ConvResNet"):
+        finite_width.to_stax(nnx.Linear(1, 1, rngs=nnx.Rngs(0)))
+    with pytest.raises(ValueError, match=r"must have shape \(n, 5\)"):
+        mirrored(x[:, :3])
