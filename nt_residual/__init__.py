@@ -10,6 +10,7 @@ TensorFlow. Its parts are imported when they are first used:
 * `theory`: what the kernel becomes as depth grows;
 * `gram`: matrices of any kernel, in tiles: in memory, over devices, on disk, or never whole;
 * `regression`: kernel regression with early stopping;
+* `finite_width`: networks of finite width in Flax, which check kernels and are trained;
 * `data`: data sets to try it on;
 * `experiments`: the claims of arXiv 2403.04545, one function each.
 
@@ -29,7 +30,18 @@ import typing
 from nt_residual import compat
 
 if typing.TYPE_CHECKING:
-    from nt_residual import conv, data, experiments, gram, regression, rntk, schedules, stax, theory
+    from nt_residual import (
+        conv,
+        data,
+        experiments,
+        finite_width,
+        gram,
+        regression,
+        rntk,
+        schedules,
+        stax,
+        theory,
+    )
 
 __version__ = "0.1.0"
 
@@ -39,6 +51,7 @@ __all__ = [
     "conv",
     "data",
     "experiments",
+    "finite_width",
     "gram",
     "regression",
     "rntk",
