@@ -152,10 +152,12 @@ def ConvResNet(
   Example:
     >>> from nt_residual import schedules
     >>> from nt_residual.stax import ConvResNet
+    >>> import jax
     >>> import jax.numpy as jnp
     >>> # As many blocks in each stage as a ResNet-34 has.
     >>> _, _, kernel_fn = ConvResNet(depth=(3, 4, 6, 3), channels=64)
-    >>> kernel_fn(jnp.ones((2, 16, 16, 3)), None, 'ntk').shape
+    >>> ntk_fn = jax.jit(lambda x1, x2: kernel_fn(x1, x2, 'ntk'))
+    >>> ntk_fn(jnp.ones((2, 16, 16, 3)), None).shape
     (2, 2)
 
   Args:
@@ -277,10 +279,12 @@ def WideResNet(
   Example:
     >>> from nt_residual import schedules
     >>> from nt_residual.stax import WideResNet
+    >>> import jax
     >>> import jax.numpy as jnp
     >>> # WRN-28-10
     >>> init_fn, apply_fn, kernel_fn = WideResNet(block_size=4, k=10)
-    >>> kernel_fn(jnp.ones((2, 8, 8, 3)), None, 'ntk').shape
+    >>> ntk_fn = jax.jit(lambda x1, x2: kernel_fn(x1, x2, 'ntk'))
+    >>> ntk_fn(jnp.ones((2, 8, 8, 3)), None).shape
     (2, 2)
 
   Args:
