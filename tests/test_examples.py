@@ -55,3 +55,19 @@ def test_conv_kernel_draws_its_figure(tmp_path, capsys):
     plain, _, flatten, _, pooled, pooled_moved = map(float, percents)
     assert pooled > max(plain, flatten)
     assert pooled_moved > 40
+
+
+def test_finite_width_check_draws_its_figure(tmp_path, capsys):
+    out = tmp_path / "figure.png"
+    _load("finite_width_check").main(["--quick", "--out", str(out)])
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert capsys.readouterr().out.count("the limit is off by") == 3
+
+
+def test_train_resnet_draws_its_figure(tmp_path, capsys):
+    out = tmp_path / "figure.png"
+    _load("train_resnet").main(["--quick", "--gammas", "0.5", "--out", str(out)])
+    assert out.read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    narrow, wide = (float(s.split("%")[0]) for s in printed.split("at most ")[1:])
+    assert wide < narrow

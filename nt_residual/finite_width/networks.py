@@ -1,5 +1,7 @@
 """What every function here takes as a network: Flax modules, or any function of parameters."""
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -30,7 +32,24 @@ class Network(NamedTuple):
         return self.apply(params, self.rest, x)
 
 
-def as_network(network: Any, x: jax.Array) -> Network:
+# Two that compute the same are equal, so that programs compiled for one serve the other.
+@dataclasses.dataclass(frozen=True)
+class _Module:
+    graph: Any
+
+    def __call__(self, params, rest, x):
+        return nnx.merge(self.graph, params, rest)(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Function:
+    apply_fn: Callable
+
+    def __call__(self, params, rest, x):
+        return self.apply_fn(params, x)
+
+
+def as_network(network: Any, x: jax.Array | np.ndarray) -> Network:
     """A network with parameters, as a `Network`.
 
     Args:
@@ -43,15 +62,15 @@ def as_network(network: Any, x: jax.Array) -> Network:
       ValueError: if nothing of it is trained, its output has no shape (n, outputs), or depends on
         the other inputs of a batch, as with BatchNorm.
     """
-    if isinstance(network, Network):
-        found = network
-    elif isinstance(network, nnx.Module):
+    if isinstance(network, Network):  # Which was checked when it was made.
+        return network
+    if isinstance(network, nnx.Module):
         graph, params, rest = nnx.split(network, nnx.Param, ...)
         _refuse_statistics(_types(rest))
-        found = Network(lambda p, r, x: nnx.merge(graph, p, r)(x), params, rest)
+        found = Network(_Module(graph), params, rest)
     elif isinstance(network, tuple) and len(network) == 2 and callable(network[0]):
         apply_fn, params = network
-        found = Network(lambda p, r, x: apply_fn(p, x), params)
+        found = Network(_Function(apply_fn), params)
     else:
         raise TypeError(
             "network must be a flax.nnx module or a pair (apply_fn, params), got "
@@ -61,7 +80,9 @@ def as_network(network: Any, x: jax.Array) -> Network:
     return found
 
 
-def initialiser(network: Any, x: jax.Array) -> Callable[[jax.Array], Network]:
+def initialiser(
+    network: Any, x: jax.Array, *, check: bool = True
+) -> Callable[[jax.Array], Network]:
     """A function of a key to a `Network` with new parameters, that JAX can transform.
 
     Args:
@@ -69,6 +90,7 @@ def initialiser(network: Any, x: jax.Array) -> Callable[[jax.Array], Network]:
         `functools.partial(ResNet, 10, 64, in_dim=3)`; a Flax linen module; or a tuple that begins
         with `init_fn(key, shape)` and `apply_fn(params, x)`, as of `stax`.
       x: a batch of inputs, to know their shape and to check the network with.
+      check: whether to make one network and check it, for which it must fit in memory.
 
     Raises:
       TypeError, ValueError: as `as_network`.
@@ -78,13 +100,13 @@ def initialiser(network: Any, x: jax.Array) -> Callable[[jax.Array], Network]:
         def make(key):
             variables = network.init(key, x[:1])
             _refuse_statistics([name for name in variables if name != "params"])
-            return Network(lambda p, r, x: network.apply(p, x), variables)
+            return Network(_Function(network.apply), variables)
 
     elif isinstance(network, tuple) and len(network) >= 2 and all(map(callable, network[:2])):
         init_fn, apply_fn = network[:2]
 
         def make(key):
-            return Network(lambda p, r, x: apply_fn(p, x), init_fn(key, x.shape)[1])
+            return Network(_Function(apply_fn), init_fn(key, x.shape)[1])
 
     elif callable(network) and not isinstance(network, nnx.Module):
 
@@ -96,14 +118,15 @@ def initialiser(network: Any, x: jax.Array) -> Callable[[jax.Array], Network]:
                 )
             graph, params, rest = nnx.split(model, nnx.Param, ...)
             _refuse_statistics(_types(rest))
-            return Network(lambda p, r, x: nnx.merge(graph, p, r)(x), params, rest)
+            return Network(_Module(graph), params, rest)
 
     else:
         raise TypeError(
             "network must be a function of rngs= that makes a flax.nnx module, a linen module, or "
             f"a tuple (init_fn, apply_fn, …), got {type(network).__name__}."
         )
-    _check(make(jax.random.key(0)), x)
+    if check:
+        _check(make(jax.random.key(0)), x)
     return make
 
 
@@ -128,16 +151,30 @@ def _check(network: Network, x) -> None:
             "network must have parameters that are trained, got none: all of its layers are frozen."
         )
     some = jnp.asarray(x)[:2]
-    out = network.apply(network.params, network.rest, some)
+    out = _outputs(network.apply, network.params, network.rest, some)
     if out.ndim != 2 or len(out) != len(some):
         raise ValueError(
             f"network must return one row of outputs for each input, shape ({len(some)}, outputs), "
             f"got shape {out.shape}."
         )
-    alone = network.apply(network.params, network.rest, some[:1])
+    alone = _outputs(network.apply, network.params, network.rest, some[:1])
     out, alone = np.asarray(out[:1]), np.asarray(alone)
     if np.max(np.abs(out - alone)) > _BATCH_TOLERANCE * np.max(np.abs(out), initial=0):
         raise ValueError(
             "network must give each input an output of its own, but that of the first input "
             "changes with the rest of the batch, as with BatchNorm. Take it out."
         )
+
+
+def _outputs(apply, params, rest, x):
+    try:
+        hash(apply)
+    except TypeError:
+        return apply(params, rest, x)
+    return _compiled(apply, params, rest, x)
+
+
+# Operation by operation, loops over blocks would be compiled anew for each network.
+@functools.partial(jax.jit, static_argnums=0)
+def _compiled(apply, params, rest, x):
+    return apply(params, rest, x)

@@ -1,0 +1,115 @@
+"""The residual connection with α, for networks of one's own."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import ArrayLike
+
+from nt_residual import schedules
+
+
+def scaled_residual(
+    x: ArrayLike, branch: Callable[[jax.Array], Any], alpha: Any, *, normalize: bool = False
+) -> jax.Array:
+    r"""A residual connection, x + α·branch(x), with the branch scaled by α.
+
+    With `normalize` the sum is divided by √(1 + α²), which keeps the variance of x if that of
+    the branch is the same. It is a plain function: call it in the place of `x + branch(x)` in a
+    network of Flax, nnx or linen, or of anything else in JAX. A ResNet of `depth` such blocks
+    takes `schedules.PowerLaw(0.5)(depth)` for α, or more than 0.5.
+
+    Normalisation belongs inside the branch. After the sum, BatchNorm or LayerNorm would let the
+    shortcut shrink from block to block, whatever α is.
+
+    Args:
+      x: what the block is given, any shape, floats.
+      branch: a function of `x`, or a layer, that keeps its shape.
+      alpha: α, a finite number ≥ 0, checked if it is known, that is not traced by JAX. Where it
+        is learnt, an `nnx.Param`, which may change its sign.
+      normalize: whether the sum is divided by √(1 + α²).
+
+    Returns:
+      The shape and the dtype of `x`.
+
+    Raises:
+      TypeError: if `x` does not hold floats, `branch` is not a function, or `alpha` is not a
+        real scalar.
+      ValueError: if `alpha` is negative or not finite, or the branch changes the shape.
+
+    Example:
+      In nnx:
+
+      >>> from flax import linen
+      >>> class Block(nnx.Module):
+      ...     def __init__(self, width, alpha, *, rngs):
+      ...         self.alpha = float(alpha)
+      ...         self.inner = nnx.Linear(width, width, rngs=rngs)
+      ...         self.outer = nnx.Linear(width, width, rngs=rngs)
+      ...
+      ...     def __call__(self, x):
+      ...         branch = nnx.Sequential(self.inner, nnx.relu, self.outer)
+      ...         return scaled_residual(x, branch, self.alpha)
+      >>> alphas, rngs = schedules.PowerLaw(0.5)(depth=3), nnx.Rngs(0)
+      >>> network = nnx.Sequential(*[Block(4, alpha, rngs=rngs) for alpha in alphas])
+      >>> network(jnp.ones((2, 4))).shape
+      (2, 4)
+
+      In linen:
+
+      >>> class ResNet(linen.Module):
+      ...     width: int
+      ...     depth: int
+      ...
+      ...     @linen.compact
+      ...     def __call__(self, x):
+      ...         for alpha in schedules.PowerLaw(0.5)(self.depth):
+      ...             branch = [linen.Dense(self.width), linen.relu, linen.Dense(self.width)]
+      ...             x = scaled_residual(x, linen.Sequential(branch), alpha)
+      ...         return x
+      >>> ResNet(4, 3).init_with_output(jax.random.key(0), jnp.ones((2, 4)))[0].shape
+      (2, 4)
+    """
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"x must hold floats, got dtype {x.dtype}. Pass x.astype('float32').")
+    if not callable(branch):
+        raise TypeError(
+            f"branch must be a function of x, got {type(branch).__name__}. Pass the layer itself, "
+            "not its output."
+        )
+    alpha = _scalar(alpha)
+    out = branch(x)
+    if jnp.shape(out) != x.shape:
+        raise ValueError(
+            f"branch must keep the shape of x, {x.shape}, got {jnp.shape(out)}. Where a block "
+            "changes the shape, put a projection on the shortcut: scaled_residual(projection(x), "
+            "lambda _: branch(x), alpha)."
+        )
+    # In half precision 1 + α² and small changes of x would be lost before the last rounding.
+    alpha = alpha.astype(jnp.promote_types(x.dtype, jnp.float32))
+    out = x + alpha * out
+    return (out / jnp.sqrt(1 + alpha**2) if normalize else out).astype(x.dtype)
+
+
+def _scalar(alpha: Any) -> jax.Array:
+    value = alpha[...] if isinstance(alpha, nnx.Variable) else alpha
+    value = value if isinstance(value, jax.Array) else np.asarray(value)
+    if value.shape != () or not (
+        jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+    ):
+        raise TypeError(
+            f"alpha must be a real number, got {alpha!r}. Each block has its own: pass "
+            "schedule(depth)[block]."
+        )
+    known = not isinstance(alpha, nnx.Variable) and not schedules.is_traced(value)
+    if known and not (math.isfinite(value) and value >= 0):
+        raise ValueError(
+            f"alpha must be finite and ≥ 0, got {value}. Its sign changes nothing where the "
+            "weights of the branch are symmetric at first: pass |α|."
+        )
+    return jnp.asarray(value)

@@ -1,0 +1,89 @@
+"""Networks in training beside the gradient flow of their kernel."""
+
+import functools
+import math
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from nt_residual import data, finite_width, regression, stax
+from nt_residual.finite_width.flow import training_matches_flow
+
+POINTS = data.sphere.load(16, 8, dim=3, coefficients={1: 1.0, 2: 1.0})
+X, X_TEST = (math.sqrt(3) * x.astype("float32") for x in (POINTS.x_train, POINTS.x_test))
+Y = POINTS.y_train
+
+
+@jax.jit
+def kernel(x1, x2=None, factor=1.0):
+    _, _, kernel_fn = stax.FullyConnectedResNet(1, 1)
+    return factor * kernel_fn(x1, x2, "ntk")
+
+
+def mirrored(width, outputs=1, **options):
+    return finite_width.ResNet(
+        1, width, outputs, in_dim=3, mirrored=True, rngs=nnx.Rngs(0), **options
+    )
+
+
+def test_wide_networks_follow_the_flow_of_their_kernel_and_narrow_ones_less():
+    times = [0.0, 1.0, 5.0, 20.0]
+    wide, narrow = (
+        training_matches_flow(
+            mirrored(width), X, Y, X_TEST, times, kernel=kernel, learning_rate=0.2
+        ).distance
+        for width in (1024, 16)
+    )
+    assert wide[0] == narrow[0] == 0
+    assert np.all(wide < 0.05)
+    assert np.mean(wide) < np.mean(narrow) / 3
+
+
+def test_a_kernel_of_another_scale_is_told_from_the_right_one():
+    wrong = functools.partial(kernel, factor=1.5)
+    match = training_matches_flow(
+        mirrored(1024), X, Y, X_TEST, [1.0, 5.0], kernel=wrong, learning_rate=0.2
+    )
+    assert match.distance.max() > 0.1
+
+
+def test_the_distance_is_that_of_network_and_flow_at_the_steps_taken():
+    match = training_matches_flow(mirrored(16), X, Y, X_TEST, [3.0], kernel=kernel)
+    assert match.times == match.learning_rate * match.steps
+    assert match.times[0] == pytest.approx(3.0, abs=match.learning_rate)
+    flow = regression.GradientFlow.fit(kernel(X), Y).predict(kernel(X_TEST, X), match.times)
+    np.testing.assert_allclose(match.flow[..., 0], flow, rtol=1e-4, atol=1e-5)
+    apart = np.sqrt(np.mean((match.network - match.flow) ** 2) / np.mean(Y**2))
+    assert match.distance[0] == pytest.approx(apart, rel=1e-5)
+    assert len(match.plot(label="width 16").lines[0].get_xdata()) == 1
+
+
+def test_without_a_kernel_it_is_the_empirical_one_of_all_outputs(monkeypatch):
+    # Tiles of three inputs, so that there are several.
+    network = mirrored(128, outputs=2)
+    size = 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(network, nnx.Param)))
+    monkeypatch.setattr("nt_residual.finite_width.flow._TILE_BYTES", 9 * size)
+    # So small that the network is linear in its parameters.
+    y = 1e-3 * np.stack([Y, Y**2], axis=1)
+    match = training_matches_flow(network, X, y, X_TEST, [1.0, 10.0])
+    assert match.network.shape == (2, 8, 2)
+    assert np.all(match.distance < 0.02)
+
+
+def test_what_does_not_follow_the_flow_is_refused():
+    fails = functools.partial(training_matches_flow, x=X, y=Y, x_test=X_TEST, times=[1.0])
+    network = mirrored(16)
+    with pytest.raises(ValueError, match=r"start at zero.*mirrored=True"):
+        fails(finite_width.ResNet(1, 16, in_dim=3, rngs=nnx.Rngs(0)))
+    with pytest.raises(ValueError, match="must be below 2n/λ_max"):
+        fails(network, learning_rate=100.0)
+    for rate in (0.0, float("nan")):
+        with pytest.raises(ValueError, match="learning_rate must be a positive number"):
+            fails(network, learning_rate=rate)
+    for times in ([math.inf], [0.0], 1.0):
+        with pytest.raises(ValueError, match="times must be finite"):
+            fails(network, times=times)
+    with pytest.raises(ValueError, match="y must not be zero"):
+        fails(network, y=0 * Y)

@@ -1,0 +1,309 @@
+"""Training of finite networks: what is learned, kept, resumed and refused."""
+
+import csv
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen, nnx
+from helpers import run_python
+
+from nt_residual import data, finite_width, stax
+from nt_residual.finite_width import training
+from nt_residual.finite_width.learning_rate import largest_learning_rate
+from nt_residual.finite_width.training import TrainingDiverged, train
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((24, 4)).astype("float32")
+LABELS = (X[:, 0] > 0) + (X[:, 1] > 0).astype(int)
+HELD_OUT = RNG.standard_normal((10, 4)).astype("float32")
+VALIDATION = (HELD_OUT, (HELD_OUT[:, 0] > 0) + (HELD_OUT[:, 1] > 0).astype(int))
+# One object each, so that programs are compiled once.
+SGD, ADAM = optax.sgd(0.1), optax.adam(3e-3)
+BATCHES = {"loss": "cross_entropy", "optimizer": ADAM, "batch_size": 8, "evaluate_every": 5}
+
+
+def model(seed=0, **options):
+    return finite_width.ResNet(2, 8, 3, in_dim=4, rngs=nnx.Rngs(seed), **options)
+
+
+def weights(network):
+    return jax.tree.leaves(nnx.state(network))
+
+
+def assert_equal(a, b):
+    for one, other in zip(weights(a), weights(b), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_classes_are_learned_and_frozen_layers_stay():
+    before = model()
+    found = train(before, X, LABELS, steps=60, validation=VALIDATION, **BATCHES)
+    assert found.history["step"].tolist() == list(range(0, 61, 5))
+    assert found.history["loss"][-1] < 0.8 * found.history["loss"][0]
+    assert (found.steps, found.stopped) == (60, "steps")
+    np.testing.assert_array_equal(found.network.first[...], before.first[...])
+    np.testing.assert_array_equal(found.network.alphas[...], before.alphas[...])
+    assert np.any(found.network.stage0_layer0[...] != before.stage0_layer0[...])
+    assert_equal(before, model())
+
+    outputs = nnx.jit(found.network)(HELD_OUT)
+    log_likelihood = jax.nn.log_softmax(outputs)[np.arange(10), VALIDATION[1]]
+    best = found.history["step"].tolist().index(found.best_step)
+    assert found.history["validation_loss"][best] == pytest.approx(
+        -float(log_likelihood.mean()), rel=1e-5
+    )
+    wrong = np.mean(np.argmax(outputs, axis=-1) != VALIDATION[1])
+    assert found.history["validation_error"][best] == pytest.approx(wrong)
+
+
+def test_a_step_is_that_of_gradient_descent_on_half_the_squared_norm(dtype):
+    x, y = X.astype(dtype), data.one_hot(LABELS, 3).astype(dtype)
+    before = model(dtype=dtype)
+    found = train(before, x, y, optimizer=SGD, steps=1, evaluate_every=1, validation=(x, y))
+
+    @jax.jit
+    @nnx.grad
+    def gradient(m):
+        return jnp.mean(jnp.sum((m(x) - y) ** 2, axis=-1)) / 2
+
+    expected = jax.tree.map(
+        lambda p, g: p - 0.1 * g, nnx.state(before, nnx.Param), gradient(before)
+    )
+    tolerance = {"rtol": 1e-10 if dtype == "float64" else 1e-4, "atol": 1e-6}
+    for a, b in zip(
+        jax.tree.leaves(nnx.state(found.network, nnx.Param)), jax.tree.leaves(expected), strict=True
+    ):
+        assert a.dtype == dtype
+        np.testing.assert_allclose(a, b, **tolerance)
+    # One-hot targets are classes, of which the fraction that is wrong is told.
+    assert set(found.history) == {"step", "loss", "validation_loss", "validation_error"}
+
+
+def test_minibatches_depend_on_the_seed_and_evaluations_change_nothing():
+    one, same, other = (
+        train(model(), X, LABELS, steps=11, seed=seed, **{**BATCHES, "evaluate_every": every})
+        for seed, every in ((0, 5), (0, 3), (1, 5))
+    )
+    assert_equal(one.network, same.network)
+    assert np.any(one.network.stage0_layer0[...] != other.network.stage0_layer0[...])
+
+
+def test_networks_of_linen_and_stax_and_any_loss_are_trained():
+    class Linen(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            return linen.Dense(1)(x)
+
+    def absolute(outputs, targets):
+        return jnp.abs(outputs[:, 0] - targets)
+
+    module = Linen()
+    init_fn, apply_fn, _ = stax.FullyConnectedResNet(1, 8)
+    networks = {
+        "linen": (module.apply, jax.jit(module.init)(jax.random.key(0), X)),
+        "stax": (apply_fn, jax.jit(lambda key: init_fn(key, X.shape)[1])(jax.random.key(0))),
+    }
+    for apply, params in networks.values():
+        found = train((apply, params), X, X[:, 0], optimizer=SGD, steps=20, loss=absolute)
+        assert found.network[0] is apply
+        out = jax.jit(apply)(found.network[1], X)[:, 0]
+        assert found.history["loss"][-1] == pytest.approx(np.abs(out - X[:, 0]).mean(), rel=1e-4)
+        assert found.history["loss"][-1] < 0.95 * found.history["loss"][0]
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Makes the bar of the progress raise what Ctrl-C raises, at its third step forward."""
+
+    class Bar(training.tqdm):
+        updates = 0
+
+        def update(self, n=1):
+            self.updates += 1
+            if self.updates == 4:
+                raise KeyboardInterrupt
+            super().update(n)
+
+    monkeypatch.setattr(training, "tqdm", Bar)
+
+
+def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path, interrupted, monkeypatch):
+    options = {"steps": 23, "validation": VALIDATION, **BATCHES}
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(model(), X, LABELS, checkpoint=folder, **options)
+    monkeypatch.undo()
+    # What was appended after the last whole state, as when the process is killed between.
+    with (folder / "metrics.csv").open("a") as file:
+        file.write("17,0.1")
+    resumed = train(model(), X, LABELS, checkpoint=folder, **options)
+    whole = train(model(), X, LABELS, **options)
+    assert_equal(resumed.network, whole.network)
+    assert (resumed.steps, resumed.best_step) == (whole.steps, whole.best_step)
+    with (folder / "metrics.csv").open() as file:
+        table = list(csv.DictReader(file))
+    for name, column in whole.history.items():
+        np.testing.assert_array_equal(resumed.history[name], column)
+        np.testing.assert_array_equal([float(row[name]) for row in table], column)
+
+
+def test_a_run_that_ended_goes_on_with_more_steps(tmp_path):
+    train(model(), X, LABELS, checkpoint=tmp_path / "run", steps=7, **BATCHES)
+    longer = train(model(), X, LABELS, checkpoint=tmp_path / "run", steps=12, **BATCHES)
+    assert longer.history["step"].tolist() == [0, 5, 7, 10, 12]
+    assert_equal(longer.network, train(model(), X, LABELS, steps=12, **BATCHES).network)
+    again = train(model(), X, LABELS, checkpoint=tmp_path / "run", steps=7, **BATCHES)
+    assert again.steps == 12
+
+
+def test_the_folder_of_another_run_is_refused_by_what_differs(tmp_path):
+    folder = tmp_path / "run"
+    train(model(), X, LABELS, checkpoint=folder, steps=5, **BATCHES)
+    others = {
+        "the initial parameters": {"network": model(1)},
+        "the network": {"network": model(normalize=True)},
+        "x": {"x": X + 1},
+        "y": {"y": (LABELS + 1) % 3},
+        "validation": {"validation": VALIDATION},
+        "the optimizer": {"optimizer": optax.adam(1e-3)},
+        "seed": {"seed": 1},
+        "batch_size": {"batch_size": 12},
+    }
+    for name, other in others.items():
+        arguments = {"network": model(), "x": X, "y": LABELS, "steps": 5, **BATCHES, **other}
+        with pytest.raises(ValueError, match=f"differs in {name}. Pass another folder"):
+            train(checkpoint=folder, **arguments)
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(FileExistsError, match="Pass another folder"):
+        train(model(), X, LABELS, checkpoint=tmp_path, steps=5, **BATCHES)
+
+
+def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_network(tmp_path):
+    def loss(outputs, targets):
+        # Not finite from the eighth step on, which does not depend on rounding.
+        return outputs[:, 0] - targets
+
+    def update(gradient, count, params=None):
+        bad = jnp.where(count >= 7, jnp.nan, 0.01)
+        return jax.tree.map(lambda g: bad * g, gradient), count + 1
+
+    optimizer = optax.GradientTransformation(lambda _: jnp.int32(0), update)
+    options = {"optimizer": optimizer, "loss": loss, "evaluate_every": 5}
+    with pytest.raises(TrainingDiverged, match=r"not finite at step 8.*step 5") as caught:
+        train(model(), X, X[:, 0], steps=30, checkpoint=tmp_path / "run", **options)
+    assert caught.value.step == 8
+    result = caught.value.result
+    assert (result.steps, result.stopped) == (5, "diverged")
+    assert result.history["step"].tolist() == [0, 5]
+    assert_equal(result.network, train(model(), X, X[:, 0], steps=5, **options).network)
+    saved = train(model(), X, X[:, 0], steps=5, checkpoint=tmp_path / "run", **options)
+    assert_equal(result.network, saved.network)
+
+
+def test_early_stopping_waits_and_returns_the_best_parameters():
+    # The bias goes down by one in each step: validation is best where it passes 3.
+    def apply(params, x):
+        return x[:, :1] * 0 + params
+
+    def loss(outputs, targets):
+        return jnp.where(targets > 0, (outputs[:, 0] + 3.2) ** 2, outputs[:, 0])
+
+    x = X[:, :1]
+    options = {"optimizer": optax.sgd(1.0), "loss": loss, "evaluate_every": 1}
+    validation = (x, np.ones(len(x), "float32"))
+    zeros = np.zeros(len(x), "float32")
+    found = train(
+        (apply, jnp.zeros(1)), x, zeros, steps=50, patience=2, validation=validation, **options
+    )
+    assert (found.steps, found.best_step, found.stopped) == (5, 3, "patience")
+    assert found.network[1] == pytest.approx(-3, rel=1e-5)
+
+
+def test_two_devices_train_as_one_does():
+    code = """
+import os
+os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
+import nt_residual
+import jax, numpy as np, optax
+from flax import nnx
+from jax.sharding import AxisType
+from nt_residual.finite_width import ResNet
+from nt_residual.finite_width.training import train
+rng = np.random.default_rng(0)
+x, y = rng.standard_normal((12, 4)).astype("float32"), rng.standard_normal((12, 1))
+optimizer = optax.adam(1e-2)
+meshes = None, jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+for size in None, 4:
+    one, two = (
+        train(
+            ResNet(1, 4, in_dim=4, rngs=nnx.Rngs(0)), x, y, optimizer=optimizer, steps=5,
+            batch_size=size, mesh=mesh, validation=(x[:5], y[:5]), evaluate_every=5,
+        )
+        for mesh in meshes
+    )
+    assert len(two.network.stage0_layer0[...].devices()) == 2
+    for a, b in zip(jax.tree.leaves(one.network), jax.tree.leaves(two.network)):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    for name in one.history:
+        np.testing.assert_allclose(one.history[name], two.history[name], rtol=1e-5)
+try:
+    train(ResNet(1, 4, in_dim=4, rngs=nnx.Rngs(0)), x, y, optimizer=optimizer, steps=5,
+          batch_size=3, mesh=meshes[1])
+except ValueError as error:
+    print(error)
+"""
+    ran = run_python(code, devices=2)
+    assert ran.returncode == 0, ran.stderr
+    assert "divides the 3 inputs of a batch, got 2. Take 2 inputs" in ran.stdout
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_largest_learning_rate_is_that_of_the_jacobian():
+    x = X.astype("float64")
+    network = model(dtype="float64")
+    graph, params, rest = nnx.split(network, nnx.Param, ...)
+    outputs = jax.jit(jax.jacobian(lambda p: nnx.merge(graph, p, rest)(x)))(params)
+    flat = np.concatenate([j.reshape(72, -1) for j in jax.tree.leaves(outputs)], axis=1)
+    expected = 2 * 24 / np.linalg.eigvalsh(flat @ flat.T)[-1]
+    assert largest_learning_rate(network, x) == pytest.approx(expected, rel=2e-3)
+    assert largest_learning_rate(np.diag([1.0, 4.0])) == 1.0
+
+
+def test_past_the_largest_learning_rate_training_is_refused():
+    y = data.one_hot(LABELS, 3)
+    bound = largest_learning_rate(model(), X)
+    for rate in (1.01 * bound, 1e6):
+        with pytest.raises(ValueError, match=f"must be below 2n/λ_max = {bound:.4g}"):
+            train(model(), X, y, learning_rate=rate, steps=5)
+    for rate in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="learning_rate must be a positive number and finite"):
+            train(model(), X, y, learning_rate=rate, steps=5)
+    with pytest.raises(TypeError, match=r"optax.sgd\(learning_rate\)"):
+        train(model(), X, LABELS, learning_rate=0.1, loss="cross_entropy", steps=5)
+
+
+def test_what_cannot_be_trained_on_is_refused():
+    attempt = functools.partial(train, model(), X, LABELS, **{**BATCHES, "steps": 5})
+    for other, error, message in (
+        ({"loss": "hinge"}, ValueError, "one of"),
+        ({"loss": "mse"}, ValueError, r"one_hot\(labels, 3\)"),
+        ({"optimizer": None}, TypeError, "either optimizer"),
+        ({"optimizer": 0.1}, TypeError, "one of optax"),
+        ({"steps": 0}, ValueError, "steps must be at least 1"),
+        ({"steps": None}, TypeError, "steps must be an integer"),
+        ({"batch_size": 25}, ValueError, "at most the number of inputs, 24"),
+        ({"patience": 3}, TypeError, "patience needs validation"),
+        ({"validation": (HELD_OUT, LABELS)}, ValueError, "validation y must hold labels"),
+        ({"validation": (HELD_OUT + np.inf, VALIDATION[1])}, ValueError, "must be finite"),
+        ({"mesh": "data"}, TypeError, "jax.sharding.Mesh"),
+    ):
+        with pytest.raises(error, match=message):
+            attempt(**other)
+    with pytest.raises(ValueError, match="labels from 0 to 2"):
+        train(model(), X, LABELS + 1, steps=5, **BATCHES)
+    with pytest.raises(TypeError, match="integer labels"):
+        train(model(), X, LABELS / 2, steps=5, **BATCHES)

@@ -1,0 +1,180 @@
+"""Kernels against those of finite networks, and kernels that are a little off."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import neural_tangents as nt
+import numpy as np
+import pytest
+from helpers import naive_conv_kernel, naive_kernel
+
+from nt_residual import conv, finite_width, memory, rntk, schedules, stax
+from nt_residual.finite_width.networks import initialiser
+from nt_residual.finite_width.width_results import WidthSweep
+from nt_residual.finite_width.width_sweep import _expected, width_sweep
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((2, 4)).astype("float32")
+IMAGES = RNG.standard_normal((2, 2, 4, 2)).astype("float32")
+ALPHA = schedules.PowerLaw(0.5)
+WIDTHS = [32, 256]
+
+
+def fully_connected(**options):
+    return rntk.ResidualKernel(2, ALPHA, **options), X
+
+
+def convolutional(**options):
+    options = {"padding": "CIRCULAR", **options}
+    return conv.ResidualKernel(1, ALPHA, IMAGES.shape[1:3], **options), IMAGES
+
+
+def resnet(width):
+    return functools.partial(finite_width.ResNet, 2, width, schedule=ALPHA, in_dim=4)
+
+
+# The NNGP varies more from network to network, so that less of it is seen.
+@pytest.mark.parametrize(("kind", "off"), [("ntk", 0.05), ("nngp", 0.12)])
+def test_kernels_are_those_of_their_networks_and_no_others(kind, off):
+    sweep = width_sweep(*fully_connected(kind=kind), WIDTHS, 300)
+    assert sweep.agrees
+    for factor in (1 - off, 1 + off):
+        assert not dataclasses.replace(sweep, kernel=factor * sweep.kernel).agrees
+
+
+def test_convolutional_kernels_are_those_of_their_networks():
+    sweep = width_sweep(*convolutional(trained="all"), [8, 32], 60)
+    assert sweep.agrees
+    assert not dataclasses.replace(sweep, kernel=1.15 * sweep.kernel).agrees
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("trained", ["blocks", "all"])
+@pytest.mark.parametrize("kind", ["ntk", "nngp"])
+def test_kernels_are_compared_in_the_units_of_networks(kind, trained, normalize):
+    options = {"trained": trained, "normalize": normalize}
+    kernel, x = fully_connected(kind=kind, **options)
+    expected = naive_kernel(*x, ALPHA(2), kind=kind, trained=trained) / 4
+    expected /= np.prod(1 + ALPHA(2) ** 2) if normalize else 1
+    assert _expected(kernel, kind, x)[0, 1] == pytest.approx(expected, rel=1e-5)
+    kernel, x = convolutional(kind=kind, **options)
+    options |= {"pooling": "flatten", "padding": "CIRCULAR"}
+    nngp, ntk = naive_conv_kernel(*x, ALPHA(1), **options)
+    expected = ntk if kind == "ntk" else nngp
+    assert _expected(kernel, kind, x)[0, 1] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_kernel_of_stax_with_its_own_network(capsys):
+    def network(width):
+        return stax.FullyConnectedResNet(1, width)
+
+    kernel_fn = network(1)[2]
+    options = {"network": network, "progress": True}
+    sweep = width_sweep(kernel_fn, X, [16, 64], [300, 200], **options)
+    # Of so small networks the slope is known to 0.06 only.
+    assert abs(sweep.slope + 0.5) < 4 * sweep.slope_error
+    assert sweep.p_value > 0.01
+    assert [len(draws) for draws in sweep.draws] == [300, 200]
+    assert "500/500" in capsys.readouterr().err
+
+
+def test_draws_are_the_empirical_kernels_of_networks(x64):
+    kernel, x = fully_connected()
+    x = x.astype("float64")
+    options = {"implementation": nt.NtkImplementation.JACOBIAN_CONTRACTION, "batch_size": 2}
+    sweep = width_sweep(kernel, x, [2, 4], 2, seed=3, **options)
+    make = functools.partial(resnet(4), normalize=True, dtype=jnp.float64)
+
+    @jax.jit
+    def jacobian(key):
+        made = initialiser(make, x, check=False)(key)
+        leaves = jax.tree.leaves(jax.jacobian(lambda p: made(p, x)[:, 0])(made.params))
+        return jnp.concatenate([leaf.reshape(2, -1) for leaf in leaves], -1)
+
+    found = jacobian(jax.random.fold_in(jax.random.fold_in(jax.random.key(3), 4), 1))
+    np.testing.assert_allclose(sweep.draws[1][1], found @ found.T, rtol=1e-12)
+
+
+def drawn(widths, seeds, kernel, bias=0.0, seed=0):
+    """Draws of variance and bias in proportion to 1/width."""
+    rng = np.random.default_rng(seed)
+    draws = []
+    for m in widths:
+        factors = 1 + bias / m + rng.standard_normal((seeds, 1, 1)) / math.sqrt(m)
+        noise = rng.standard_normal((seeds, *kernel.shape)) / math.sqrt(m)
+        draws.append(factors * kernel + noise)
+    return WidthSweep(np.array(widths), kernel, tuple(draws))
+
+
+def test_as_many_right_kernels_as_said_are_called_wrong():
+    kernel = np.array([[2.0, 1.0], [1.0, 3.0]])
+    sweeps = [drawn([64, 256, 1024], 20, kernel, bias=2.0, seed=i) for i in range(400)]
+    p = np.array([sweep.p_value for sweep in sweeps])
+    for level in (0.05, 0.5):
+        deviation = math.sqrt(level * (1 - level) / len(p))
+        assert abs(np.mean(p < level) - level) < 4 * deviation
+    slopes = np.array([sweep.slope for sweep in sweeps])
+    errors = np.array([sweep.slope_error for sweep in sweeps])
+    assert abs(np.mean(slopes) + 0.5) < 0.01
+    assert np.std((slopes + 0.5) / errors) == pytest.approx(1, abs=0.15)
+
+
+def test_the_bias_of_finite_width_is_extrapolated():
+    kernel = np.array([[2.0, 1.0], [1.0, 3.0]])
+    sweep = drawn([64, 256, 1024], 20_000, kernel, bias=5.0)
+    np.testing.assert_allclose(sweep.bias, 5 / sweep.widths, rtol=0.2)
+    assert np.all(sweep.bias > 2 * sweep.sampling)
+    assert sweep.limit_error < 3 * sweep.limit_sampling < 0.01
+
+
+def test_the_plot_has_bars_the_fit_and_the_slope_of_theory():
+    sweep = drawn([16, 64, 256], 10, np.eye(2))
+    ax = sweep.plot()
+    bars, fitted, reference = ax.lines[0], *ax.lines[-2:]
+    np.testing.assert_array_equal(bars.get_ydata(), sweep.error)
+    for line, slope in ((fitted, sweep.slope), (reference, -0.5)):
+        y = np.log(line.get_ydata())
+        assert (y[-1] - y[0]) / math.log(16) == pytest.approx(slope)
+    assert sweep.plot(ax, label="again") is ax
+    assert len(ax.lines) > 4
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"widths": [8, 8]}, ValueError, r"two that increase.*got \[8, 8\]"),
+        ({"widths": [8]}, ValueError, "at least two"),
+        ({"widths": [8, 16.5]}, TypeError, "widths must be integers, got 16.5"),
+        ({"seeds": 1}, ValueError, "seeds must be at least 2, got 1: .* slope"),
+        ({"seeds": [2, 1]}, ValueError, "seeds must be at least 2, got 1"),
+        ({"seeds": [2, 3, 4]}, ValueError, "each of 2 widths, got 3"),
+        ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
+        ({"x": X[0]}, ValueError, r"x must hold floats.*got float32 of shape \(4,\)"),
+        ({"x": np.ones((2, 4), int)}, ValueError, "x must hold floats.*got int"),
+        ({"kernel": 1}, TypeError, "kernel must be a residual kernel or a function.*got int"),
+        ({"kernel": lambda x: x @ x.T}, ValueError, "network must be given.*got function"),
+        ({"kernel": lambda x: x, "network": resnet}, ValueError, r"matrix .*of shape \(2, 2\)"),
+        ({"kind": "nngp"}, ValueError, "kind must be that of the kernel, 'ntk', got 'nngp'"),
+        ({"kernel": rntk.ResidualKernel(math.inf, ALPHA)}, ValueError, "of finite depth"),
+        (
+            {"kernel": lambda x: x @ x.T, "kind": "nngp", "network": resnet},
+            ValueError,
+            "more outputs the wider it is, got 1 at width 4",
+        ),
+    ],
+)
+def test_bad_input_is_refused(change, error, message):
+    arguments = {"kernel": fully_connected()[0], "x": X, "widths": [2, 4], "seeds": 2, **change}
+    with pytest.raises(error, match=message):
+        width_sweep(**arguments)
+
+
+def test_networks_that_overflow_or_do_not_fit_are_refused(monkeypatch):
+    with pytest.raises(FloatingPointError, match=r"width 2 must be finite.*normalize=True"):
+        width_sweep(lambda x: np.eye(2), 1e25 * X, [2, 4], 2, network=resnet)
+    monkeypatch.setattr(memory, "available", lambda device=None: 10)
+    with pytest.raises(MemoryError, match=r"network of width 2.*batch_size=1 in place of 2"):
+        width_sweep(*fully_connected(), [2, 4], 2, batch_size=2)
