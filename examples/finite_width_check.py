@@ -5,8 +5,8 @@
 Networks of several widths are drawn, and their NTK is compared with the closed form. That of one
 network is off by a constant over √width; the constant grows with the depth where α is not small.
 With α = L^(−γ), γ ≥ 1/2, networks of 100 blocks are as close to their kernel as those of 10. With
-α = 1 they are not: they must be wider than deep by far. That the kernel is the right one shows by
-what the mean over networks tends to.
+α = 1 they are not: they must be wider than deep by far, and until then the error does not fall like
+1/√width. That the kernel is the right one shows by what the mean over networks tends to.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main(arguments=None):
     depths, widths, channels = (10, 100), [64, 128, 256], [8, 16, 32]
     seeds, conv_seeds, gammas, conv_gammas = [400, 200, 30], [200, 100, 40], GAMMAS, GAMMAS[::2]
     if options.quick:
-        depths, widths, channels, seeds, conv_seeds = (1, 2), [8, 32], [4, 8], 4, 2
+        depths, widths, channels, seeds, conv_seeds = (1, 2), [4, 16], [2, 4], 3, 2
         gammas = conv_gammas = GAMMAS[:1]
     panels = [
         (f"fully connected, {depth} blocks", *fully_connected(depth, gammas), widths, seeds)
