@@ -219,9 +219,11 @@ SAMPLED_ELSEWHERE = [
         "Frozen_attention",
         "FullyConnectedResNet",
         "FullyConnectedResNet_one_layer",
+        "ResidualStack",
         "ResidualStack_normalized",
         "ResidualStack_one_convolution",
         "Residual_attention",
+        "Residual_pooling_as_shortcut",
         "Residual_strided",
     )
 ]
