@@ -21,7 +21,7 @@ from nt_residual.finite_width.depth_results import DepthRun, DepthSweep, Folder
 from nt_residual.finite_width.learning_rate import largest_learning_rate
 from nt_residual.finite_width.measures import gradient_norms, mean_ntk
 from nt_residual.finite_width.models import ConvResNet, ResNet
-from nt_residual.finite_width.networks import Network, as_network
+from nt_residual.finite_width.networks import Network, as_network, outputs
 from nt_residual.finite_width.training import TrainingDiverged, train
 from nt_residual.rntk.inputs import check_choice
 from nt_residual.theory import checks
@@ -325,9 +325,6 @@ def _optimizer(momentum: float) -> optax.GradientTransformation:
 def _classes(network: Network, x: np.ndarray) -> np.ndarray:
     """The class that each input is given."""
     batches = [x[i : i + _BATCH] for i in range(0, len(x), _BATCH)]
-    return np.concatenate([_argmax(*network, batch) for batch in batches])
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _argmax(apply, params, rest, x):
-    return jnp.argmax(apply(params, rest, x), axis=-1)
+    return np.concatenate(
+        [np.asarray(outputs(network, batch)).argmax(axis=-1) for batch in batches]
+    )

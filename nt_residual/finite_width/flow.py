@@ -18,7 +18,7 @@ import neural_tangents as nt
 from nt_residual.finite_width import losses
 from nt_residual.finite_width.descent import hashable
 from nt_residual.finite_width.learning_rate import check_learning_rate, largest_learning_rate
-from nt_residual.finite_width.networks import Network, as_network
+from nt_residual.finite_width.networks import Network, as_network, outputs
 from nt_residual.finite_width.training import gradient_descent, train
 from nt_residual.gram.inputs import check_batch
 from nt_residual.regression import GradientFlow
@@ -125,8 +125,8 @@ def training_matches_flow(
     """
     x, x_test = check_batch(x, "x"), check_batch(x_test, "x_test")
     net = as_network(network, x)
-    outputs = jax.eval_shape(net.apply, net.params, net.rest, x)
-    y = losses.check_targets(y, "mse", outputs, "y")
+    like = jax.eval_shape(net.apply, net.params, net.rest, x)
+    y = losses.check_targets(y, "mse", like, "y")
     moments = check_times(cast(Any, times))
     if moments.ndim != 1 or not np.all(np.isfinite(moments)) or not moments.any():
         raise ValueError(f"times must be finite, shape (T,), and not all zero, got {times}.")
@@ -152,7 +152,7 @@ def training_matches_flow(
                     evaluate_every=int(more),
                     progress=progress,
                 ).network
-            found.append(_outputs(net, x_test))
+            found.append(np.asarray(outputs(net, x_test)))
     distance = np.array([_root_mean_square(a - b) / size for a, b in zip(found, flow, strict=True)])
     return FlowMatch(steps * rate, steps, rate, np.stack(found), flow, distance)
 
@@ -161,20 +161,11 @@ def _root_mean_square(values: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.asarray(values, np.float64) ** 2)))
 
 
-def _outputs(net: Network, x: ArrayLike) -> np.ndarray:
-    return np.asarray(_apply(hashable(net.apply), net.params, net.rest, x))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _apply(apply, params, rest, x):
-    return apply(params, rest, x)
-
-
 def _check_zero(net: Network, inputs: dict[str, Any], size: float) -> None:
     if size == 0:
         raise ValueError("y must not be zero everywhere: distances are relative to its norm.")
     for name, x in inputs.items():
-        largest = np.max(np.abs(_outputs(net, x)))
+        largest = np.max(np.abs(outputs(net, x)))
         if not largest <= _ZERO * size:
             raise ValueError(
                 "network must start at zero, as gradient flow does, got outputs of up to "
@@ -189,17 +180,17 @@ def _flow(net, x, y, x_test, times, kernel) -> np.ndarray:
         return flow.predict(np.asarray(kernel(x_test, x)), times)
     # Each output of each input counts as an input, of which there are more then: the loss of
     # `GradientFlow` is their mean, and all takes that much longer.
-    outputs = y.shape[1]
+    n_outputs = y.shape[1]
     k = _empirical_ntk(net, x, x)
     flow = GradientFlow.fit((k + k.T) / 2, y.ravel())
-    found = flow.predict(_empirical_ntk(net, x_test, x), times * outputs)
-    return found.reshape(len(times), len(x_test), outputs)
+    found = flow.predict(_empirical_ntk(net, x_test, x), times * n_outputs)
+    return found.reshape(len(times), len(x_test), n_outputs)
 
 
 def _empirical_ntk(net: Network, x1: Any, x2: Any) -> np.ndarray:
     """The NTK of all outputs, shape (n1 · n_outputs, n2 · n_outputs), in tiles of inputs."""
-    outputs = jax.eval_shape(net.apply, net.params, net.rest, x1).shape[1]
-    bytes_each = outputs * sum(leaf.nbytes for leaf in jax.tree.leaves(net.params))
+    n_outputs = jax.eval_shape(net.apply, net.params, net.rest, x1).shape[1]
+    bytes_each = n_outputs * sum(leaf.nbytes for leaf in jax.tree.leaves(net.params))
     size = max(1, _TILE_BYTES // bytes_each)
     rows = []
     for i in range(0, len(x1), size):
@@ -209,7 +200,7 @@ def _empirical_ntk(net: Network, x1: Any, x2: Any) -> np.ndarray:
         ]
         rows.append(np.concatenate([np.asarray(tile) for tile in tiles], axis=1))
     k = np.concatenate(rows)
-    return np.moveaxis(k, 2, 1).reshape(len(x1) * outputs, len(x2) * outputs)
+    return np.moveaxis(k, 2, 1).reshape(len(x1) * n_outputs, len(x2) * n_outputs)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -47,7 +47,7 @@ class _Linear:
         if len(self.shape) == 2:
             return x @ weights
         if padding == "CIRCULAR":
-            # What 'SAME' would fill with zeros, which a stride makes less at the beginning.
+            # As wide as the zeros of 'SAME', of which a stride leaves fewer before the image.
             pads = lax.padtype_to_pads(
                 x.shape[1:-1], self.shape[:-2], [self.stride] * (x.ndim - 2), "SAME"
             )
@@ -384,7 +384,7 @@ def _forward(plan, weights, alphas, x):
         out = shortcut + alpha * branch(layers, ws, x)
         return out / jnp.sqrt(1 + alpha**2) if plan.normalize else out
 
-    # Multiplying by a float32 scalar must not change the dtype of wider inputs, nor the loop's.
+    # A loop keeps one dtype, that of the weights.
     x = linear(plan.first, weights["first"], x.astype(weights["first"].dtype))
     for i, stage in enumerate(plan.stages):
         if stage.shortcut is not None:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen, nnx
 
+from nt_residual.finite_width.descent import hashable
+
 # Outputs that differ by more, relative to the largest, do so because of the batch they are in.
 _BATCH_TOLERANCE = 1e-3
 
@@ -130,6 +132,11 @@ def initialiser(
     return make
 
 
+def outputs(network: Network, x: Any) -> jax.Array:
+    """The outputs for a batch, of a program that networks share which differ in numbers only."""
+    return _compiled(hashable(network.apply), network.params, network.rest, x)
+
+
 def _types(rest) -> list[str]:
     """The names of the types of variables."""
     variables = jax.tree.leaves(rest, is_leaf=lambda v: isinstance(v, nnx.Variable))
@@ -151,27 +158,19 @@ def _check(network: Network, x) -> None:
             "network must have parameters that are trained, got none: all of its layers are frozen."
         )
     some = jnp.asarray(x)[:2]
-    out = _outputs(network.apply, network.params, network.rest, some)
+    out = outputs(network, some)
     if out.ndim != 2 or len(out) != len(some):
         raise ValueError(
             f"network must return one row of outputs for each input, shape ({len(some)}, outputs), "
             f"got shape {out.shape}."
         )
-    alone = _outputs(network.apply, network.params, network.rest, some[:1])
+    alone = outputs(network, some[:1])
     out, alone = np.asarray(out[:1]), np.asarray(alone)
     if np.max(np.abs(out - alone)) > _BATCH_TOLERANCE * np.max(np.abs(out), initial=0):
         raise ValueError(
             "network must give each input an output of its own, but that of the first input "
             "changes with the rest of the batch, as with BatchNorm. Take it out."
         )
-
-
-def _outputs(apply, params, rest, x):
-    try:
-        hash(apply)
-    except TypeError:
-        return apply(params, rest, x)
-    return _compiled(apply, params, rest, x)
 
 
 # Operation by operation, loops over blocks would be compiled anew for each network.
