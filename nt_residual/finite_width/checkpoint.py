@@ -4,7 +4,6 @@ import contextlib
 import csv
 import hashlib
 import io
-import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -14,9 +13,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from nt_residual.finite_width.folder import claimed
 from nt_residual.gram import durable
 
-_RUN, _STATES, _METRICS = "run.json", "states", "metrics.csv"
+_STATES, _METRICS = "states", "metrics.csv"
 # The last one, and the one before in case that is damaged.
 _KEPT = 2
 
@@ -32,7 +32,7 @@ def digest(*arrays: Any) -> str:
 
 
 class Folder:
-    """The folder of one run: `run.json`, `states` of orbax, and `metrics.csv`."""
+    """The folder of one run: `states` of orbax, and `metrics.csv`."""
 
     def __init__(self, path: pathlib.Path):
         self._path = path
@@ -55,20 +55,8 @@ class Folder:
           FileExistsError: if there is something else.
           ValueError: if it holds a run of another configuration.
         """
-        path = pathlib.Path(path).absolute()
-        run = path / _RUN
-        if path.exists() and not run.exists() and (not path.is_dir() or _foreign(path)):
-            raise FileExistsError(
-                f"checkpoint must be a new folder or one of an earlier run, got {path}, which "
-                "holds something else. Pass another folder."
-            )
-        path.mkdir(parents=True, exist_ok=True)
-        with durable.exclusive(path / "lock"):
-            if run.exists():
-                _check_same(path, json.loads(run.read_text(encoding="utf-8")), config)
-            else:
-                durable.replace(run, json.dumps(config, indent=1))
-            folder = cls(path)
+        with claimed(path, config, "checkpoint") as found:
+            folder = cls(found)
             try:
                 yield folder
             finally:
@@ -122,20 +110,6 @@ def _csv(rows) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
-
-
-def _foreign(path: pathlib.Path) -> bool:
-    """Whether a folder without a run has more than what a kill leaves before there is one."""
-    return any(file.name not in ("lock", f"{_RUN}.tmp") for file in path.iterdir())
-
-
-def _check_same(path: pathlib.Path, stored: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    differs = [key for key in {**stored, **config} if stored.get(key) != config.get(key)]
-    if differs:
-        raise ValueError(
-            f"checkpoint must be the folder of the same run, but that in {path} differs in "
-            f"{', '.join(differs)}. Pass another folder, or delete this one."
-        )
 
 
 def _by_number(state: Any) -> dict[str, Any]:

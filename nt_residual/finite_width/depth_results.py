@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from nt_residual.finite_width.folder import claimed
 from nt_residual.gram import durable
 from nt_residual.theory import plots
 
-_CONFIG, _RUNS, _TABLE, _LOCK = "config.json", "runs.jsonl", "table.csv", "lock"
+_RUNS, _TABLE = "runs.jsonl", "table.csv"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +200,7 @@ def _row(runs: list[DepthRun]) -> DepthRow:
 
 
 class Folder:
-    """The folder of a sweep: `config.json`, `runs.jsonl`, and `table.csv` for readers."""
+    """The folder of a sweep: `runs.jsonl`, and `table.csv` for readers."""
 
     def __init__(self, path: pathlib.Path):
         self._path = path
@@ -219,27 +220,8 @@ class Folder:
           FileExistsError: if there is something else.
           ValueError: if it holds a sweep of another configuration.
         """
-        path = pathlib.Path(path).absolute()
-        if path.exists() and not (path / _CONFIG).exists() and _foreign(path):
-            raise FileExistsError(
-                f"out must be a new folder or one of an earlier sweep, got {path}, which holds "
-                "something else. Pass another folder."
-            )
-        path.mkdir(parents=True, exist_ok=True)
-        with durable.exclusive(path / _LOCK):
-            if not (path / _CONFIG).exists():
-                durable.replace(path / _CONFIG, json.dumps(config, indent=1) + "\n")
-            stored = json.loads((path / _CONFIG).read_text("utf-8"))
-            differs = [key for key in {**stored, **config} if stored.get(key) != config.get(key)]
-            if differs:
-                pairs = [
-                    f"{key} (there {stored.get(key)}, now {config.get(key)})" for key in differs
-                ]
-                raise ValueError(
-                    f"out must be the folder of the same sweep, but that in {path} differs in "
-                    f"{', '.join(pairs)}. Pass another folder, or delete this one."
-                )
-            yield cls(path)
+        with claimed(path, config, "out") as found:
+            yield cls(found)
 
     def add(self, run: DepthRun) -> None:
         """Writes a run: once this returns it is on the disk."""
@@ -270,9 +252,3 @@ class Folder:
             run = DepthRun(**values)
             found[run.gamma, run.depth, run.seed] = run
         return found
-
-
-def _foreign(path: pathlib.Path) -> bool:
-    """Whether there is more than what a kill leaves of a new sweep."""
-    expected = {_LOCK, durable.temporary_of(path / _CONFIG).name}
-    return not path.is_dir() or any(file.name not in expected for file in path.iterdir())

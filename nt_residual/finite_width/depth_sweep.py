@@ -15,7 +15,7 @@ import optax
 from flax import nnx
 from tqdm import tqdm
 
-from nt_residual import data, schedules
+from nt_residual import data, memory, schedules
 from nt_residual.finite_width.checkpoint import digest
 from nt_residual.finite_width.depth_results import DepthRun, DepthSweep, Folder
 from nt_residual.finite_width.learning_rate import largest_learning_rate
@@ -37,6 +37,12 @@ _FEW = 8
 _EVALUATIONS = 40
 _BATCH = 1000
 
+# At once there are the first, the present and the best parameters, momentum, and what a step of
+# training or an NTK needs.
+_COPIES = 8
+# Blocks of which all is kept while gradients are computed that recompute blocks.
+_RECOMPUTED = 8
+
 
 def depth_sweep(
     dataset: data.Dataset,
@@ -55,6 +61,7 @@ def depth_sweep(
     pooling: Literal["flatten", "gap"] = "gap",
     normalize: bool = True,
     mirrored: bool = True,
+    remat: bool = False,
     out: str | os.PathLike | None = None,
     progress: bool = False,
 ) -> DepthSweep:
@@ -96,6 +103,7 @@ def depth_sweep(
         it outputs grow like Π √(1 + α²), which for γ = 0 leaves float32 at 256 blocks.
       mirrored: whether networks start at zero, as the theory of their training asks for, for
         twice the time.
+      remat: whether blocks are recomputed for gradients, which take a third of the memory then.
       out: a folder, made if need be. A run is written there as soon as it has ended, to
         `runs.jsonl` and into the means of `table.csv`, and is not done again: a sweep that was
         interrupted goes on where it was, and one with more γ, depths or seeds takes what is there.
@@ -104,6 +112,7 @@ def depth_sweep(
     Raises:
       BlockingIOError: if another process is writing `out`.
       FileExistsError: if `out` is a folder with something else.
+      MemoryError: if the deepest networks do not fit. Nothing is trained then.
       TypeError: if an argument is of the wrong type, labels that are not integers included.
       ValueError: if one is out of range, images have the wrong shape, or `out` has a sweep of
         another configuration.
@@ -130,9 +139,11 @@ def depth_sweep(
         pooling=pooling,
         normalize=bool(normalize),
         mirrored=bool(mirrored),
+        remat=bool(remat),
     )
     dataset = _prepared(dataset, architecture)
     settings.check_sizes(dataset)
+    _check_memory(settings, dataset, max(depths))
     wanted = [(g, d, s) for d in depths for g in gammas for s in range(seeds)]
     with contextlib.ExitStack() as stack:
         folder, done = None, {}
@@ -164,6 +175,7 @@ class _Settings:
     pooling: str
     normalize: bool
     mirrored: bool
+    remat: bool
 
     def __post_init__(self):
         check_choice(self.architecture, "architecture", ("fc", "conv"))
@@ -230,11 +242,42 @@ def _prepared(dataset: data.Dataset, architecture: str) -> data.Dataset:
     return data.Dataset(x_train, labels["train"], x_test, labels["test"])
 
 
+def _classes_of(dataset: data.Dataset) -> int:
+    return 1 + int(max(dataset.y_train.max(), dataset.y_test.max()))
+
+
+def _check_memory(settings: _Settings, dataset: data.Dataset, depth: int) -> None:
+    """Refuses networks that do not fit, before any is made."""
+    shape = dataset.x_train.shape[1:]
+    model = nnx.eval_shape(lambda: _network(settings, 1.0, depth, 0, shape, _classes_of(dataset)))
+    parameters = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(nnx.state(model)))
+    # What gradients keep of each block: all three layers of it, or its input.
+    kept = depth + _RECOMPUTED if settings.remat else 3 * depth
+    units = settings.width * (math.prod(shape[:2]) if settings.architecture == "conv" else 1)
+    inputs = max(settings.batch_size, min(_SOME, len(dataset.x_train)))
+    remedies = "Choose a smaller width or batch_size, smaller depths"
+    remedies += "." if settings.remat else ", or remat=True."
+    memory.check(
+        {
+            f"{_COPIES} copies of the parameters of a network of {depth} blocks": _COPIES
+            * parameters,
+            f"what it computes for {inputs} inputs": 4
+            * (1 + settings.mirrored)
+            * inputs
+            * units
+            * kept,
+            "the dataset": 2 * dataset.x_train.nbytes,
+        },
+        *memory.share(jax.devices()[:1]),
+        remedies,
+    )
+
+
 def _run(
     dataset: data.Dataset, settings: _Settings, gamma: float, depth: int, seed: int
 ) -> DepthRun:
     """Trains and measures one network."""
-    classes = 1 + int(max(dataset.y_train.max(), dataset.y_test.max()))
+    classes = _classes_of(dataset)
     n_val = settings.n_validation(len(dataset.x_train))
     order = np.random.default_rng(seed).permutation(len(dataset.x_train))
     x_val, x = np.split(dataset.x_train[order], [n_val])
@@ -286,6 +329,7 @@ def _network(settings, gamma, depth, seed, shape, classes) -> ResNet | ConvResNe
         "schedule": schedules.PowerLaw(gamma),
         "normalize": settings.normalize,
         "mirrored": settings.mirrored,
+        "remat": settings.remat,
         "rngs": nnx.Rngs(seed),
     }
     if settings.architecture == "fc":

@@ -1,6 +1,7 @@
 """What depth does to one network: its NTK, and gradients block by block."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,23 +11,42 @@ import numpy as np
 import optax
 from jax import lax
 
+from nt_residual.finite_width.descent import hashable
 from nt_residual.finite_width.networks import Network
 
 
-def mean_ntk(network: Network, x: Any) -> np.ndarray:
-    """The empirical NTK of trained parameters, averaged over the outputs.
+def empirical_ntk(
+    f: Callable[..., Any],
+    params: Any,
+    x: jax.Array,
+    *,
+    implementation: Any = nt.NtkImplementation.NTK_VECTOR_PRODUCTS,
+    batch_size: int = 1,
+) -> jax.Array:
+    """The NTK of a network, averaged over its outputs, a few rows at a time.
 
-    It keeps the Jacobian of one output in memory, n times the number of parameters.
+    Of one output of a row it keeps a gradient or two, of more that many times as much.
 
     Args:
-      network: with its parameters.
+      f: `f(params, x)`, shape (n, outputs).
+      params: a pytree of arrays.
       x: inputs, shape (n, …).
+      implementation: of neural-tangents.
+      batch_size: the number of rows at once.
 
     Returns:
       Shape (n, n).
     """
+    ntk: Any = nt.empirical_ntk_fn(f, trace_axes=(-1,), vmap_axes=0, implementation=implementation)
+    return lax.map(lambda row: ntk(row[None], x, params)[0], x, batch_size=batch_size)
+
+
+def mean_ntk(network: Network, x: Any) -> np.ndarray:
+    """`empirical_ntk` of a network with its parameters, in float32 precision on every device."""
     with jax.default_matmul_precision("highest"):
-        return np.asarray(_mean_ntk(network.apply, network.params, network.rest, x))
+        return np.asarray(
+            _mean_ntk(hashable(network.apply), network.params, network.rest, jnp.asarray(x))
+        )
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -37,7 +57,7 @@ def _mean_ntk(apply, params, rest, x):
         def f(params, inputs):
             return lax.dynamic_slice_in_dim(apply(params, rest, inputs), output, 1, axis=1)
 
-        return nt.empirical_ntk_fn(f, trace_axes=(-1,), vmap_axes=0)(x, None, params)
+        return empirical_ntk(f, params, x)
 
     return jnp.mean(lax.map(of_one, jnp.arange(outputs)), axis=0)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -16,9 +17,13 @@ from jax.typing import ArrayLike
 from nt_residual import schedules
 from nt_residual.conv.inputs import check_sizes
 from nt_residual.rntk.inputs import check_choice
+from nt_residual.theory import checks
 
 Block = Literal["two_layer", "one_layer", "preactivation"]
 Parameterization = Literal["ntk", "standard"]
+
+# Random numbers of the loop that makes the initial weights.
+_DRAWN_AT_ONCE = 2**16
 
 
 class Frozen(nnx.Variable):
@@ -125,13 +130,8 @@ class _ResidualNetwork(nnx.Module):
         self.plan = plan
         self.mirrored = mirrored
         self.alphas = Frozen(jnp.asarray(alphas, dtype))
-        for name, layer, blocks, trained in plan.weights():
-            shape = layer.shape if blocks is None else (blocks, *layer.shape)
-            value = jax.random.normal(rngs.params(), shape, dtype)
-            if plan.parameterization == "standard":
-                value = layer.scale * value
-            if mirrored:
-                value = jnp.stack([value, value])
+        values = _initial_weights(plan, mirrored, jnp.dtype(dtype), rngs.params())
+        for (name, _, _, trained), value in zip(plan.weights(), values, strict=True):
             setattr(self, name, (nnx.Param if trained else Frozen)(value))
 
     def __call__(self, x: ArrayLike) -> jax.Array:
@@ -368,6 +368,29 @@ class ConvResNet(_ResidualNetwork):
         return x
 
 
+# All arrays come from one loop of draws: each shape, drawn on its own, would be a program to
+# compile, and take four times the memory of what is drawn.
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _initial_weights(plan, mirrored, dtype, key):
+    layers = [
+        (layer, layer.shape if blocks is None else (blocks, *layer.shape))
+        for _, layer, blocks, _ in plan.weights()
+    ]
+    ends = list(itertools.accumulate(math.prod(shape) for _, shape in layers))
+    drawn = lax.map(
+        lambda i: jax.random.normal(jax.random.fold_in(key, i), (_DRAWN_AT_ONCE,), dtype),
+        jnp.arange(-(-ends[-1] // _DRAWN_AT_ONCE)),
+    )
+    drawn = jnp.split(drawn.reshape(-1)[: ends[-1]], ends[:-1])
+    values = []
+    for (layer, shape), some in zip(layers, drawn, strict=True):
+        value = some.reshape(shape)
+        if plan.parameterization == "standard":
+            value = layer.scale * value
+        values.append(jnp.stack([value, value]) if mirrored else value)
+    return values
+
+
 def _forward(plan, weights, alphas, x):
     def linear(layer, w, x):
         scale = 1.0 if plan.parameterization == "standard" else layer.scale
@@ -454,10 +477,4 @@ def _alphas(schedule, depth: int) -> ArrayLike:
 
 
 def _check_size(value: Any, name: str) -> int:
-    try:
-        size = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}.") from None
-    if size < 1:
-        raise ValueError(f"{name} must be at least 1, got {size}.")
-    return size
+    return checks.integer(value, name, 1, "Pass how many there are.")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
-# How far the slope may be from −1/2.
+# How far the slope may be from −1/2, besides two standard errors.
 _SLOPE_TOLERANCE = 0.1
 # Of right kernels so many are called wrong, for the luck of the draws.
 _SIGNIFICANCE = 0.01
@@ -108,10 +108,11 @@ class WidthSweep:
     def agrees(self) -> bool:
         """Whether the networks tend to the kernel.
 
-        That is, `slope` is within 0.1 of −1/2, and `limit` differs from the kernel by no more
-        than the draws explain: `p_value` ≥ 0.01.
+        That is, `slope` is within 0.1 and two standard errors of −1/2, and `limit` differs from
+        the kernel by no more than the draws explain: `p_value` ≥ 0.01.
         """
-        return abs(self.slope + 0.5) <= _SLOPE_TOLERANCE and self.p_value >= _SIGNIFICANCE
+        margin = _SLOPE_TOLERANCE + 2 * self.slope_error
+        return abs(self.slope + 0.5) <= margin and self.p_value >= _SIGNIFICANCE
 
     def plot(self, ax: Any = None, *, label: str | None = None) -> Any:
         """Draws errors against widths, with bars of two standard errors and the fitted line.

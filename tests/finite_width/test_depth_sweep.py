@@ -181,6 +181,11 @@ def test_diverged_runs_do_not_count_in_means():
         ({"batch_size": 1000}, ValueError, "batch_size must be at most"),
         ({"validation_fraction": 0.01}, ValueError, "validation_fraction must leave"),
         ({"architecture": "cnn"}, ValueError, "architecture must be one of"),
+        (
+            {"depths": [1000], "width": 100_000},
+            MemoryError,
+            "parameters of a network of 1000 blocks",
+        ),
     ],
 )
 def test_bad_arguments_are_refused(change, error, message):

@@ -147,7 +147,7 @@ def test_the_plot_has_bars_the_fit_and_the_slope_of_theory():
     [
         ({"widths": [8, 8]}, ValueError, r"two that increase.*got \[8, 8\]"),
         ({"widths": [8]}, ValueError, "at least two"),
-        ({"widths": [8, 16.5]}, TypeError, "widths must be integers, got 16.5"),
+        ({"widths": [8, 16.5]}, TypeError, "widths must be an integer, got 16.5"),
         ({"seeds": 1}, ValueError, "seeds must be at least 2, got 1: .* slope"),
         ({"seeds": [2, 1]}, ValueError, "seeds must be at least 2, got 1"),
         ({"seeds": [2, 3, 4]}, ValueError, "each of 2 widths, got 3"),
