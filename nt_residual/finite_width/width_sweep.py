@@ -39,10 +39,12 @@ def width_sweep(
     """Compares a kernel with the empirical kernels of finite networks of several widths.
 
     In theory the distance of one network falls like 1/√width, and that of the mean over networks
-    like 1/width. That is for widths well above S = Σ α²/(1 + α²): the squared distance grows like
-    exp(c S/width) − 1, c of about 2 to 3, so that with constant α and many blocks narrow networks
-    are further off, and the slope is steeper. A kernel that is not that of the networks shows by its distance from what their
-    mean tends to, see `WidthSweep.agrees`; 5% are seen with some dozens of networks.
+    like 1/width. That is for widths well above S = Σ α²/(1 + α²): the squared distance is about
+    exp(c S/width) − 1 with c of 2 to 3, so that with constant α and many blocks narrow networks
+    are further off, and the slope is steeper.
+
+    A kernel that is not that of the networks shows by its distance from what their mean tends to,
+    see `WidthSweep.agrees`; 5% are seen with some dozens of networks.
 
     Networks are made, measured and let go of one by one. The NTK is that of one output, or the
     mean over outputs. So is the NNGP; as that of one output does not tend to anything,
