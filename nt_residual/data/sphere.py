@@ -1,13 +1,14 @@
 """Points on the unit sphere S^(d−1), with targets whose harmonics are known."""
 
+import math
 import operator
 from collections.abc import Mapping
 
 import numpy as np
-import scipy.special
 from numpy.typing import ArrayLike
 
 from nt_residual.data.dataset import Dataset
+from nt_residual.theory import Spectrum, checks
 
 
 def uniform(n: int, dim: int, *, seed: int = 0) -> np.ndarray:
@@ -60,17 +61,138 @@ def zonal(x: ArrayLike, coefficients: Mapping[int, float]) -> np.ndarray:
         raise ValueError(f"x must have shape (n, d) with d ≥ 2, got shape {x.shape}.")
     if not np.allclose(np.linalg.norm(x, axis=1), 1, atol=1e-5):
         raise ValueError("x must hold points of norm 1. Pass data.unit_norm(x).")
-    order = (x.shape[1] - 2) / 2
-    values = np.zeros(len(x))
-    for degree, coefficient in coefficients.items():
-        degree = _size(degree, "degree", 0)
-        if order == 0:  # The circle, where the Gegenbauer polynomials vanish.
-            polynomial = scipy.special.eval_chebyt(degree, x[:, 0])
-        else:
-            polynomial = scipy.special.eval_gegenbauer(degree, order, x[:, 0])
-            polynomial = polynomial / scipy.special.eval_gegenbauer(degree, order, 1.0)
-        values += coefficient * polynomial
+    wanted = {_size(degree, "degree", 0): a for degree, a in coefficients.items()}
+    values, u, dim = np.zeros(len(x)), x[:, 0], x.shape[1]
+    below, polynomial = np.zeros(len(x)), np.ones(len(x))
+    for k in range(max(wanted, default=-1) + 1):
+        values += wanted.get(k, 0.0) * polynomial
+        # P_(k+1), by the recurrence of polynomials that are 1 at u = 1. P_1 is u in any
+        # dimension, also in two, where the recurrence for k = 0 is 0/0.
+        above = ((2 * k + dim - 2) * u * polynomial - k * below) / (k + dim - 2) if k else u
+        below, polynomial = polynomial, above
     return values
+
+
+def source(
+    spectrum: Spectrum, smoothness: float, max_degree: int | None = None
+) -> dict[int, float]:
+    """A target that is just as smooth for a kernel as a source condition says.
+
+    With v_k² = a_k²/N(d, k), the mean square of a_k P_k(x_1), the target is in [H]^s if
+
+        Σ_k v_k²/λ_k^s < ∞
+
+    where [H]^1 is the kernel's Hilbert space H and [H]^0 holds all square-integrable
+    functions. Here
+
+        v_k² ∝ λ_k^s/(k log²(k + 1)),   k ≥ 1,   Σ_k v_k² = 1
+
+    so that, as the degrees go on, it is in [H]^s and in no smaller space [H]^r, r > s. So it
+    is in H for s ≥ 1 alone. Where sorted eigenvalues decay like i^(−β) the minimax rate over
+    [H]^s is n^(−sβ/(sβ + 1)). The larger s, the more of the target is in its lowest degree.
+
+    Args:
+      spectrum: of the kernel, from `theory.spectrum`.
+      smoothness: s ≥ 0.
+      max_degree: the largest degree, at least 1; `None` for that of the spectrum.
+
+    Returns:
+      a_k by degree, as `zonal` and `load` take it, positive, for targets of mean 0 and mean
+      square 1. Degrees of which the eigenvalue is zero, or lost in its error, are left out.
+
+    Raises:
+      TypeError: if an argument is of another type.
+      ValueError: if one is out of range, or no degree is left.
+
+    Example:
+      >>> import math
+      >>> from nt_residual import rntk, schedules, theory
+      >>> kernel = rntk.ResidualKernel(math.inf, schedules.PowerLaw(gamma=1.0))
+      >>> spectrum = theory.spectrum(kernel, dim=3, max_degree=8)
+      >>> target = source(spectrum, smoothness=1.0)
+      >>> {degree: round(a, 3) for degree, a in target.items()}
+      {1: 1.692, 2: 0.472, 4: 0.079, 6: 0.033, 8: 0.019}
+
+    Reference: Fischer & Steinwart 2020, Sobolev norm learning rates for regularized
+      least-squares algorithms.
+    """
+    last = _last_degree(spectrum)
+    smoothness = checks.number(smoothness, "smoothness")
+    if max_degree is not None:
+        remedy = "Pass the largest degree of the target."
+        last = checks.integer(max_degree, "max_degree", 1, remedy)
+    if last >= len(spectrum.degree):
+        raise ValueError(
+            f"max_degree must not exceed that of the spectrum, {len(spectrum.degree) - 1}, got "
+            f"{last}. Compute the spectrum to that degree."
+        )
+    degrees = np.flatnonzero(_present(spectrum)[: last + 1])
+    degrees = degrees[degrees > 0]
+    if not degrees.size:
+        raise ValueError(
+            f"spectrum must have a positive eigenvalue in degrees 1 to {last}, got none. Compute "
+            "it to a larger degree."
+        )
+    # In logarithms, since multiplicities and eigenvalues leave the range of floats.
+    log_power = smoothness * spectrum.log_eigenvalue[degrees]
+    log_power -= np.log(degrees) + 2 * np.log(np.log(degrees + 1))
+    log_power -= np.logaddexp.reduce(log_power)
+    amplitude = np.exp((log_power + spectrum.log_multiplicity[degrees]) / 2)
+    return {int(k): float(a) for k, a in zip(degrees, amplitude, strict=True)}
+
+
+def norm(coefficients: Mapping[int, float], spectrum: Spectrum, smoothness: float = 1.0) -> float:
+    """The norm of a zonal target in the spaces of a kernel.
+
+        ‖Σ_k a_k P_k(x_1)‖² = Σ_k a_k²/(N(d, k) λ_k^s)
+
+    For s = 1 it is that of the kernel's Hilbert space, for s = 0 the root mean square, and for
+    others that of [H]^s, see `source`.
+
+    Args:
+      coefficients: a_k by degree.
+      spectrum: of the kernel, from `theory.spectrum`.
+      smoothness: s ≥ 0.
+
+    Returns:
+      The norm; infinite if, for s > 0, there is a degree of which the eigenvalue is zero or lost
+      in its error.
+
+    Raises:
+      TypeError: if an argument is of another type.
+      ValueError: if a degree is negative or not in the spectrum, or s is negative.
+
+    Example:
+      >>> import math
+      >>> from nt_residual import rntk, schedules, theory
+      >>> kernel = rntk.ResidualKernel(math.inf, schedules.PowerLaw(gamma=1.0))
+      >>> spectrum = theory.spectrum(kernel, dim=3, max_degree=3)
+      >>> round(norm({0: 1.0, 1: 1.0}, spectrum) ** 2, 6)  # 1/λ_0 + 1/(3 λ_1)
+      6.0
+      >>> norm({3: 1.0}, spectrum)
+      inf
+
+    Reference: Fischer & Steinwart 2020, as for `source`.
+    """
+    last = _last_degree(spectrum)
+    smoothness = checks.number(smoothness, "smoothness")
+    degrees = np.array([_size(degree, "degree", 0) for degree in coefficients], dtype=int)
+    if degrees.size and degrees.max() > last:
+        raise ValueError(
+            f"coefficients must not exceed the degrees of the spectrum, 0 to {last}, got degree "
+            f"{degrees.max()}. Compute the spectrum to that degree."
+        )
+    values = checks.real_array(list(coefficients.values()), "coefficients")
+    used = values != 0
+    degrees, values = degrees[used], values[used]
+    if not degrees.size:
+        return 0.0
+    log_square = 2 * np.log(np.abs(values)) - spectrum.log_multiplicity[degrees]
+    if smoothness > 0:
+        if not _present(spectrum)[degrees].all():
+            return math.inf
+        log_square -= smoothness * spectrum.log_eigenvalue[degrees]
+    return math.exp(np.logaddexp.reduce(log_square) / 2)
 
 
 def load(
@@ -121,3 +243,24 @@ def _size(value: int, name: str, least: int) -> int:
     if size < least:
         raise ValueError(f"{name} must be at least {least}, got {size}.")
     return size
+
+
+def _last_degree(spectrum: Spectrum) -> int:
+    if not isinstance(spectrum, Spectrum):
+        raise TypeError(
+            f"spectrum must be a Spectrum, got {type(spectrum).__name__}. Pass "
+            "theory.spectrum(kernel, dim, max_degree)."
+        )
+    return int(spectrum.degree[-1])
+
+
+def _present(spectrum: Spectrum) -> np.ndarray:
+    """Which degrees have an eigenvalue that stands out from its error."""
+    present = spectrum.resolved
+    if np.any(spectrum.mass[present] < 0):
+        worst = int(np.argmin(np.where(present, spectrum.mass, 0)))
+        raise ValueError(
+            "spectrum must be that of a positive semi-definite kernel, got the eigenvalue "
+            f"{spectrum.eigenvalue[worst]:.3g} in degree {worst}. Check the kernel."
+        )
+    return present

@@ -1,0 +1,68 @@
+"""Labels as the targets of a regression."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def one_hot(labels: ArrayLike, n_classes: int) -> np.ndarray:
+    """Labels as regression targets that sum to zero over the classes.
+
+    Args:
+      labels: shape (n,), integers in [0, n_classes).
+      n_classes: the number of classes, at least 2.
+
+    Returns:
+      Shape (n, n_classes), float64: 1 − 1/n_classes for the label, −1/n_classes else.
+
+    Raises:
+      TypeError: if `labels` does not hold integers.
+      ValueError: if a label is out of range or the shape is not (n,).
+
+    Example:
+      >>> one_hot([1, 0], n_classes=2)
+      array([[-0.5,  0.5],
+             [ 0.5, -0.5]])
+    """
+    return np.eye(n_classes)[_checked(labels, n_classes)] - 1 / n_classes
+
+
+def signs(labels: ArrayLike, n_classes: int) -> np.ndarray:
+    """Labels as ±1, each class against all others.
+
+    Of two classes one column is enough: the last is 1 for label 1 and −1 for label 0.
+
+    Args:
+      labels: shape (n,), integers in [0, n_classes).
+      n_classes: the number of classes, at least 2.
+
+    Returns:
+      Shape (n, n_classes), float64: 1 for the label, −1 else.
+
+    Raises:
+      TypeError: if `labels` does not hold integers.
+      ValueError: if a label is out of range or the shape is not (n,).
+
+    Example:
+      >>> signs([1, 0], n_classes=2)
+      array([[-1.,  1.],
+             [ 1., -1.]])
+    """
+    return 2 * np.eye(n_classes)[_checked(labels, n_classes)] - 1
+
+
+def check_range(labels: np.ndarray, n_classes: int, name: str, remedy: str) -> None:
+    """Raises a ValueError if there is a label outside of [0, n_classes)."""
+    if labels.size and not (labels.min() >= 0 and labels.max() < n_classes):
+        raise ValueError(
+            f"{name} must lie in [0, {n_classes}), got {labels.min()} to {labels.max()}. {remedy}"
+        )
+
+
+def _checked(labels: ArrayLike, n_classes: int) -> np.ndarray:
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"labels must hold integers, got dtype {labels.dtype}.")
+    if labels.ndim != 1:
+        raise ValueError(f"labels must have shape (n,), got shape {labels.shape}.")
+    check_range(labels, n_classes, "labels", "Number the classes from 0, or raise n_classes.")
+    return labels

@@ -1,0 +1,30 @@
+import numpy as np
+import pytest
+
+from nt_residual import data
+
+
+def test_one_hot_targets_sum_to_zero_and_point_at_the_label():
+    labels = np.array([2, 0, 1])
+    targets = data.one_hot(labels, 3)
+    np.testing.assert_allclose(targets.sum(axis=1), 0, atol=1e-15)
+    np.testing.assert_array_equal(targets.argmax(axis=1), labels)
+
+
+def test_signs_set_the_label_against_all_others():
+    labels = np.array([2, 0, 1], np.uint8)
+    targets = data.signs(labels, 3)
+    assert targets.dtype == np.float64
+    np.testing.assert_array_equal(targets, [[-1, -1, 1], [1, -1, -1], [-1, 1, -1]])
+
+
+@pytest.mark.parametrize("encode", [data.one_hot, data.signs])
+def test_bad_labels_are_refused(encode):
+    with pytest.raises(TypeError, match="labels must hold integers, got dtype float64"):
+        encode([0.0, 1.0], 2)
+    with pytest.raises(ValueError, match=r"labels must lie in \[0, 2\), got 0 to 2"):
+        encode([0, 2], 2)
+    with pytest.raises(ValueError, match=r"labels must lie in \[0, 2\), got -1 to 1"):
+        encode([-1, 1], 2)
+    with pytest.raises(ValueError, match=r"labels must have shape \(n,\), got shape \(1, 1\)"):
+        encode([[0]], 2)

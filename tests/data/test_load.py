@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from nt_residual import data
+
+PUBLISHED = ["mnist", "cifar10", "cifar100"]
+
+
+def test_digits_come_split_scaled_and_labelled():
+    digits = data.load("digits")
+    assert digits.x_train.shape == (1437, 8, 8)
+    assert digits.x_test.shape == (360, 8, 8)
+    assert digits.x_train.dtype == np.float32
+    assert digits.x_train.min() == 0
+    assert digits.x_train.max() == 1
+    assert set(digits.y_train) == set(range(10))
+
+
+@pytest.mark.parametrize(("n_train", "seed"), [(None, 0), (200, 0), (1000, 3)])
+def test_digits_are_those_that_scikit_learn_draws(n_train, seed):
+    digits = load_digits()
+    images, labels = digits.images.astype(np.float32) / 16, digits.target
+    x, x_test, y, y_test = train_test_split(
+        images, labels, test_size=360, stratify=labels, random_state=seed
+    )
+    if n_train is not None:
+        x, _, y, _ = train_test_split(x, y, train_size=n_train, stratify=y, random_state=seed)
+    found = data.load("digits", n_train, seed=seed)
+    for got, expected in zip(found, (x, y, x_test, y_test), strict=True):
+        np.testing.assert_array_equal(got, expected, strict=True)
+
+
+def test_the_split_depends_on_the_seed_alone():
+    a, b, c = data.load("digits"), data.load("digits"), data.load("digits", seed=1)
+    np.testing.assert_array_equal(a.x_train, b.x_train)
+    assert not np.array_equal(a.x_train, c.x_train)
+
+
+def test_a_subset_is_stratified_and_leaves_the_other_set_alone():
+    small, whole = data.load("digits", n_train=200), data.load("digits")
+    np.testing.assert_array_equal(small.x_test, whole.x_test)
+    counts = np.bincount(small.y_train)
+    assert counts.sum() == 200
+    assert counts.min() >= 18
+    small = data.load("digits", n_test=100)
+    np.testing.assert_array_equal(small.x_train, whole.x_train)
+    assert set(np.bincount(small.y_test)) == {10}
+
+
+@pytest.mark.parametrize("n_train", [0, 5, 1430, 1438])
+def test_a_subset_of_impossible_size_is_refused(n_train):
+    with pytest.raises(
+        ValueError, match=f"n_train must be 1437, or between 10 and 1427, .* got {n_train}"
+    ):
+        data.load("digits", n_train=n_train)
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(
+        ValueError, match=r"name must be one of \['cifar10', .*'mnist'\], got 'minst'"
+    ):
+        data.load("minst")
+    with pytest.raises(ValueError, match=r"n_test must be 360, or between 10 and 350, .* got 5"):
+        data.load("digits", n_test=5)
+    with pytest.raises(TypeError, match=r"n_train must be an integer or None, got 20\.0"):
+        data.load("digits", 20.0)
+    with pytest.raises(ValueError, match=r"root must be None for 'digits', .* got '/data'"):
+        data.load("digits", root="/data")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_files_give_the_images_and_labels_in_them(name, files):
+    x, y, x_test, y_test = files.arrays[name]
+    found = data.load(name, root=files.root)
+    for got, images in ((found.x_train, x), (found.x_test, x_test)):
+        np.testing.assert_array_equal(got, images.astype(np.float32) / 255, strict=True)
+        assert got.flags.c_contiguous
+    for got, labels in ((found.y_train, y), (found.y_test, y_test)):
+        np.testing.assert_array_equal(got, labels, strict=True)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_unpacked_files_are_as_good(name, files):
+    expected = data.load(name, root=files.root)
+    folder = {"mnist": "", "cifar10": "cifar-10-batches-bin", "cifar100": ""}[name]
+    files.unpack(name, folder)
+    for got, array in zip(data.load(name, root=str(files.root)), expected, strict=True):
+        np.testing.assert_array_equal(got, array, strict=True)
+    # The folder itself will do too, and the name that some programs restore.
+    if name == "mnist":
+        for path in files.root.glob("*-idx*"):
+            path.rename(path.with_name(path.name.replace("-idx", ".idx")))
+    again = data.load(name, root=files.root / folder)
+    np.testing.assert_array_equal(again.x_test, expected.x_test)
+
+
+def test_subsets_of_published_files_keep_images_with_their_labels(files):
+    x, y, x_test, y_test = files.arrays["cifar10"]
+    found = data.load("cifar10", 30, 20, root=files.root, seed=1)
+    assert set(np.bincount(found.y_train)) == {3}
+    assert set(np.bincount(found.y_test)) == {2}
+    for got, labels, images, whole in (
+        (found.x_train, found.y_train, x, y),
+        (found.x_test, found.y_test, x_test, y_test),
+    ):
+        same = (got[:, None] == images[None].astype(np.float32) / 255).all(axis=(2, 3, 4))
+        np.testing.assert_array_equal(same.sum(axis=1), 1)
+        np.testing.assert_array_equal(whole[same.argmax(axis=1)], labels)
+    other = data.load("cifar10", 30, 20, root=files.root, seed=2)
+    assert not np.array_equal(other.y_train, found.y_train)
