@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import pathlib
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from nt_residual.finite_width.folder import claimed
+from nt_residual.finite_width.folder import claimed, stored
 from nt_residual.gram import durable
 
 _STATES, _METRICS = "states", "metrics.csv"
@@ -25,7 +26,7 @@ def digest(*arrays: Any) -> str:
     """A short text that differs when arrays, trees or texts do."""
     found = hashlib.sha256()
     for leaf in jax.tree.leaves(arrays):
-        array = np.asarray(leaf)
+        array = np.asarray(_from_key(leaf))
         found.update(f"{array.dtype} {array.shape}".encode())
         found.update(array.tobytes())
     return found.hexdigest()[:16]
@@ -68,16 +69,10 @@ class Folder:
         Args:
           state: one of the same structure, shapes and dtypes.
         """
-        step = self._manager.latest_step()
-        if step is None:
-            return None
         like = jax.tree.map(_on_host, _by_number(state))
-        found: Any = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(like), history=ocp.args.JsonRestore()
-            ),
-        )
+        found = self._last(like)
+        if found is None:
+            return None
         leaves = [
             _as_key(found.state[key], leaf)
             for key, leaf in zip(like, jax.tree.leaves(state), strict=True)
@@ -85,6 +80,23 @@ class Folder:
         history = {name: list(values) for name, values in found.history.items()}
         self._write_metrics(history)
         return jax.tree.unflatten(jax.tree.structure(state), leaves), history
+
+    def _last(self, like: Any) -> Any:
+        """The last state that can be read; one that cannot is computed once more."""
+        items = ocp.args.Composite(
+            state=ocp.args.StandardRestore(like), history=ocp.args.JsonRestore()
+        )
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                return self._manager.restore(step, args=items)
+            except (OSError, ValueError, KeyError) as error:
+                warnings.warn(
+                    f"the state of step {step} in {self._path} cannot be read and is left out: "
+                    f"{error}",
+                    stacklevel=2,
+                )
+                self._manager.delete(step)
+        return None
 
     def save(self, step: int, state: Any, history: Mapping[str, list]) -> None:
         """Saves a state, all of it or nothing, and appends the last row of the history."""
@@ -106,6 +118,12 @@ class Folder:
         durable.replace(self._path / _METRICS, _csv(rows))
 
 
+def evaluations_of(path: str | os.PathLike | None) -> int | None:
+    """How many steps apart the run in a folder is evaluated, if there is one."""
+    found = None if path is None else stored(path)
+    return None if found is None else found.get("evaluate_every")
+
+
 def _csv(rows) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
@@ -119,7 +137,7 @@ def _by_number(state: Any) -> dict[str, Any]:
 
 
 def _is_key(leaf: Any) -> bool:
-    return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _from_key(leaf: Any) -> Any:

@@ -11,8 +11,8 @@ import optax
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-# Smaller batches make the evaluation of a set slow.
-_LEAST_CHUNK = 256
+# Smaller batches make the evaluation of a set slow; this many times those of training will do.
+_LEAST_CHUNK, _MORE = 256, 16
 
 
 class State(NamedTuple):
@@ -55,14 +55,14 @@ class Program:
     Attributes:
       apply: `apply(params, rest, x)`, see `networks.Network`.
       loss: `loss(outputs, targets)`, shape (n,).
-      optimizer: what makes a step of a gradient.
+      optimizer: what makes a step of a gradient, as the user has it: wrapped, no two were equal.
       batch_size: inputs per step; `None` for all.
       mesh: the devices that a batch is spread over, or `None`.
     """
 
     apply: Callable
     loss: Callable
-    optimizer: optax.GradientTransformationExtraArgs
+    optimizer: optax.GradientTransformation
     batch_size: int | None
     mesh: Mesh | None
 
@@ -76,7 +76,7 @@ class Program:
     @functools.partial(jax.jit, static_argnums=0)
     def begin(self, params: Any) -> State:
         """The state before the first step."""
-        dtype = jnp.result_type(*jax.tree.leaves(params))
+        dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(params))
         return State(jnp.int32(0), params, self.optimizer.init(params), jnp.zeros((), dtype))
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -114,16 +114,11 @@ class Program:
             x, y = take(now, state.step)
 
             def loss(params):
-                return jnp.mean(self.loss(self.apply(params, rest, x), y))
+                return jnp.mean(self._losses(self.apply(params, rest, x), y))
 
             value, gradient = jax.value_and_grad(loss)(state.params)
-            updates, optimizer = self.optimizer.update(
-                gradient,
-                state.optimizer,
-                state.params,
-                value=value,
-                grad=gradient,
-                value_fn=loss,
+            updates, optimizer = self.update(
+                gradient, state.optimizer, state.params, value, value_fn=loss
             )
             params = optax.apply_updates(state.params, updates)
             after = State(state.step + 1, params, optimizer, value.astype(state.loss.dtype))
@@ -143,22 +138,40 @@ class Program:
     ) -> dict[str, jax.Array]:
         """The mean loss, and the fraction of wrong classes if there are labels, on a whole set."""
         n, devices = len(x), 1 if self.mesh is None else self.mesh.size
-        chunk = n if self.batch_size is None else max(self.batch_size, _LEAST_CHUNK)
+        chunk = n
+        if self.batch_size is not None:
+            # Without gradients there is room for more than in a step, but not for any number.
+            chunk = max(self.batch_size, min(_LEAST_CHUNK, _MORE * self.batch_size))
         chunk = -(-min(chunk, n) // devices) * devices
-        indices = jnp.arange(-(-n // chunk) * chunk).reshape(-1, chunk)
 
-        def sums(some):
-            real = some < n
-            taken = jax.tree.map(lambda a: a[jnp.minimum(some, n - 1)], (x, y, labels))
+        def sums(taken, real):
             x_some, y_some, wanted = self._constrain(taken, spread=True)
             outputs = self.apply(params, rest, x_some)
-            found = {"loss": jnp.sum(jnp.where(real, self.loss(outputs, y_some), 0))}
+            found = {"loss": jnp.sum(jnp.where(real, self._losses(outputs, y_some), 0))}
             if wanted is not None:
                 wrong = jnp.argmax(outputs, axis=-1) != wanted
                 found["error"] = jnp.sum(wrong & real)
             return found
 
-        return jax.tree.map(lambda a: jnp.sum(a, axis=0) / n, lax.map(sums, indices))
+        def of_chunk(some):
+            taken = jax.tree.map(lambda a: a[jnp.minimum(some, n - 1)], (x, y, labels))
+            return sums(taken, some < n)
+
+        if chunk == n:  # Inputs may stay where they are on a mesh.
+            return jax.tree.map(lambda a: a / n, sums((x, y, labels), True))
+        indices = jnp.arange(-(-n // chunk) * chunk).reshape(-1, chunk)
+        return jax.tree.map(lambda a: jnp.sum(a, axis=0) / n, lax.map(of_chunk, indices))
+
+    def update(self, gradient: Any, state: Any, params: Any, value: Any, value_fn: Any) -> Any:
+        """What the optimiser makes of a gradient: updates, and its next state."""
+        return optax.with_extra_args_support(self.optimizer).update(
+            gradient, state, params, value=value, grad=gradient, value_fn=value_fn
+        )
+
+    def _losses(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
+        # Means of numbers of fewer bits would stand still, or overflow.
+        outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+        return self.loss(outputs, targets)
 
     def _constrain(self, tree: Any, *, spread: bool) -> Any:
         sharding = self.sharding(spread=spread)

@@ -42,15 +42,21 @@ def claimed(
     with durable.exclusive(path / _LOCK):
         if not file.exists():
             durable.replace(file, json.dumps(config, indent=1) + "\n")
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        differs = [key for key in {**stored, **config} if stored.get(key) != config.get(key)]
+        there = stored(path) or {}
+        differs = [key for key in {**there, **config} if there.get(key) != config.get(key)]
         if differs:
-            pairs = [f"{key} (there {stored.get(key)}, now {config.get(key)})" for key in differs]
+            pairs = [f"{key} (there {there.get(key)}, now {config.get(key)})" for key in differs]
             raise ValueError(
                 f"{argument} must be the folder of the same run, but that in {path} differs in "
                 f"{', '.join(pairs)}. Pass another folder, or delete this one."
             )
         yield path
+
+
+def stored(path: str | os.PathLike) -> dict[str, Any] | None:
+    """The configuration of a folder, if it has one."""
+    file = pathlib.Path(path) / _CONFIG
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
 
 
 def _foreign(path: pathlib.Path) -> bool:

@@ -93,5 +93,7 @@ def _top_eigenvalue(apply, params, rest, x):
 
     v = jax.random.normal(jax.random.key(0), outputs.shape, outputs.dtype)
     first = jnp.linalg.norm(v)
-    start = (0, v / first, jnp.ones_like(first), jnp.zeros_like(first))
+    # The eigenvalue may be of any size: the first iterate counts as growth.
+    least = jnp.full_like(first, jnp.finfo(first.dtype).tiny)
+    start = (0, v / first, least, jnp.zeros_like(first))
     return lax.while_loop(going, body, start)[2]

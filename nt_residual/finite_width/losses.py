@@ -80,6 +80,20 @@ def check_targets(y: Any, loss: Loss, outputs: jax.ShapeDtypeStruct, name: str) 
     return y.astype(outputs.dtype)
 
 
+def check_per_input(loss: Loss, outputs: jax.ShapeDtypeStruct, y: np.ndarray) -> None:
+    """Refuses a function that does not give one loss for each input.
+
+    Raises:
+      ValueError: if its shape is not (n,).
+    """
+    found = jax.eval_shape(per_input(loss), outputs, y)
+    if found.shape != (len(y),):
+        raise ValueError(
+            f"loss must return one number for each input, shape ({len(y)},), got shape "
+            f"{found.shape}. Sum over outputs, and leave the mean over inputs to train."
+        )
+
+
 def labels(y: np.ndarray, loss: Loss) -> np.ndarray | None:
     """The classes that targets stand for, shape (n,), or `None` if they stand for none."""
     if loss == "cross_entropy":

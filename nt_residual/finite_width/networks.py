@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -72,7 +72,9 @@ def as_network(network: Any, x: jax.Array | np.ndarray) -> Network:
         found = Network(_Module(graph), params, rest)
     elif isinstance(network, tuple) and len(network) == 2 and callable(network[0]):
         apply_fn, params = network
-        found = Network(_Function(apply_fn), params)
+        if isinstance(params, Mapping):  # Of linen.
+            _refuse_statistics(params)
+        found = Network(_Function(hashable(apply_fn)), params)
     else:
         raise TypeError(
             "network must be a flax.nnx module or a pair (apply_fn, params), got "
@@ -159,10 +161,11 @@ def _check(network: Network, x) -> None:
         )
     some = jnp.asarray(x)[:2]
     out = outputs(network, some)
-    if out.ndim != 2 or len(out) != len(some):
+    shape = jax.tree.map(jnp.shape, out)
+    if not isinstance(out, jax.Array) or out.ndim != 2 or len(out) != len(some):
         raise ValueError(
             f"network must return one row of outputs for each input, shape ({len(some)}, outputs), "
-            f"got shape {out.shape}."
+            f"got shape {shape}."
         )
     alone = outputs(network, some[:1])
     out, alone = np.asarray(out[:1]), np.asarray(alone)

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import importlib.metadata
 import math
+import operator
 import os
 from typing import Any
 
@@ -18,7 +19,7 @@ from jax.typing import ArrayLike
 from tqdm import tqdm
 
 from nt_residual.finite_width import losses
-from nt_residual.finite_width.checkpoint import Folder, digest
+from nt_residual.finite_width.checkpoint import Folder, digest, evaluations_of
 from nt_residual.finite_width.descent import Program, State, hashable
 from nt_residual.finite_width.learning_rate import check_learning_rate
 from nt_residual.finite_width.losses import Loss
@@ -61,10 +62,12 @@ class TrainingDiverged(ArithmeticError):
     """
 
     def __init__(self, step: int, result: Trained):
-        super().__init__(
-            f"the loss is not finite at step {step}. Use a lower learning rate; result has the "
-            f"network of step {result.best_step}."
+        remedy = (
+            f"Use a lower learning rate; result has the network of step {result.best_step}."
+            if step
+            else "Look at the inputs, the targets and the outputs of the network before training."
         )
+        super().__init__(f"the loss is not finite at step {step}. {remedy}")
         self.step = step
         self.result = result
 
@@ -106,13 +109,14 @@ def train(
       optimizer: of optax, such as `optax.adam(1e-3)`.
       learning_rate: instead of it, for gradient descent on all inputs with 'mse'. It is checked
         against `largest_learning_rate`.
-      steps: the most steps to take, those of a checkpoint among them.
+      steps: the most steps to take, those of a checkpoint among them; one that has more stays as it
+        is.
       batch_size: inputs per step; `None` for all.
       loss: 'mse', 'cross_entropy', or a function of outputs, shape (n, n_outputs), and targets
         that returns shape (n,).
       validation: inputs and targets. Parameters with the least loss on them are returned.
       evaluate_every: steps from one row of the history to the next, each of which takes a look at
-        all inputs; `None` for a hundredth of all.
+        all inputs; `None` for that of the checkpoint, or a hundredth of all.
       patience: evaluations without a better validation loss after which to stop; `None` for no end.
       checkpoint: a folder. Every evaluation is saved there, with the state of the optimiser, and
         the history as `metrics.csv`. A run that was interrupted goes on from the last one, to the
@@ -158,21 +162,25 @@ def train(
     if patience is not None and validation is None:
         raise TypeError("patience needs validation=(x, y), of which the loss is watched.")
     batch_size = check_count(batch_size, "batch_size", "None takes all inputs.")
-    every = check_count(evaluate_every, "evaluate_every") or -(-steps // _EVALUATIONS)
+    every = (
+        check_count(evaluate_every, "evaluate_every")
+        or evaluations_of(checkpoint)
+        or -(-steps // _EVALUATIONS)
+    )
     if mesh is not None:
         mesh = sharded.automatic_mesh(sharded.check_mesh(mesh))
     _check_batch_size(batch_size, len(x), mesh)
     program = Program(
         hashable(net.apply),
-        losses.per_input(loss),
-        optax.with_extra_args_support(optimizer),
+        hashable(losses.per_input(loss)),
+        optimizer,
         batch_size,
         mesh,
     )
     sets = {"": _data(net, x, y, loss, "")}
     if validation is not None:
         sets["validation_"] = _data(net, *validation, loss, "validation ")
-    run = _Run(program, net, sets, seed)
+    run = _Run(program, net, sets, operator.index(seed))
     patience = check_count(patience, "patience")
     with contextlib.ExitStack() as stack:
         folder = None
@@ -202,7 +210,7 @@ class _Run:
     def config(self, every: int, loss: Loss) -> dict[str, Any]:
         """What the result depends on, by a name for errors."""
         program, some = self.program, self.sets[""]["x"][:1]
-        begun = jax.eval_shape(program.begin, self.params)
+        begun = program.begin(self.params)
 
         def text(function, *args):
             return digest(jax.jit(function).lower(*args).as_text())
@@ -211,9 +219,7 @@ class _Run:
         like = jax.eval_shape(lambda p: p, self.params)
 
         def update(gradient, state, params, value):
-            return program.optimizer.update(
-                gradient, state, params, value=value, grad=gradient, value_fn=lambda _: value
-            )
+            return program.update(gradient, state, params, value, lambda _: value)
 
         return {
             "the network": text(program.apply, self.params, self.rest, some),
@@ -224,7 +230,8 @@ class _Run:
             "the loss": loss
             if isinstance(loss, str)
             else text(program.loss, outputs, self.sets[""]["y"][:1]),
-            "the optimizer": text(update, like, begun.optimizer, like, begun.loss),
+            "the optimizer": text(update, like, begun.optimizer, like, begun.loss)
+            + digest(begun.optimizer),
             "batch_size": program.batch_size,
             "evaluate_every": every,
             "seed": self.seed,
@@ -326,6 +333,7 @@ def _data(net: Network, x: Any, y: Any, loss: Loss, prefix: str) -> dict[str, An
     x = check_batch(x, prefix + "x")
     outputs = jax.eval_shape(net.apply, net.params, net.rest, x)
     y = losses.check_targets(y, loss, outputs, prefix + "y")
+    losses.check_per_input(loss, outputs, y)
     return {"x": x, "y": y, "labels": losses.labels(y, loss)}
 
 

@@ -158,24 +158,58 @@ def test_a_run_that_ended_goes_on_with_more_steps(tmp_path):
     assert_equal(longer.network, train(model(), X, LABELS, steps=12, **BATCHES).network)
     again = train(model(), X, LABELS, checkpoint=tmp_path / "run", steps=7, **BATCHES)
     assert again.steps == 12
+    options = BATCHES | {"evaluate_every": None}
+    every = train(model(), X, LABELS, checkpoint=tmp_path / "run", steps=14, **options)
+    assert every.history["step"].tolist() == [0, 5, 7, 10, 12, 14]
+
+
+def test_the_state_before_a_damaged_one_is_taken(tmp_path):
+    train(model(), X, LABELS, checkpoint=tmp_path / "run", steps=10, **BATCHES)
+    for file in (tmp_path / "run" / "states" / "10").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.warns(UserWarning, match="state of step 10 in .* cannot be read"):
+        again = train(model(), X, LABELS, checkpoint=tmp_path / "run", steps=10, **BATCHES)
+    assert_equal(again.network, train(model(), X, LABELS, steps=10, **BATCHES).network)
+
+
+def test_modules_that_keep_keys_are_saved(tmp_path):
+    class Keeping(finite_width.ResNet):
+        def __init__(self):
+            super().__init__(2, 8, 3, in_dim=4, rngs=nnx.Rngs(0))
+            self.rngs = nnx.Rngs(1)
+
+    found = train(Keeping(), X, LABELS, checkpoint=tmp_path / "run", steps=5, **BATCHES)
+    assert found.steps == 5
+
+
+def test_losses_are_summed_in_float32():
+    def apply(params, x):
+        return jnp.float16(300) + params * x[:, :1].astype("float16")
+
+    zero = jnp.zeros((), "float16")
+    found = train((apply, zero), X, np.zeros(24), optimizer=optax.sgd(0.0), steps=1)
+    np.testing.assert_allclose(found.history["loss"], 45_000, rtol=1e-5)
 
 
 def test_the_folder_of_another_run_is_refused_by_what_differs(tmp_path):
     folder = tmp_path / "run"
-    train(model(), X, LABELS, checkpoint=folder, steps=5, **BATCHES)
+    rate = optax.inject_hyperparams(optax.adam)(3e-3)  # Which is a part of its state.
+    train(model(), X, LABELS, checkpoint=folder, steps=5, **BATCHES | {"optimizer": rate})
     others = {
         "the initial parameters": {"network": model(1)},
         "the network": {"network": model(normalize=True)},
         "x": {"x": X + 1},
         "y": {"y": (LABELS + 1) % 3},
         "validation": {"validation": VALIDATION},
-        "the optimizer": {"optimizer": optax.adam(1e-3)},
+        "the optimizer": {"optimizer": optax.inject_hyperparams(optax.adam)(1e-3)},
         "seed": {"seed": 1},
         "batch_size": {"batch_size": 12},
     }
     for name, other in others.items():
-        arguments = {"network": model(), "x": X, "y": LABELS, "steps": 5, **BATCHES, **other}
-        with pytest.raises(ValueError, match=f"differs in {name}. Pass another folder"):
+        arguments = {"network": model(), "x": X, "y": LABELS, "steps": 5, **BATCHES}
+        arguments |= {"optimizer": rate} | other
+        with pytest.raises(ValueError, match=rf"differs in {name} \(there [^,]*, now [^,]*\)\. P"):
             train(checkpoint=folder, **arguments)
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(FileExistsError, match="Pass another folder"):
@@ -235,7 +269,7 @@ from nt_residual.finite_width import ResNet
 from nt_residual.finite_width.training import train
 rng = np.random.default_rng(0)
 x, y = rng.standard_normal((12, 4)).astype("float32"), rng.standard_normal((12, 1))
-optimizer = optax.adam(1e-2)
+optimizer = optax.scale(-0.01)
 meshes = None, jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
 for size in None, 4:
     one, two = (
@@ -273,6 +307,12 @@ def test_the_largest_learning_rate_is_that_of_the_jacobian():
     assert largest_learning_rate(np.diag([1.0, 4.0])) == 1.0
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_the_largest_learning_rate_is_in_the_units_of_the_network(scale):
+    found = largest_learning_rate((lambda p, x: scale * (x @ p), jnp.ones((4, 1))), X)
+    assert found * scale**2 == pytest.approx(48 / np.linalg.eigvalsh(X @ X.T)[-1], rel=1e-3)
+
+
 def test_past_the_largest_learning_rate_training_is_refused():
     y = data.one_hot(LABELS, 3)
     bound = largest_learning_rate(model(), X)
@@ -300,6 +340,7 @@ def test_what_cannot_be_trained_on_is_refused():
         ({"validation": (HELD_OUT, LABELS)}, ValueError, "validation y must hold labels"),
         ({"validation": (HELD_OUT + np.inf, VALIDATION[1])}, ValueError, "must be finite"),
         ({"mesh": "data"}, TypeError, "jax.sharding.Mesh"),
+        ({"loss": lambda f, y: f - y[:, None]}, ValueError, r"shape \(24,\), got shape \(24, 3\)"),
     ):
         with pytest.raises(error, match=message):
             attempt(**other)
