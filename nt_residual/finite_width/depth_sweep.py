@@ -54,7 +54,7 @@ def depth_sweep(
     seeds: int = 5,
     steps: int = 5000,
     batch_size: int = 128,
-    rate: float = 0.03,
+    rate: float = 0.1,
     momentum: float = 0.9,
     patience: int = 10,
     validation_fraction: float = 0.2,
@@ -92,8 +92,8 @@ def depth_sweep(
       steps: the most steps of a network.
       batch_size: inputs per step.
       rate: the learning rate as a fraction of 2n/λ_max, in (0, 1). Momentum makes steps
-        1/(1 − `momentum`) times as long, and the NTK of narrow networks grows in training, most
-        of all for γ > 1/2: from a tenth on some diverge.
+        1/(1 − `momentum`) times as long, and the NTK of narrow networks grows in training, so
+        that larger fractions may diverge.
       momentum: in [0, 1).
       patience: how many times a network is evaluated, `steps`/40 steps apart, without a better
         validation loss before it is stopped.
