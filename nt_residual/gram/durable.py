@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import BinaryIO
 
 try:
     import fcntl
@@ -21,14 +22,28 @@ def replace(path: pathlib.Path, text: str) -> None:
     Raises:
       OSError: if it cannot be written; the old file is as it was.
     """
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """Opens a file to write bytes to, which has them all once this ends, and else the old ones.
+
+    Args:
+      path: its directory must exist.
+
+    Raises:
+      OSError: if it cannot be written; the old file is as it was.
+    """
     temporary = temporary_of(path)
     try:
-        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with open(temporary, "wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError:
+    except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise

@@ -20,6 +20,8 @@ from nt_residual.regression.stopping import time_of_steps as time_of_steps
 if typing.TYPE_CHECKING:
     from nt_residual.regression.estimators import RNTKClassifier as RNTKClassifier
     from nt_residual.regression.estimators import RNTKRegressor as RNTKRegressor
+    from nt_residual.regression.saving import load as load
+    from nt_residual.regression.saving import save as save
 
 
 def __getattr__(name: str) -> typing.Any:
@@ -28,4 +30,8 @@ def __getattr__(name: str) -> typing.Any:
         from nt_residual.regression import estimators
 
         return getattr(estimators, name)
+    if name in ("load", "save"):
+        from nt_residual.regression import saving
+
+        return getattr(saving, name)
     raise AttributeError(f"module 'nt_residual.regression' has no attribute {name!r}")

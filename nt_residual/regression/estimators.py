@@ -33,7 +33,8 @@ class RNTKRegressor(RegressorMixin, KernelEstimator):
     network without biases does.
 
     `GridSearchCV` over `depth`, `gamma`, `c`, `kind` and `trained` computes angles between inputs
-    once for each split (`regression.angles`), and each kernel from them.
+    once for each split (`regression.angles`), and each kernel from them. `regression.save` keeps a
+    fitted model in a file.
 
     Args:
       depth: the number of blocks L ≥ 1, or `math.inf`, where c and γ matter only through the

@@ -84,12 +84,3 @@ def test_an_interruption_is_reported(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("nt_residual.experiments.digits.run", interrupt)
     assert cli.main(["demo", "--out", str(tmp_path)]) == 130
     assert "interrupted" in capsys.readouterr().err
-
-
-def test_the_doctor_shows_versions_devices_and_what_works(capsys):
-    assert cli.main(["doctor"]) == 0
-    text = capsys.readouterr().out
-    for word in ("python", "jaxlib", "neural-tangents  0.6.5", "devices", "float64", "stax"):
-        assert word in text
-    assert "tensorflow" in text
-    assert "not imported" in text

@@ -1,0 +1,80 @@
+"""`nt-residual regime`: what a schedule leads to as the network gets deeper."""
+
+import argparse
+import math
+import textwrap
+from typing import Any
+
+from nt_residual.cli import options
+
+_DEGREES = (10, 30, 60, 90, 120, 150, 180)
+
+
+def add(commands: Any) -> options.Parser:
+    """Adds the command."""
+    parser = commands.add_parser(
+        "regime",
+        help="tell what α = c·L^(−γ) leads to as the depth L grows",
+        description="Tells what the kernel of a residual network with α = c·L^(−γ) becomes as its "
+        "depth L grows, how far networks of some depths are from that, and what to do.",
+        epilog="example: nt-residual regime --gamma 0.25 --depth 100",
+    )
+    options.add_network(parser)
+    return parser
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Runs the command."""
+    import numpy as np
+
+    from nt_residual import rntk, schedules, theory
+
+    schedule = schedules.PowerLaw(chosen.gamma, chosen.c)
+    found = theory.regime(schedule, trained=chosen.trained)
+    suitable = theory.suitable_schedule(chosen.depth, trained=chosen.trained)
+    kernels = [found.limit]
+    if chosen.depth != math.inf:
+        with options.wrong_input():
+            kernel = rntk.ResidualKernel(chosen.depth, schedule, trained=chosen.trained)
+        kernels.insert(0, kernel)
+    times = [_of_depth(options.number(kernel.effective_time), kernel.depth) for kernel in kernels]
+    rate = "not known" if found.rate is None else found.rate.text
+    options.print_facts(
+        [
+            ("schedule", f"α = {chosen.c:g}·L^(−{chosen.gamma:g})"),
+            ("regime", found.name),
+            ("T", ", ".join(times)),
+            ("limit", _LIMITS[found.name]),
+            ("rate", rate),
+        ]
+    )
+    print("\nThe kernel r(θ) between inputs at an angle of θ, which is 1 at θ = 0:\n")
+    values = [kernel.at_angle(np.radians(_DEGREES)) for kernel in kernels]
+    options.print_table(
+        ["θ", *(f"L = {_depth(kernel.depth)}" for kernel in kernels)],
+        [
+            [f"{angle}°", *(f"{value:.4f}" for value in row)]
+            for angle, *row in zip(_DEGREES, *values, strict=True)
+        ],
+    )
+    print(f"\n{textwrap.fill(found.advice, 88)}\n")
+    law = f"α = L^(−{suitable.schedule.gamma:g})"
+    print(f"Suitable: {_of_depth(f'{law} = {suitable.alpha:.4g}', chosen.depth)}")
+    print(textwrap.fill(suitable.reason, 88))
+    return 0
+
+
+_LIMITS = {
+    "degenerate": "the constant 1/4 between any two different inputs",
+    "critical": "a kernel that depends on c",
+    "learnable": "the kernel of one hidden layer",
+    "linear": "the linear kernel, cos θ",
+}
+
+
+def _depth(depth: int | float) -> str:
+    return "∞" if depth == math.inf else str(depth)
+
+
+def _of_depth(text: str, depth: int | float) -> str:
+    return f"{text} {'as L → ∞' if depth == math.inf else f'at L = {depth}'}"

@@ -1,0 +1,136 @@
+import csv
+import pathlib
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from nt_residual import cli, rntk, schedules, theory
+from nt_residual.cli import spectrum
+
+
+@pytest.mark.parametrize(("gamma", "name"), [(0.25, "degenerate"), (0.5, "critical")])
+def test_regime_tells_the_limit_and_what_to_do(gamma, name, capsys):
+    assert cli.main(["regime", f"--gamma={gamma}", "--c=2", "--depth=50"]) == 0
+    text = capsys.readouterr().out
+    schedule = schedules.PowerLaw(gamma, 2.0)
+    kernels = [rntk.ResidualKernel(50, schedule), theory.regime(schedule).limit]
+    assert name in text
+    assert f"{kernels[0].effective_time:.4g} at L = 50" in text
+    at_90 = "  ".join(f"{kernel.at_angle(np.pi / 2):.4f}" for kernel in kernels)
+    assert at_90 in " ".join(f"{line} " for line in text.splitlines() if "90°" in line)
+    words = " ".join(text.split())
+    assert theory.regime(schedule).advice in words
+    assert "Suitable: α = L^(−1) = 0.02 at L = 50" in words
+
+
+def test_regime_of_infinite_depth_shows_the_limit_alone(capsys):
+    assert cli.main(["regime", "--depth=inf", "--trained=all"]) == 0
+    text = capsys.readouterr().out
+    assert "linear" in text
+    assert "L = ∞" in text
+    assert "L = 1000" not in text
+    assert "Suitable: α = L^(−0.5)" in text
+
+
+def test_spectrum_lists_eigenvalues_and_writes_them(tmp_path, capsys):
+    out = tmp_path / "spectrum.csv"
+    assert cli.main(["spectrum", "--depth=inf", "--max-degree=20", "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    lines = [line.split() for line in text.splitlines()]
+    assert ["4", "0.00260417", "9", "2.3438%"] in lines
+    assert ["3", "0", "7", "0"] in lines
+    assert "0: zero, or too small to be told from it." in text
+    assert "they decay like k^(−3.0" in text
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    limit = rntk.ResidualKernel(np.inf, schedules.PowerLaw(1.0))
+    expected = theory.spectrum(limit, 3, 20)
+    assert [float(row["eigenvalue"]) for row in rows] == expected.eigenvalue.tolist()
+    assert [float(row["multiplicity"]) for row in rows] == expected.multiplicity.tolist()
+
+
+def test_spectrum_draws_a_figure(tmp_path, capsys):
+    out = tmp_path / "spectrum.PNG"
+    arguments = ["spectrum", "--gamma=0.5", "--depth=inf", "--dim=9", "--max-degree=30"]
+    assert cli.main([*arguments, "--out", str(out)]) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert "no power law before degrees of d^(3/2) = 27" in capsys.readouterr().out
+
+
+def test_eigenvalues_below_the_range_of_floats_are_told_by_their_logarithm():
+    found = types.SimpleNamespace(resolved=[True], eigenvalue=[0.0], log_eigenvalue=[-1000.0])
+    assert spectrum._eigenvalue(found, 0) == "10^-434.2945"
+
+
+@pytest.fixture
+def claims(monkeypatch):
+    """Two claims, and what `reproduce` was asked for."""
+    module, asked = types.ModuleType("reproduce"), []
+    module.CLAIMS = {"parity": types.SimpleNamespace(), "minimax": types.SimpleNamespace()}
+
+    def run(names, **settings):
+        asked.append((names, settings))
+        return [types.SimpleNamespace(claim=name, agrees=name == "parity") for name in names]
+
+    module.run = run
+    monkeypatch.setitem(sys.modules, "nt_residual.experiments.reproduce", module)
+    monkeypatch.setattr("nt_residual.experiments.reproduce", module, raising=False)
+    return asked
+
+
+def test_reproduce_runs_all_claims_and_tells_which_agree(claims, capsys):
+    assert cli.main(["reproduce"]) == 0
+    (names, settings), text = claims[0], capsys.readouterr().out
+    assert names == ["parity", "minimax"]
+    assert settings["setting"] == "quick"
+    assert settings["dataset"] == "digits"
+    assert settings["resume"] is False
+    assert text.splitlines()[:2] == ["parity            agrees", "minimax           DOES NOT AGREE"]
+    assert str(pathlib.Path("nt-residual-report/report.html").resolve()) in text
+
+
+def test_reproduce_runs_what_it_is_asked_for(claims):
+    words = "reproduce minimax minimax --full --dataset mnist --root r --out o --resume"
+    assert cli.main(words.split()) == 0
+    names, settings = claims[0]
+    assert names == ["minimax"]
+    assert settings["setting"] == "full"
+    assert settings["dataset"] == "mnist"
+    assert settings["root"] == pathlib.Path("r")
+    assert settings["out"] == pathlib.Path("o")
+    assert settings["resume"] is True
+
+
+def test_a_folder_of_an_earlier_run_is_wrong_input(claims, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise FileExistsError("out must be a new folder")
+
+    monkeypatch.setattr(sys.modules["nt_residual.experiments.reproduce"], "run", refuse)
+    assert cli.main(["reproduce", "parity"]) == 2
+    assert capsys.readouterr().err == "nt-residual reproduce: error: out must be a new folder\n"
+
+
+def test_bench_hands_its_words_on(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "benchmarks"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "__main__.py").write_text("def main(words):\n    print('measured', words)\n")
+    monkeypatch.setattr("nt_residual.cli.bench.ROOT", tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    for name in ("benchmarks", "benchmarks.__main__"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    words = ["--cases", "gram", "--help", "--debug", "-x", "1"]
+    assert cli.main(["bench", *words]) == 0
+    assert f"measured {words}" in capsys.readouterr().out
+    for name in ("benchmarks", "benchmarks.__main__"):
+        sys.modules.pop(name)
+
+
+def test_bench_says_where_benchmarks_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("nt_residual.cli.bench.ROOT", tmp_path)
+    assert cli.main(["bench"]) == 1
+    text = capsys.readouterr().err
+    assert "benchmarks come with a clone of the repository" in text
+    assert text.count("\n") == 1
