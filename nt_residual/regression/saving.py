@@ -83,7 +83,7 @@ def save(
         "objects": objects,
         "notes": _plain(dict(notes or {})),
     }
-    stored = {key: _storable(key, value) for key, value in arrays.items()}
+    stored: dict[str, Any] = {key: _storable(key, value) for key, value in arrays.items()}
     text = np.array(json.dumps(header, allow_nan=False))
     with durable.replacing(pathlib.Path(path)) as file:
         np.savez(file, header=text, **stored)
