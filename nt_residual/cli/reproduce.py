@@ -57,7 +57,8 @@ def run(chosen: argparse.Namespace) -> int:
             resume=chosen.resume,
             progress=True,
         )
-    except FileExistsError as error:
+    # What else a user passes: a folder of another run, files of a data set.
+    except (FileExistsError, ValueError) as error:
         raise options.InputError(str(error)) from error
     for outcome in outcomes:
         print(f"{outcome.claim:<18}{'agrees' if outcome.agrees else 'DOES NOT AGREE'}")

@@ -12,7 +12,6 @@ from nt_residual import data, regression, theory
 
 # Eigenvalues of these kernels lie between n/2 and 1e-3, so all is learned between these times.
 TIMES = np.append(np.geomspace(0.1, 1e7, 81), math.inf)
-_N_CLASSES = 10
 
 Sets = dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -63,14 +62,30 @@ def split(n_train: int | None, label_noise: float, seed: int) -> Sets:
       >>> {name: images.shape for name, (images, _) in sets.items()}
       {'train': (75, 64), 'validation': (25, 64), 'test': (360, 64)}
     """
+    return prepare(data.load("digits", n_train, seed=seed), label_noise, seed)
+
+
+def prepare(dataset: data.Dataset, label_noise: float, seed: int) -> Sets:
+    """Images to train, to validate and to test on.
+
+    Args:
+      dataset: with integer labels from 0.
+      label_noise: as for `split`.
+      seed: of the noise.
+
+    Returns:
+      As `split`.
+
+    Raises:
+      ValueError: if `label_noise` is out of range.
+    """
     if not 0 <= label_noise < 1:
         raise ValueError(f"label_noise must be in [0, 1), got {label_noise}.")
-    digits = data.load("digits", n_train, seed=seed)
-    n_val = len(digits.x_train) // 4
-    x_val, x_train = np.split(data.unit_norm(digits.x_train), [n_val])
-    y_val, y_train = np.split(_with_noise(digits.y_train, label_noise, seed), [n_val])
+    n_val = len(dataset.x_train) // 4
+    x_val, x_train = np.split(data.unit_norm(dataset.x_train), [n_val])
+    y_val, y_train = np.split(_with_noise(dataset.y_train, label_noise, seed), [n_val])
     sets = {"train": (x_train, y_train), "validation": (x_val, y_val)}
-    sets["test"] = (data.unit_norm(digits.x_test), digits.y_test)
+    sets["test"] = (data.unit_norm(dataset.x_test), dataset.y_test)
     return sets
 
 
@@ -81,7 +96,8 @@ def sizes(sets: Sets) -> dict[str, int]:
 
 def _with_noise(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     generator = np.random.default_rng(seed)
-    wrong = (labels + generator.integers(1, _N_CLASSES, labels.shape)) % _N_CLASSES
+    n_classes = 1 + int(labels.max())
+    wrong = (labels + generator.integers(1, n_classes, labels.shape)) % n_classes
     return np.where(generator.random(labels.shape) < fraction, wrong, labels)
 
 
@@ -98,11 +114,12 @@ def evaluate(kernel: Any, sets: Sets) -> tuple[Row, np.ndarray]:
     (x_train, y_train), (x_val, y_val), (x_test, y_test) = (
         sets[name] for name in ("train", "validation", "test")
     )
-    flow = regression.GradientFlow.fit(kernel(x_train), data.one_hot(y_train, _N_CLASSES))
+    n_classes = 1 + max(int(labels.max()) for _, labels in sets.values())
+    flow = regression.GradientFlow.fit(kernel(x_train), data.one_hot(y_train, n_classes))
     # One call, since each shape is a program of its own to compile.
     others = kernel(np.concatenate([x_val, x_test]), x_train)
     k_val, k_test = others[: len(x_val)], others[len(x_val) :]
-    stopping = regression.holdout(flow, k_val, data.one_hot(y_val, _N_CLASSES), TIMES)
+    stopping = regression.holdout(flow, k_val, data.one_hot(y_val, n_classes), TIMES)
     curve = _accuracy(flow, k_test, y_test, TIMES)
     row = Row(
         depth=kernel.depth,

@@ -1,0 +1,183 @@
+"""With α = L^(−γ), γ ≥ 1/2, the kernel converges to one that learns, at the predicted rate."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nt_residual import rntk, schedules, theory
+from nt_residual.experiments.claim import Finding
+from nt_residual.theory.depth import default_angles
+
+TITLE = "From γ = 1/2 on the kernel converges to one that learns"
+STATEMENT = (
+    "If α = L^(−γ) with γ > 1/2 the kernel tends to that of a network of one hidden layer, like "
+    "L^(1−2γ); with γ = 1/2 it tends to another that is not constant either, like 1/L."
+)
+QUICK = {"gammas": (0.5, 0.6, 0.75, 1.0), "depths": (10, 30, 100, 300, 1000, 3000, 10_000)}
+FULL = {
+    "gammas": (0.5, 0.55, 0.6, 0.75, 1.0, 1.5),
+    "depths": (10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """The distance of a kernel to its limit.
+
+    Attributes:
+      gamma: γ in α = L^(−γ).
+      depth: the number of blocks L.
+      effective_time: T = Σ log(1 + α²).
+      distance: max |r_L(θ) − r_∞(θ)| over 16 angles from π/8 to 3π/4.
+      predicted: `theory.rate` through the distance at the greatest depth.
+    """
+
+    gamma: float
+    depth: int
+    effective_time: float
+    distance: float
+    predicted: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """The outcome of `run`.
+
+    Attributes:
+      rows: one per γ and depth, depths ascending for each γ.
+      convergences: what `theory.convergence` returned, by γ.
+      from_one_layer: how far the limit for γ > 1/2 is from (κ1(cos θ) + cos θ κ0(cos θ))/2, at
+        most; NaN where there is no such γ.
+      limit_range: the smallest and the largest value of limits over the angles, by γ.
+    """
+
+    rows: list[Row]
+    convergences: dict[float, theory.Convergence]
+    from_one_layer: float
+    limit_range: dict[float, tuple[float, float]]
+
+
+def run(
+    gammas: Sequence[float] = QUICK["gammas"], depths: Sequence[int] = QUICK["depths"]
+) -> Result:
+    """Measures the distance of kernels of finite depth to their limits.
+
+    Args:
+      gammas: the exponents γ, at least 1/2.
+      depths: the numbers of blocks, ascending, at least three.
+
+    Returns:
+      A row per γ and depth.
+
+    Raises:
+      TypeError, ValueError: if an argument is out of range.
+
+    Example:
+      >>> found = run([1.0], [10, 30, 100])
+      >>> round(found.convergences[1.0].slope, 2)
+      -0.96
+    """
+    outside = [gamma for gamma in gammas if not gamma >= 0.5]
+    if outside:
+        raise ValueError(
+            f"gammas must be at least 1/2, got {outside}. See constant_alpha and slow_decay for "
+            "others."
+        )
+    found = {float(g): theory.convergence(schedules.PowerLaw(g), depths) for g in gammas}
+    angles = default_angles()
+    limits = {
+        g: rntk.ResidualKernel(math.inf, schedules.PowerLaw(g)).at_angle(angles) for g in found
+    }
+    one_layer = _one_layer(angles)
+    away = [float(np.abs(limits[g] - one_layer).max()) for g in found if g > 0.5]
+    rows = [
+        Row(gamma, int(depth), float(time), float(distance), float(predicted))
+        for gamma, one in found.items()
+        for depth, time, distance, predicted in zip(
+            one.depths, one.effective_time, one.error, _predicted(one), strict=True
+        )
+    ]
+    ranges = {g: (float(values.min()), float(values.max())) for g, values in limits.items()}
+    return Result(rows, found, max(away, default=math.nan), ranges)
+
+
+def _predicted(found: theory.Convergence) -> np.ndarray:
+    unknown = np.full(len(found.depths), math.nan)
+    return unknown if found.predicted is None else found.predicted
+
+
+def _one_layer(theta: np.ndarray) -> np.ndarray:
+    """The kernel of one hidden layer of ReLU, written out."""
+    u, open_angle = np.cos(theta), math.pi - theta
+    return (u * open_angle + np.sin(theta) + u * open_angle) / (2 * math.pi)
+
+
+def findings(result: Result) -> list[Finding]:
+    """What was measured, beside what the paper says.
+
+    Args:
+      result: what `run` returned.
+
+    Example:
+      >>> [f.agrees for f in findings(run([1.0], [10, 30, 100]))]
+      [True, True, True]
+    """
+    found = []
+    for gamma, one in result.convergences.items():
+        predicted = 1 - 2 * gamma if gamma > 0.5 else -1.0
+        low, high = result.limit_range[gamma]
+        found += [
+            Finding(
+                claim=f"γ = {gamma:g}: the distance to the limit falls like L^({predicted:.2g}) "
+                "(criterion: within 0.05).",
+                measured=f"The slope is {one.slope:.3f} ± {one.slope_error:.3f}.",
+                agrees=abs(one.slope - predicted) < 0.05,
+            ),
+            Finding(
+                claim=f"γ = {gamma:g}: the limit is not constant (criterion: it varies by more "
+                "than 0.3 over angles from π/8 to 3π/4).",
+                measured=f"It goes from {low:.3f} to {high:.3f}.",
+                agrees=high - low > 0.3,
+            ),
+        ]
+    if not math.isnan(result.from_one_layer):
+        found.append(
+            Finding(
+                claim="For γ > 1/2 the limit is the kernel of one hidden layer (criterion: to "
+                "1e-9).",
+                measured=f"They differ by {result.from_one_layer:.1g} at most.",
+                agrees=result.from_one_layer < 1e-9,
+            )
+        )
+    return found
+
+
+def plot(result: Result) -> Any:
+    """Draws the limits against the angle, and the distance to them against depth.
+
+    Args:
+      result: what `run` returned.
+
+    Returns:
+      A `matplotlib.figure.Figure`.
+
+    Raises:
+      ImportError: if matplotlib is missing.
+    """
+    figure = theory.plots.new_figure(10, 4)
+    limits, distance = figure.subplots(1, 2)
+    kernels = {
+        "γ > 1/2" if gamma > 0.5 else "γ = 1/2": rntk.ResidualKernel(
+            math.inf, schedules.PowerLaw(gamma)
+        )
+        for gamma in result.convergences
+    }
+    theory.plots.profile(kernels, ax=limits)
+    limits.set_title("limits")
+    theory.plots.convergence(
+        {f"γ = {gamma:g}": one for gamma, one in result.convergences.items()}, ax=distance
+    )
+    return figure

@@ -1,0 +1,142 @@
+"""What is kept of a claim: its rows, its findings and its figure, and how they came about."""
+
+import csv
+import dataclasses
+import datetime
+import importlib.metadata
+import io
+import json
+import math
+import os
+import pathlib
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from nt_residual.experiments.claim import Finding
+from nt_residual.gram import durable
+
+ROWS, RESULT, FIGURE = "rows.csv", "result.json", "figure.png"
+_PACKAGES = (
+    "nt-residual",
+    "jax",
+    "jaxlib",
+    "neural-tangents",
+    "flax",
+    "optax",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "matplotlib",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A claim that was tested.
+
+    Attributes:
+      claim: its name.
+      title: a few words.
+      statement: what the paper claims.
+      config: the options it was run with, seeds included.
+      provenance: `versions` of packages, the `device`, when it was `finished`, and the `seconds`
+        it took.
+      findings: what was measured beside what the paper predicts.
+      rows: the numbers, names of columns with values.
+      folder: where `rows.csv`, `result.json` and `figure.png` are.
+    """
+
+    claim: str
+    title: str
+    statement: str
+    config: dict[str, Any]
+    provenance: dict[str, Any]
+    findings: list[Finding]
+    rows: list[dict[str, Any]]
+    folder: pathlib.Path
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all of its findings agree with the paper."""
+        return all(finding.agrees for finding in self.findings)
+
+
+def plain(value: Any) -> Any:
+    """The same in what JSON has: lists and numbers; infinity as 'inf', NaN as `None`.
+
+    Example:
+      >>> plain({"depths": (10, math.inf), "error": math.nan})
+      {'depths': [10, 'inf'], 'error': None}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+def provenance(seconds: float) -> dict[str, Any]:
+    """Versions, the device, the time of day, and the seconds that were taken.
+
+    Example:
+      >>> sorted(provenance(1.0))
+      ['device', 'finished', 'platform', 'seconds', 'versions']
+    """
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    devices = jax.devices()
+    return {
+        "versions": versions,
+        "device": f"{len(devices)} × {devices[0].device_kind} ({devices[0].platform})",
+        "platform": f"{platform.system()} on {platform.machine()}, {os.cpu_count()} processors",
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+    }
+
+
+def write(outcome: Outcome, rows: Sequence[Any], figure: Any) -> None:
+    """Writes a claim to its folder, `result.json` last: where it is, all is.
+
+    Args:
+      outcome: all but the figure; its folder exists.
+      rows: dataclasses, those of `outcome.rows`.
+      figure: of matplotlib.
+
+    Raises:
+      OSError: if a file cannot be written.
+    """
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    (outcome.folder / FIGURE).write_bytes(picture.getvalue())
+    text = io.StringIO()
+    names = [field.name for field in dataclasses.fields(rows[0])]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([getattr(row, name) for name in names] for row in rows)
+    durable.replace(outcome.folder / ROWS, text.getvalue())
+    values = dataclasses.asdict(outcome) | {"agrees": outcome.agrees}
+    del values["folder"]
+    document = json.dumps(plain(values), indent=1, ensure_ascii=False, allow_nan=False)
+    durable.replace(outcome.folder / RESULT, document + "\n")
+
+
+def read(folder: pathlib.Path) -> Outcome | None:
+    """What `write` has written to a folder, `None` where it has not."""
+    path = folder / RESULT
+    if not path.exists():
+        return None
+    values = json.loads(path.read_text("utf-8"))
+    del values["agrees"]
+    values["findings"] = [Finding(**finding) for finding in values["findings"]]
+    return Outcome(**values, folder=folder)

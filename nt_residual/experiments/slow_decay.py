@@ -1,0 +1,138 @@
+"""An α that falls more slowly than L^(−1/2) leads to the same constant kernel, only later."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+
+from nt_residual import schedules, theory
+from nt_residual.experiments import degeneration
+from nt_residual.experiments.claim import Finding
+from nt_residual.experiments.degeneration import Result as Result
+from nt_residual.experiments.degeneration import Row
+from nt_residual.experiments.degeneration import plot as plot
+
+TITLE = "An α that falls too slowly degenerates too"
+STATEMENT = (
+    "If α = L^(−γ) with 0 < γ < 1/2, it falls to zero with depth, and still the kernel tends to "
+    "the constant 1/4, at the slower rate L^(−(1−2γ)): infinitely deep networks learn nothing."
+)
+QUICK = {
+    "gammas": (0.1, 0.25, 0.4),
+    "depths": (10, 30, 100, 300, 1000, 3000, 10_000, 30_000),
+    "seeds": 2,
+}
+FULL = {
+    "gammas": (0.1, 0.2, 0.25, 0.3, 0.4),
+    "depths": (10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000),
+    "seeds": 10,
+}
+_CONTROL = 0.5
+# The rate holds where T exceeds this (`theory.rate`).
+_ASYMPTOTIC = 30.0
+
+
+def run(
+    gammas: Sequence[float] = QUICK["gammas"],
+    depths: Sequence[int] = QUICK["depths"],
+    *,
+    n_train: int = 100,
+    n_test: int = 500,
+    seeds: int = 3,
+) -> Result:
+    """Follows networks of 0 < γ < 1/2 to great depth, beside ones of γ = 1/2.
+
+    Args:
+      gammas: the exponents γ.
+      depths: the numbers of blocks, finite, at least three.
+      n_train: training points on the sphere in three dimensions.
+      n_test: test points.
+      seeds: how many sets of points to average the error over.
+
+    Returns:
+      A row per γ and depth.
+
+    Raises:
+      TypeError, ValueError: if an argument is out of range.
+
+    Example:
+      >>> found = run([0.25], [10, 100, 1000], n_train=20, n_test=20, seeds=1)
+      >>> found.gammas, found.control
+      ([0.25], 0.5)
+    """
+    outside = [gamma for gamma in gammas if not 0 < gamma < 0.5]
+    if outside:
+        raise ValueError(
+            f"gammas must be between 0 and 1/2, got {outside}. See constant_alpha and convergence "
+            "for others."
+        )
+    return degeneration.run(
+        gammas, depths, control=_CONTROL, n_train=n_train, n_test=n_test, seeds=seeds
+    )
+
+
+def findings(result: Result) -> list[Finding]:
+    """What was measured, beside what the paper says.
+
+    Args:
+      result: what `run` returned.
+
+    Example:
+      >>> found = run([0.25], [10, 100, 1000], n_train=20, n_test=20, seeds=1)
+      >>> findings(found)[0].agrees
+      True
+    """
+    found = []
+    for gamma in result.gammas:
+        rows = result.of(gamma)
+        deep = [row for row in rows if row.effective_time > _ASYMPTOTIC]
+        found.append(_rate(gamma, deep) if len(deep) > 1 else _on_its_way(gamma, rows))
+        found.append(_regression(gamma, rows, result.of(result.control)[-1].error))
+    return [*found, degeneration.control_finding(result)]
+
+
+def _exponent(gamma: float) -> float:
+    return cast(theory.Rate, theory.rate(schedules.PowerLaw(gamma))).exponent
+
+
+def _slopes(rows: list[Row]) -> np.ndarray:
+    """Of log distance against log depth, between neighbours."""
+    distances, depths = np.log([(row.distance, row.depth) for row in rows]).T
+    return np.diff(distances) / np.diff(depths)
+
+
+def _rate(gamma: float, rows: list[Row]) -> Finding:
+    distances, depths = np.log([(row.distance, row.depth) for row in rows]).T
+    measured, predicted = float(np.polyfit(depths, distances, 1)[0]), _exponent(gamma)
+    return Finding(
+        claim=f"γ = {gamma:g}: the distance of the kernel to 1/4 falls like L^({predicted:.2g}) "
+        f"where T > {_ASYMPTOTIC:g} (criterion: within 0.1).",
+        measured=f"The slope is {measured:.2f} over depths {rows[0].depth} to {rows[-1].depth}; "
+        f"the distance is {rows[-1].distance:.2g} at the last.",
+        agrees=abs(measured - predicted) < 0.1,
+    )
+
+
+def _on_its_way(gamma: float, rows: list[Row]) -> Finding:
+    """Where no depth within reach is near the limit, all that can be seen is the way to it."""
+    slopes, predicted, last = _slopes(rows), _exponent(gamma), rows[-1]
+    return Finding(
+        claim=f"γ = {gamma:g}: the distance of the kernel to 1/4 falls like L^({predicted:.2g}) at "
+        f"last, beyond the depths computed, where T is {last.effective_time:.2g} at most "
+        "(criterion: it falls ever more steeply, no more than that).",
+        measured=f"The slope goes from {slopes[0]:.2f} to {slopes[-1]:.2f}; at depth {last.depth} "
+        f"the distance is still {last.distance:.2g}.",
+        agrees=bool(predicted - 0.1 < slopes[-1] < slopes[0] < 0 and np.all(np.diff(slopes) < 0)),
+    )
+
+
+def _regression(gamma: float, rows: list[Row], control: float) -> Finding:
+    errors = np.array([row.error for row in rows])
+    return Finding(
+        claim=f"γ = {gamma:g}: regression gets worse with depth, at any stopping time (criterion: "
+        "the test error rises, to over 3 times that of the comparison).",
+        measured=f"The relative test error goes from {errors[0]:.2g} at depth {rows[0].depth} to "
+        f"{errors[-1]:.2g} at depth {rows[-1].depth}, where that of γ = {_CONTROL:g} is "
+        f"{control:.2g}.",
+        agrees=bool(errors[-1] > 3 * control and np.all(np.diff(errors) > -0.01 * errors[-1])),
+    )
