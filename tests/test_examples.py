@@ -71,3 +71,44 @@ def test_train_resnet_draws_its_figure(tmp_path, capsys):
     printed = capsys.readouterr().out
     narrow, wide = (float(s.split("%")[0]) for s in printed.split("at most ")[1:])
     assert wide < narrow
+
+
+@pytest.mark.usefixtures("unchanged_configuration")
+def test_quickstart_stops_in_time_and_agrees_with_neural_tangents(tmp_path, capsys):
+    out = tmp_path / "figure.png"
+    _load("quickstart").main(["--quick", "--out", str(out)])
+    assert out.read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    stopped, late = (float(s.split()[0]) for s in printed.split("test error ")[1].split(" and "))
+    assert stopped < late / 2
+    assert float(printed.split("the same kernel to ")[1].split()[0]) < 1e-4
+
+
+def test_early_stopping_is_worth_it_by_every_rule(tmp_path, capsys):
+    out = tmp_path / "figure.png"
+    _load("early_stopping").main(["--quick", "--out", str(out)])
+    assert out.read_bytes().startswith(b"\x89PNG")
+    rows = capsys.readouterr().out.splitlines()[1:-1]
+    *rules, late = (float(row.split()[-1]) for row in rows)
+    assert len(rules) == 6
+    assert max(rules) < late
+
+
+@pytest.mark.usefixtures("unchanged_configuration")
+def test_a_compiled_network_has_the_kernel_of_its_layers(tmp_path, capsys):
+    out = tmp_path / "figure.png"
+    _load("compile_your_network").main(["--quick", "--out", str(out)])
+    assert out.read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert float(printed.split("the same to ")[1].split()[0]) < 1e-5
+
+
+def test_larger_than_memory_keeps_the_matrix_that_has_a_name(tmp_path, capsys):
+    from nt_residual import gram
+
+    _load("larger_than_memory").main(["--quick", "--store", str(tmp_path)])
+    assert gram.load(tmp_path / "k").shape == (300, 300)
+    printed = capsys.readouterr().out
+    differences = [float(s.split()[0]) for s in printed.split("largest difference ")[1:]]
+    assert len(differences) == 3
+    assert max(differences) < 1e-5

@@ -1,0 +1,111 @@
+"""Kernel regression with a matrix that is never in memory.
+
+    uv run python examples/larger_than_memory.py [--store FOLDER] [--quick]
+
+A matrix of a million inputs takes 4 TB. `gram.compute` says so before it allocates anything, and
+names what else can be done. This program does it for a number of inputs that also fits, so that
+all ways can be compared: tiles computed anew in each product (`gram.MatrixFree`), the matrix on
+disk (`store=`), and in memory. For each it prints the time, how much more memory the process took
+at most, compiled programs included, and how far predictions are from those of the last. The folder
+stays when it is named: a run that was ended goes on where it was.
+"""
+
+import argparse
+import contextlib
+import pathlib
+import tempfile
+import threading
+import time
+
+import numpy as np
+import psutil
+
+from nt_residual import data, gram, memory, regression, rntk, schedules
+
+KERNEL = rntk.ResidualKernel(1000, schedules.PowerLaw(gamma=0.5))
+DIM, NOISE, TIMES = 10, 0.5, [1.0, 10.0, 100.0]
+
+
+class Measured:
+    """The seconds that a block of code takes, and how many bytes it adds to the process."""
+
+    def __enter__(self):
+        self._process, self._done = psutil.Process(), threading.Event()
+        self._before = self._peak = self._process.memory_info().rss
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        self._start = time.perf_counter()
+        return self
+
+    def __exit__(self, *_):
+        self.seconds = time.perf_counter() - self._start
+        self._done.set()
+        self._thread.join()
+        self.bytes = max(self._peak, self._process.memory_info().rss) - self._before
+
+    def _watch(self):
+        while not self._done.wait(0.005):
+            self._peak = max(self._peak, self._process.memory_info().rss)
+
+
+def refusal(n):
+    """What is said to somebody who asks for a matrix that does not fit."""
+    try:
+        gram.compute(KERNEL, np.ones((n, 2), np.float32))
+    except MemoryError as error:
+        return str(error)
+    return "it fits into the memory of this machine"
+
+
+def coefficients(matrix, y):
+    """The weight of each training point in predictions at all times, shape (n, T)."""
+    flow = regression.GradientFlow.fit(matrix, y, solver="lanczos")
+    return flow.solve(TIMES).value.T
+
+
+def predictions(solved, x_test, x):
+    """Those of all ways, by name, shape (n_test, T): the kernel to new points is streamed once."""
+    columns = np.concatenate(list(solved.values()), axis=1)
+    found = gram.product(KERNEL, x_test, x, columns)
+    return dict(zip(solved, np.split(found, len(solved), axis=1), strict=True))
+
+
+def main(arguments=None):
+    """Prints what each way takes."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--store", type=pathlib.Path, help="folder for the matrix, which is kept")
+    parser.add_argument("--n", type=int, default=8000, help="training points")
+    parser.add_argument("--tile-size", type=int, default=1000, help="the side of a tile")
+    parser.add_argument("--quick", action="store_true", help="few points")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.n, options.tile_size = 300, 100
+
+    print(f"a million inputs: {refusal(10**6)}\n")
+    points = data.sphere.load(options.n, 500, DIM, {1: 1.0, 2: 1.0}, noise=NOISE)
+    x = points.x_train.astype("float32")
+    with contextlib.ExitStack() as stack:
+        folder = options.store or stack.enter_context(tempfile.TemporaryDirectory())
+        store, size = pathlib.Path(folder) / "k", options.tile_size
+        ways = {
+            "nowhere": lambda: gram.MatrixFree(KERNEL, x, tile_size=size),
+            "on disk": lambda: gram.compute(KERNEL, x, tile_size=size, store=store),
+            "in memory": lambda: gram.compute(KERNEL, x, tile_size=size),
+        }
+        solved, measured = {}, {}
+        for name, make in ways.items():
+            with Measured() as measured[name]:
+                solved[name] = coefficients(make(), points.y_train)
+    found = predictions(solved, points.x_test.astype("float32"), x)
+    print(f"{options.n} inputs, a matrix of {memory.size(4 * options.n**2)}")
+    for name, predicted in found.items():
+        difference = np.abs(predicted - found["in memory"]).max()
+        error = np.square(predicted - points.y_test[:, None]).mean(axis=0).min()
+        print(
+            f"{name:>9}: {measured[name].seconds:5.1f} s, {memory.size(measured[name].bytes)} more "
+            f"memory, error {error:.4f} at the best time, largest difference {difference:.0e}"
+        )
+
+
+if __name__ == "__main__":
+    main()
