@@ -17,7 +17,7 @@ def x64():
 
 @pytest.fixture(params=["float32", "float64"])
 def dtype(request):
-    """Runs a test in float32, and in float64 with x64 enabled."""
+    """Runs a test in float32, and in float64 with x64 enabled; see also `helpers.mainly`."""
     with enable_x64(request.param == "float64"):
         yield jnp.dtype(request.param)
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from nt_residual.compat import enable_x64 as enable_x64
 
@@ -151,3 +152,15 @@ def run_python(code: str, *arguments: str, devices: int = 1) -> subprocess.Compl
         check=False,
         env={**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
     )
+
+
+def mainly(dtype):
+    """Runs a test that uses the fixture `dtype` in this one, and in the other if all are run."""
+    other = {"float32": "float64", "float64": "float32"}[dtype]
+    rest = pytest.param(other, marks=pytest.mark.exhaustive)
+    return pytest.mark.parametrize("dtype", [dtype, rest], indirect=True)
+
+
+def exhaustive(*values):
+    """Parameters of a test with which it runs only if all are run."""
+    return [pytest.param(value, marks=pytest.mark.exhaustive) for value in values]

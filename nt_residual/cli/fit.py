@@ -110,9 +110,10 @@ def _classifies(chosen: argparse.Namespace, y: Any) -> bool:
     """Whether labels are classes, by the rule that `--help` tells."""
     if chosen.task != "auto":
         return chosen.task == "classify"
-    from nt_residual.cli import scores, sources
+    from nt_residual import data
+    from nt_residual.cli import scores
 
-    if chosen.data in sources.DATASETS:
+    if chosen.data in data.NAMES:
         return True
     values = scores.typed(y)
     if values.dtype.kind in "iu":

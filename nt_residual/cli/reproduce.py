@@ -34,7 +34,7 @@ def add(commands: Any) -> options.Parser:
 
 def run(chosen: argparse.Namespace) -> int:
     """Runs the command."""
-    from nt_residual.cli import sources
+    from nt_residual import data
     from nt_residual.experiments import reproduce
 
     claims = list(dict.fromkeys(chosen.claims)) or list(reproduce.CLAIMS)
@@ -43,11 +43,11 @@ def run(chosen: argparse.Namespace) -> int:
         raise options.InputError(
             f"CLAIM must be one of {', '.join(reproduce.CLAIMS)}, got {unknown[0]!r}"
         )
-    if chosen.dataset not in sources.DATASETS:
+    if chosen.dataset not in data.NAMES:
         raise options.InputError(
-            f"--dataset must be one of {', '.join(sources.DATASETS)}, got {chosen.dataset!r}"
+            f"--dataset must be one of {', '.join(data.NAMES)}, got {chosen.dataset!r}"
         )
-    try:
+    with options.wrong_input():
         outcomes = reproduce.run(
             claims,
             setting="full" if chosen.full else "quick",
@@ -57,11 +57,10 @@ def run(chosen: argparse.Namespace) -> int:
             resume=chosen.resume,
             progress=True,
         )
-    # What else a user passes: a folder of another run, files of a data set.
-    except (FileExistsError, ValueError) as error:
-        raise options.InputError(str(error)) from error
     for outcome in outcomes:
-        print(f"{outcome.claim:<18}{'agrees' if outcome.agrees else 'DOES NOT AGREE'}")
+        agreed = sum(finding.agrees for finding in outcome.findings)
+        verdict = "agrees" if outcome.agrees else "DOES NOT AGREE"
+        print(f"{outcome.claim:<18}{verdict}, {agreed} of {len(outcome.findings)} findings")
     print(f"\nWrote {(chosen.out / 'report.html').resolve()}")
     return 0
 

@@ -12,8 +12,6 @@ from nt_residual.cli.options import InputError
 from nt_residual.data import Dataset
 from nt_residual.regression import saving
 
-DATASETS = ("cifar10", "cifar100", "digits", "mnist")
-
 
 class Source(NamedTuple):
     """Data to train and test on.
@@ -47,11 +45,11 @@ def is_dataset(text: str) -> bool:
       (True, False)
     """
     path = pathlib.Path(text)
-    if text in DATASETS:
+    if text in data.NAMES:
         return True
     if not path.suffix and not path.exists():
         raise InputError(
-            f"DATA must be a CSV or NPZ file or one of {', '.join(DATASETS)}, got {text!r}"
+            f"DATA must be a CSV or NPZ file or one of {', '.join(data.NAMES)}, got {text!r}"
         )
     return False
 

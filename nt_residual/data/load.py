@@ -10,6 +10,8 @@ from nt_residual.data.dataset import Dataset
 # The value of a pixel that stands for 1.
 _WHITE = {"digits": 16, "mnist": 255, "cifar10": 255, "cifar100": 255}
 
+NAMES = tuple(_WHITE)
+
 
 def load(
     name: str,

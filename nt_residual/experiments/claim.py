@@ -11,18 +11,22 @@ Each is a module of this package, with
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import scipy.stats
 
+from nt_residual.theory.depth import fit_power_law
+
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing that the paper says, beside what was measured.
+    """One thing that theory says, beside what was measured.
 
     Attributes:
-      claim: what the paper predicts, with numbers where it has some.
+      claim: what the paper predicts, or what follows from it, with numbers where there are some.
       measured: what came out, with numbers.
       agrees: whether the one meets the other, by the criterion that `claim` states.
     """
@@ -45,7 +49,8 @@ class Slope:
     margin: float
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} ± {self.margin:.2f}"
+        margin = "" if math.isnan(self.margin) else f" ± {self.margin:.2f}"
+        return f"{self.value:.2f}{margin}"
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> Slope:
@@ -63,9 +68,16 @@ def slope(x: Sequence[float], y: Sequence[float]) -> Slope:
       >>> print(slope([1, 10, 100], [1.0, 0.1, 0.01]))
       -1.00 ± 0.00
     """
-    log_x, log_y = np.log(x), np.log(y)
-    (value, offset), degrees = np.polyfit(log_x, log_y, 1), len(log_x) - 2
-    # scipy.stats.linregress has no error for values that are all equal.
-    residual = np.square(log_y - value * log_x - offset).sum()
-    error = np.sqrt(residual / max(degrees, 1) / np.square(log_x - log_x.mean()).sum())
-    return Slope(float(value), float(scipy.stats.t.ppf(0.975, degrees) * error))
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    value, error = fit_power_law(x, y)
+    return Slope(value, float(scipy.stats.t.ppf(0.975, len(x) - 2)) * error)
+
+
+def upper_half(rows: Sequence[Any]) -> Sequence[Any]:
+    """The later half of some rows, where asymptotic laws are to hold; of three at most, all.
+
+    Example:
+      >>> upper_half([10, 30, 100, 300, 1000])
+      [100, 300, 1000]
+    """
+    return rows[len(rows) // 2 :] if len(rows) > 3 else rows

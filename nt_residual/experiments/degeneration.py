@@ -13,6 +13,7 @@ import numpy as np
 from nt_residual import data, rntk, schedules, theory
 from nt_residual.experiments.claim import Finding
 from nt_residual.experiments.on_sphere import mean_best_error
+from nt_residual.theory import checks
 from nt_residual.theory.depth import default_angles
 
 # What the kernel between different inputs tends to if T → ∞.
@@ -83,7 +84,7 @@ def run(
 
     Args:
       gammas: the exponents γ.
-      depths: the numbers of blocks, finite.
+      depths: the numbers of blocks, finite, two at least.
       control: another γ, of at least 1/2.
       n_train: training points.
       n_test: test points.
@@ -104,9 +105,13 @@ def run(
         data.sphere.load(n_train, n_test, _DIM, _COEFFICIENTS, seed=seed) for seed in range(seeds)
     ]
     angles = default_angles()
+    remedy = "Pass two or more numbers of blocks, finite ones."
+    depths = sorted({checks.integer(depth, "each of depths", 1, remedy) for depth in depths})
+    if len(depths) < 2:
+        raise ValueError(f"depths must be two or more, got {depths}. {remedy}")
     rows = []
     for gamma in dict.fromkeys([*gammas, control]):
-        for depth in sorted(depths):
+        for depth in depths:
             kernel = rntk.ResidualKernel(depth, schedules.PowerLaw(gamma))
             error, error_se = mean_best_error(kernel, sets)
             rows.append(

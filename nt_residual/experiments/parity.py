@@ -15,7 +15,7 @@ TITLE = "Odd harmonics are learned with γ = 1/2, not with γ > 1/2"
 STATEMENT = (
     "The kernel of one hidden layer without biases, the limit for γ > 1/2, has no harmonics of "
     "odd degree from 3 on, so on a sphere it cannot learn them from any number of points. The "
-    "limit for γ = 1/2 has them all."
+    "limit for γ = 1/2 has them all. This follows from the limits; the paper does not speak of it."
 )
 QUICK = {"sizes": (64, 128, 256, 512), "seeds": 2}
 FULL = {"sizes": (64, 128, 256, 512, 1024, 2048, 4096), "seeds": 10}

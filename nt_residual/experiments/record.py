@@ -42,8 +42,8 @@ class Outcome:
       title: a few words.
       statement: what the paper claims.
       config: the options it was run with, seeds included.
-      provenance: `versions` of packages, the `device`, when it was `finished`, and the `seconds`
-        it took.
+      provenance: `versions` of packages, the `device`, when it was `finished`, the `seconds` it
+        took, and whether it was `resumed`.
       findings: what was measured beside what the paper predicts.
       rows: the numbers, names of columns with values.
       folder: where `rows.csv`, `result.json` and `figure.png` are.
@@ -82,12 +82,16 @@ def plain(value: Any) -> Any:
     return value
 
 
-def provenance(seconds: float) -> dict[str, Any]:
+def provenance(seconds: float, *, resumed: bool = False) -> dict[str, Any]:
     """Versions, the device, the time of day, and the seconds that were taken.
+
+    Args:
+      seconds: of this run.
+      resumed: whether an earlier one did a part, maybe elsewhere, which is not counted.
 
     Example:
       >>> sorted(provenance(1.0))
-      ['device', 'finished', 'platform', 'seconds', 'versions']
+      ['device', 'finished', 'platform', 'resumed', 'seconds', 'versions']
     """
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
@@ -102,6 +106,7 @@ def provenance(seconds: float) -> dict[str, Any]:
         "platform": f"{platform.system()} on {platform.machine()}, {os.cpu_count()} processors",
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
+        "resumed": resumed,
     }
 
 
@@ -116,9 +121,8 @@ def write(outcome: Outcome, rows: Sequence[Any], figure: Any) -> None:
     Raises:
       OSError: if a file cannot be written.
     """
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
-    (outcome.folder / FIGURE).write_bytes(picture.getvalue())
+    with durable.replacing(outcome.folder / FIGURE) as file:
+        figure.savefig(file, format="png", dpi=110)
     text = io.StringIO()
     names = [field.name for field in dataclasses.fields(rows[0])]
     writer = csv.writer(text, lineterminator="\n")
@@ -134,7 +138,7 @@ def write(outcome: Outcome, rows: Sequence[Any], figure: Any) -> None:
 def read(folder: pathlib.Path) -> Outcome | None:
     """What `write` has written to a folder, `None` where it has not."""
     path = folder / RESULT
-    if not path.exists():
+    if not (path.exists() and (folder / FIGURE).exists()):
         return None
     values = json.loads(path.read_text("utf-8"))
     del values["agrees"]

@@ -70,9 +70,9 @@ def render(outcomes: Sequence[Outcome], setting: str) -> str:
 <main>
 <h1>Deep wide residual networks: the paper's claims, tested</h1>
 <p>What arXiv 2403.04545 says of residual networks with blocks x + α·branch(x), α = L<sup>−γ</sup>,
-of L blocks, beside what was measured here, in the {_text(setting)} setting. For
-{agreed} of {len(outcomes)} claims all findings agree with the paper; each finding states the
-criterion that it was judged by.</p>
+of L blocks, and what follows from it, beside what was measured here, in the {_text(setting)}
+setting. For {agreed} of {len(outcomes)} claims all findings agree with the prediction; each states
+the criterion that it was judged by.</p>
 {_overview(outcomes)}
 {sections}
 </main>
@@ -95,7 +95,7 @@ def _table(kind: str, columns: Sequence[str], body: str) -> str:
     """A table that scrolls in a box of its own where it is too wide."""
     head = "".join(f'<th scope="col">{_text(column)}</th>' for column in columns)
     return (
-        f'<div class="box"><table class="{kind}"><thead><tr>{head}</tr></thead>\n'
+        f'<div class="box" tabindex="0"><table class="{kind}"><thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}</tbody></table></div>"
     )
 
@@ -120,17 +120,17 @@ def _section(outcome: Outcome) -> str:
 <h2>{_text(outcome.title)}</h2>
 <p>{_text(outcome.statement)}</p>
 <img src="data:image/png;base64,{picture}" alt="{_text(_alternative(outcome))}">
-{_table("findings", ("the paper", "measured", "verdict"), findings)}
+{_table("findings", ("predicted", "measured", "verdict"), findings)}
 <details><summary>The numbers ({len(outcome.rows)} rows)</summary>{_numbers(outcome.rows)}</details>
 <details><summary>How they came about</summary>{_provenance(outcome)}</details>
-<p class="soft">{_text(taken["seconds"])} s on {_text(taken["device"])},
+<p class="soft">{_text(taken["seconds"])} s{" since it was resumed" * taken["resumed"]}
+on {_text(taken["device"])},
 {_text(taken["finished"])}.</p>
 </section>"""
 
 
 def _alternative(outcome: Outcome) -> str:
-    measured = " ".join(finding.measured for finding in outcome.findings)
-    return f"Figure of “{outcome.title}”. {measured}"
+    return f"Figure of “{outcome.title}”. The table below says what it shows."
 
 
 def _numbers(rows: Sequence[dict[str, Any]]) -> str:

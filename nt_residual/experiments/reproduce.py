@@ -1,6 +1,8 @@
 """All claims of the paper, tested one after the other, and a report of them."""
 
 import dataclasses
+import functools
+import inspect
 import os
 import pathlib
 import time
@@ -11,6 +13,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 import nt_residual
+from nt_residual import data, theory
 from nt_residual.experiments import (
     classification,
     constant_alpha,
@@ -38,11 +41,11 @@ CLAIMS: dict[str, types.ModuleType] = {
 }
 REPORT = "report.html"
 
-# The claims about images, and the one that keeps what it has done.
 _ON_IMAGES = ("classification", "finite_networks")
-_RESUMED = "finite_networks"
-# The digits have no more to test on; of other data sets the quick setting takes as many.
-_QUICK_TEST = 1000
+# Of data sets that have more.
+_MOST_TESTED = 1000
+# Arguments of claims that their results do not depend on.
+_NOT_OPTIONS = ("out", "progress")
 
 
 def run(
@@ -91,7 +94,8 @@ def run(
     for name in names:
         check_choice(name, "each of claims", tuple(CLAIMS))
     check_choice(setting, "setting", ("quick", "full"))
-    check_choice(dataset, "dataset", ("digits", "mnist", "cifar10", "cifar100"))
+    check_choice(dataset, "dataset", data.NAMES)
+    _check_needs([name for name in names if name in _ON_IMAGES], dataset, root)
     options = {name: _options(name, setting, dataset, root) for name in CLAIMS}
     # Where the files are does not matter to what comes out.
     same = {
@@ -104,8 +108,9 @@ def run(
             "(resume=True, --resume), or pass another folder."
         )
     with claimed(out, config, "out") as folder:
-        outcomes = []
-        for name in tqdm(names, desc="claims", disable=not progress):
+        outcomes, bar = [], tqdm(names, disable=not progress)
+        for name in bar:
+            bar.set_description(name)
             done = record.read(folder / name)
             outcomes.append(done or _test(name, options[name], folder / name, progress))
             # After each, so that there is one whenever the run ends.
@@ -117,20 +122,36 @@ def run(
 def _options(
     name: str, setting: str, dataset: str, root: str | os.PathLike | None
 ) -> dict[str, Any]:
+    """All arguments of a claim's `run` that its result depends on, defaults too, and `root`."""
     claim = CLAIMS[name]
-    options = dict(claim.QUICK if setting == "quick" else claim.FULL)
+    chosen = dict(claim.QUICK if setting == "quick" else claim.FULL)
     if name in _ON_IMAGES:
-        options |= {"dataset": dataset, "root": root}
-        if setting == "quick" and dataset != "digits":
-            options["n_test"] = _QUICK_TEST
-    return options
+        chosen |= {"dataset": dataset, "root": root}
+        # Convolutional kernels of more would take days.
+        if dataset != "digits" and (setting == "quick" or name == "classification"):
+            chosen["n_test"] = _MOST_TESTED
+    bound = inspect.signature(claim.run).bind(**chosen)
+    bound.apply_defaults()
+    return {key: value for key, value in bound.arguments.items() if key not in _NOT_OPTIONS}
+
+
+def _check_needs(on_images: Sequence[str], dataset: str, root: str | os.PathLike | None) -> None:
+    """Refuses what would fail after hours of work."""
+    theory.plots.new_figure(1, 1)
+    if on_images:
+        data.load(dataset, root=root)
 
 
 def _test(name: str, options: dict[str, Any], folder: pathlib.Path, progress: bool) -> Outcome:
     """Runs one claim, and writes what came out."""
     claim = CLAIMS[name]
     folder.mkdir(exist_ok=True)
-    extra = {"out": folder / "networks", "progress": progress} if name == _RESUMED else {}
+    extra, resumed = {}, False
+    if name == "finite_networks":
+        extra = {"out": folder / "networks", "progress": progress}
+        resumed = extra["out"].exists()
+    elif name == "classification" and progress:
+        extra = {"progress": functools.partial(tqdm, desc="kernels", leave=False)}
     start = time.perf_counter()
     result = claim.run(**options, **extra)
     outcome = Outcome(
@@ -138,7 +159,7 @@ def _test(name: str, options: dict[str, Any], folder: pathlib.Path, progress: bo
         title=claim.TITLE,
         statement=claim.STATEMENT,
         config=record.plain(options),
-        provenance=record.provenance(time.perf_counter() - start),
+        provenance=record.provenance(time.perf_counter() - start, resumed=resumed),
         findings=claim.findings(result),
         rows=[record.plain(dataclasses.asdict(row)) for row in result.rows],
         folder=folder,

@@ -107,13 +107,13 @@ def convergence(
     kernels = [ResidualKernel(int(n), schedule, kind=kind, trained=trained) for n in count]
     error = np.array([np.max(np.abs(kernel.at_angle(angles) - limit)) for kernel in kernels])
     used = error > _FLOOR
-    slope, slope_error = _fit(count[used], error[used])
+    slope, slope_error = fit_power_law(count[used], error[used])
     law = rate(schedule, kind=kind, trained=trained)
     predicted, predicted_slope = None, None
     if law is not None and used.any():
         shape = law(count)
         predicted = shape * (error[used][-1] / shape[used][-1])
-        predicted_slope = _fit(count[used], predicted[used])[0]
+        predicted_slope = fit_power_law(count[used], predicted[used])[0]
     return Convergence(
         depths=count,
         error=error,
@@ -151,8 +151,16 @@ def _check_angles(theta: ArrayLike) -> np.ndarray:
     return angles
 
 
-def _fit(depths: np.ndarray, error: np.ndarray) -> tuple[float, float]:
-    """The slope of log error against log depth, and its standard error."""
+def fit_power_law(depths: np.ndarray, error: np.ndarray) -> tuple[float, float]:
+    """The slope of log error against log depth, and its standard error.
+
+    Both are NaN for fewer than two points, the standard error for fewer than three.
+
+    Example:
+      >>> slope, error = fit_power_law(np.array([1, 10, 100]), np.array([1.0, 0.1, 0.01]))
+      >>> round(slope, 3)
+      -1.0
+    """
     if len(depths) < 2:
         return math.nan, math.nan
     x, y = np.log(depths), np.log(error)

@@ -72,7 +72,14 @@ def claims(monkeypatch):
 
     def run(names, **settings):
         asked.append((names, settings))
-        return [types.SimpleNamespace(claim=name, agrees=name == "parity") for name in names]
+        return [
+            types.SimpleNamespace(
+                claim=name,
+                agrees=name == "parity",
+                findings=[types.SimpleNamespace(agrees=name == "parity")],
+            )
+            for name in names
+        ]
 
     module.run = run
     monkeypatch.setitem(sys.modules, "nt_residual.experiments.reproduce", module)
@@ -87,7 +94,10 @@ def test_reproduce_runs_all_claims_and_tells_which_agree(claims, capsys):
     assert settings["setting"] == "quick"
     assert settings["dataset"] == "digits"
     assert settings["resume"] is False
-    assert text.splitlines()[:2] == ["parity            agrees", "minimax           DOES NOT AGREE"]
+    assert text.splitlines()[:2] == [
+        "parity            agrees, 1 of 1 findings",
+        "minimax           DOES NOT AGREE, 0 of 1 findings",
+    ]
     assert str(pathlib.Path("nt-residual-report/report.html").resolve()) in text
 
 

@@ -3,8 +3,8 @@ import csv
 import numpy as np
 import pytest
 
-from nt_residual import cli, data, regression
-from nt_residual.cli import scores, sources
+from nt_residual import cli, regression
+from nt_residual.cli import scores
 
 FAST = ("--depth=10", "--stopping=20")
 
@@ -115,12 +115,6 @@ def test_a_data_set_is_divided_in_predict_as_it_was_in_fit(files, capsys):
     assert "60 rows to train on, 360 to test on, 64 features" in told
     assert cli.main(["predict", str(model), "digits"]) == 0
     assert capsys.readouterr().err.strip() in told
-
-
-def test_the_data_sets_that_are_named_are_those_there_are():
-    with pytest.raises(ValueError, match="name must be one of") as error:
-        data.load("unknown")
-    assert str(sorted(sources.DATASETS)) in str(error.value)
 
 
 @pytest.mark.parametrize(

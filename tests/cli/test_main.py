@@ -86,7 +86,10 @@ WRONG_WORDS = [
 ]
 WRONG_INPUT = [
     (f"fit @nowhere.csv {FIT}", "there is no file"),
-    (f"fit iris {FIT}", "DATA must be a CSV or NPZ file or one of cifar10, cifar100, digits"),
+    (
+        f"fit iris {FIT}",
+        "DATA must be a CSV or NPZ file or one of digits, mnist, cifar10, cifar100",
+    ),
     (f"fit @table.csv {FIT} --label age", "must have the label column 'age', got the columns 'a'"),
     (f"fit @nan.csv {FIT}", "line 4: column 'b' must hold finite numbers, got 'nan'"),
     (f"fit @words.csv {FIT}", "line 3: column 'b' must hold finite numbers, got 'many'"),
@@ -128,7 +131,7 @@ WRONG_INPUT = [
     ("spectrum --gamma 400", "every α is zero"),
     ("regime --gamma 400", "every α is zero"),
     ("reproduce parity flight", "CLAIM must be one of parity, minimax, got 'flight'"),
-    ("reproduce --dataset svhn", "--dataset must be one of cifar10, cifar100, digits, mnist"),
+    ("reproduce --dataset svhn", "--dataset must be one of digits, mnist, cifar10, cifar100"),
 ]
 
 

@@ -10,6 +10,7 @@ import neural_tangents as nt
 import numpy as np
 import pytest
 from flax import nnx
+from helpers import mainly
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 from neural_tangents import stax
@@ -183,6 +184,7 @@ NETWORK_CASES = {
 }
 
 
+@mainly("float64")
 @pytest.mark.parametrize("name", NETWORK_CASES)
 def test_all_implementations_agree_on(name, dtype):
     f, params, inputs, options = NETWORK_CASES[name]()
@@ -203,6 +205,7 @@ AXES = {
 }
 
 
+@mainly("float32")
 @pytest.mark.parametrize("axes", AXES)
 @pytest.mark.parametrize("same", [True, False], ids=["one batch", "two batches"])
 def test_all_implementations_agree_with_axes_of(axes, same, dtype):

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import html
 import json
 import re
@@ -25,6 +26,16 @@ def tiny():
         options = {"gammas": (1.0,), "depths": (2,), **small}
         patch.setattr(finite_networks, "QUICK", options)
         yield
+
+
+def _raising(error, run):
+    """A function with the signature of `run`."""
+
+    @functools.wraps(run)
+    def raising(**options):
+        raise error
+
+    return raising
 
 
 @pytest.fixture(scope="module")
@@ -71,18 +82,13 @@ def test_what_is_read_is_what_was_written(finished):
 def test_resuming_does_not_do_again_what_is_done(finished, monkeypatch):
     out, outcomes = finished
 
-    def again(**options):
-        raise AssertionError("it was run again")
-
-    monkeypatch.setattr(convergence, "run", again)
-    monkeypatch.setattr(finite_networks, "run", again)
+    for claim in (convergence, finite_networks):
+        monkeypatch.setattr(claim, "run", _raising(AssertionError("again"), claim.run))
     assert reproduce.run(NAMES, out=out, resume=True) == outcomes
 
 
 def test_an_interrupted_run_loses_the_claim_under_way_alone(tmp_path, monkeypatch):
-    def killed(**options):
-        raise KeyboardInterrupt
-
+    killed = _raising(KeyboardInterrupt(), finite_networks.run)
     with monkeypatch.context() as patch:
         patch.setattr(finite_networks, "run", killed)
         with pytest.raises(KeyboardInterrupt):

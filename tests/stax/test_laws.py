@@ -25,9 +25,35 @@ pytestmark = [
 ]
 
 
-def every_case(condition=lambda case: True):
-    chosen = {name: case for name, case in CASES.items() if condition(case)}
-    return pytest.mark.parametrize("case", chosen.values(), ids=chosen)
+def every_case(condition=lambda case: True, main=lambda case: True):
+    """All cases that meet the condition, but for those in `main` only if all tests are run."""
+    chosen = [
+        pytest.param(case, id=name, marks=[] if main(case) else [pytest.mark.exhaustive])
+        for name, case in CASES.items()
+        if condition(case)
+    ]
+    return pytest.mark.parametrize("case", chosen)
+
+
+# One of each kind, for laws of which the others say nothing new.
+KINDS = [
+    CASES[name]
+    for name in (
+        "Scale",
+        "Relu",
+        "Residual",
+        "Residual_strided",
+        "Residual_attention",
+        "ResidualStack",
+        "Frozen_residual",
+        "ConvResNet_stages",
+    )
+]
+
+
+def is_of_its_kind(case):
+    """Whether it stands for those like it."""
+    return case in KINDS
 
 
 def inputs(case, dtype="float32", width=WIDTH, sizes=(4, 2)):
@@ -63,22 +89,6 @@ def assert_close(got, expected, tolerance=TOLERANCE["float32"]):
         np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * scale)
 
 
-# One of each kind, for laws of which the others say nothing new.
-KINDS = [
-    CASES[name]
-    for name in (
-        "Scale",
-        "Relu",
-        "Residual",
-        "Residual_strided",
-        "Residual_attention",
-        "ResidualStack",
-        "Frozen_residual",
-        "ConvResNet_stages",
-    )
-]
-
-
 @every_case(lambda case: case.unrolled)
 def test_the_kernel_is_that_of_the_network_unrolled_by_neural_tangents(case, x64):
     _assert_unrolled_kernel_is_equal(case, symmetric=False)
@@ -104,7 +114,7 @@ def _assert_unrolled_kernel_is_equal(case, symmetric):
     assert ours.nngp.dtype == jnp.float64
 
 
-@every_case()
+@every_case(main=is_of_its_kind)
 def test_the_kernel_in_float32_is_that_in_float64(case):
     single = expected_kernel(case)
     with enable_x64():
@@ -125,7 +135,7 @@ def test_the_shapes_of_the_kernel_are_those_of_the_network(case):
         assert outputs.dtype == x.dtype
 
 
-@every_case()
+@every_case(main=is_of_its_kind)
 def test_equal_batches_give_the_symmetric_kernel(case):
     x, _ = inputs(case)
     once, twice = compiled(case)(x, None), compiled(case)(x, x)
@@ -136,12 +146,12 @@ def test_equal_batches_give_the_symmetric_kernel(case):
 
 
 # Those that are sampled below are not compiled there.
-@every_case(lambda case: not case.samples)
+@every_case(lambda case: not case.samples, main=lambda case: not case.unrolled)
 def test_a_kernel_that_is_not_compiled_is_the_same(case):
     assert_close(case.outputs(WIDTH)[2](*inputs(case)), expected_kernel(case))
 
 
-@every_case(lambda case: case in KINDS)
+@every_case(is_of_its_kind)
 def test_a_kernel_without_ntk_is_the_same(case):
     got = compiled(case)(*inputs(case), get=("cov2", "nngp"))
     assert got._fields == ("cov2", "nngp")
@@ -149,7 +159,7 @@ def test_a_kernel_without_ntk_is_the_same(case):
     assert_close(got.cov2, expected_kernel(case).cov2)
 
 
-@every_case(lambda case: case in KINDS)
+@every_case(is_of_its_kind)
 def test_a_kernel_computed_in_batches_is_the_same(case):
     batched = nt.batch(case.outputs(WIDTH)[2], batch_size=2, device_count=0)
     got = batched(*inputs(case), ("nngp", "ntk"))
@@ -157,7 +167,7 @@ def test_a_kernel_computed_in_batches_is_the_same(case):
     assert_close(got.ntk, expected_kernel(case).ntk)
 
 
-@every_case(lambda case: case in KINDS)
+@every_case(is_of_its_kind)
 def test_a_kernel_that_stores_all_pairs_is_the_same(case):
     x1, x2 = inputs(case)
     expected = expected_kernel(case)
@@ -168,7 +178,7 @@ def test_a_kernel_that_stores_all_pairs_is_the_same(case):
     assert_close(stored.ntk, expected.ntk)
 
 
-@every_case(lambda case: case.crop is not None)
+@every_case(lambda case: case.crop is not None, main=is_of_its_kind)
 def test_the_masked_kernel_is_that_of_the_cropped_input(case):
     x1, x2 = inputs(case)
     kept = (slice(None),) * (case.crop + 1) + (slice(None, -2),)

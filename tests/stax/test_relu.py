@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import neural_tangents as nt
 import numpy as np
 import pytest
-from helpers import finite_difference
+from helpers import finite_difference, mainly
 from jax import random
 from neural_tangents import Kernel
 from neural_tangents import stax as nt_stax
@@ -57,6 +57,7 @@ def test_it_is_exact_for_the_covariances_it_is_given(a, b, scale, compiled, dtyp
     np.testing.assert_allclose(got_slope, slope, atol=tolerance)
 
 
+@mainly("float64")
 @pytest.mark.parametrize(("a", "b"), SLOPES)
 def test_it_is_the_nonlinearity_of_neural_tangents(a, b, dtype):
     x1, x2 = (random.normal(random.PRNGKey(i), (3, 4, 5), dtype) for i in range(2))
@@ -73,6 +74,7 @@ def test_it_is_the_nonlinearity_of_neural_tangents(a, b, dtype):
     )
 
 
+@mainly("float32")
 @pytest.mark.parametrize("spatial", [(), (3,), (3, 2)], ids=str)
 def test_the_diagonal_is_exact_in_deep_networks(spatial, dtype):
     # neural-tangents' own ReLU is off by 1e-4 in float32.
