@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import scipy.stats
+from numpy.typing import ArrayLike
 
 from nt_residual.theory.depth import fit_power_law
 
@@ -53,7 +54,7 @@ class Slope:
         return f"{self.value:.2f}{margin}"
 
 
-def slope(x: Sequence[float], y: Sequence[float]) -> Slope:
+def slope(x: ArrayLike, y: ArrayLike) -> Slope:
     """Fits a power law to points, by least squares of log y against log x.
 
     Args:

@@ -82,6 +82,22 @@ def plain(value: Any) -> Any:
     return value
 
 
+def device_name() -> str:
+    """The kind of the first device, of a CPU its model and number of threads.
+
+    Example:
+      >>> bool(device_name())
+      True
+    """
+    device = jax.devices()[0]
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    if device.platform != "cpu" or not cpuinfo.exists():
+        return device.device_kind
+    models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+    name = models[0].partition(":")[2].strip() if models else platform.processor()
+    return f"{name}, {len(models)} threads"
+
+
 def provenance(seconds: float, *, resumed: bool = False) -> dict[str, Any]:
     """Versions, the device, the time of day, and the seconds that were taken.
 
@@ -99,10 +115,9 @@ def provenance(seconds: float, *, resumed: bool = False) -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
-    devices = jax.devices()
     return {
         "versions": versions,
-        "device": f"{len(devices)} × {devices[0].device_kind} ({devices[0].platform})",
+        "device": f"{jax.device_count()} × {device_name()} ({jax.default_backend()})",
         "platform": f"{platform.system()} on {platform.machine()}, {os.cpu_count()} processors",
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
@@ -121,8 +136,13 @@ def write(outcome: Outcome, rows: Sequence[Any], figure: Any) -> None:
     Raises:
       OSError: if a file cannot be written.
     """
+    from PIL import Image  # Which matplotlib depends on.
+
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
     with durable.replacing(outcome.folder / FIGURE) as file:
-        figure.savefig(file, format="png", dpi=110)
+        # A figure has few colours, and takes a third of the space with no more.
+        Image.open(picture).convert("RGB").quantize(64).save(file, "png", optimize=True)
     text = io.StringIO()
     names = [field.name for field in dataclasses.fields(rows[0])]
     writer = csv.writer(text, lineterminator="\n")

@@ -30,6 +30,8 @@ th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); text-align
 .findings td { min-width: 10rem; }
 .findings td:last-child, .overview td:last-child { min-width: 7rem; }
 .numbers th, .numbers td { white-space: nowrap; font-variant-numeric: tabular-nums; }
+@media (max-width: 40rem) { .findings td { min-width: 6.5rem; padding: .3rem; }
+  .findings td:last-child { min-width: 4.5rem; } }
 .yes { color: var(--good); font-weight: 600; }
 .no { color: var(--bad); font-weight: 600; }
 .soft { color: var(--soft); font-size: .9rem; }

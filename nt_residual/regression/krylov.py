@@ -90,8 +90,9 @@ class Krylov:
         larger = capacity
         if self.size + count > capacity:
             larger = max(min(max(2 * capacity, _FIRST_CAPACITY), n), self.size + count)
-        # The new one exists beside the old one for a while.
-        self._check_memory(n_outputs * larger * n * self.basis.dtype.itemsize, larger)
+        # A larger one exists beside the old one for a while; each call makes one more.
+        copies = 2 if larger > capacity else 1
+        self._check_memory(copies * n_outputs * larger * n * self.basis.dtype.itemsize, larger)
         return _enlarged(self.basis, by=larger - capacity) if larger > capacity else self.basis
 
     def _check_memory(self, size: int, count: int) -> None:
