@@ -2,23 +2,14 @@
 
 import importlib.metadata
 import json
-import pathlib
-import platform
+import math
 import time
 
 import jax
 import jax.numpy as jnp
 
-
-def device_name():
-    """The accelerator, or the processor where there is none."""
-    device = jax.devices()[0]
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    if device.platform != "cpu" or not cpuinfo.exists():
-        return device.device_kind
-    models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-    name = models[0].partition(":")[2].strip() if models else platform.processor()
-    return f"{name}, {len(models)} threads"
+from nt_residual.gram import durable
+from nt_residual.machine import device_name
 
 
 def machine():
@@ -35,18 +26,37 @@ def compile_timed(fn, *arguments):
     return compiled, time.perf_counter() - start
 
 
-def best_time(compiled, *arguments, repeats=5):
-    """Seconds of the fastest of several calls of a function that has been called before."""
+def run_times(compiled, *arguments, repeats=5, seconds=math.inf):
+    """Seconds of each of several calls; of three, if they take longer than `seconds` in all."""
     times = []
-    for _ in range(repeats):
+    while len(times) < repeats and (len(times) < 3 or sum(times) < seconds):
         start = time.perf_counter()
         jax.block_until_ready(compiled(*arguments))
         times.append(time.perf_counter() - start)
-    return min(times)
+    return times
+
+
+def best_time(compiled, *arguments, repeats=5):
+    """Seconds of the fastest of several calls of a function that has been called before."""
+    return min(run_times(compiled, *arguments, repeats=repeats))
+
+
+def copy_bandwidth(size=2**26):
+    """Bytes per second that a copy of an array of so many numbers reads and writes."""
+    x = jnp.ones(size, "float32")
+    compiled, _ = compile_timed(lambda x: x + 1, x)
+    return 2 * x.nbytes / best_time(compiled, x)
+
+
+def matmul_rate(dtype="float32", n=4096):
+    """Floating-point operations per second of a square product, precision 'highest'."""
+    x = jnp.ones((n, n), dtype)
+    compiled, _ = compile_timed(lambda x: jnp.matmul(x, x, precision="highest"), x)
+    return 2 * n**3 / best_time(compiled, x)
 
 
 def write(result, path):
-    """Writes a result as JSON, if there is a path for it."""
+    """Writes a result as JSON in one step, if there is a path for it."""
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n")
+        durable.replace(path, json.dumps(result, indent=1) + "\n")

@@ -17,34 +17,19 @@ import pathlib
 
 import common
 import jax
-import jax.numpy as jnp
+import networks
 import numpy as np
 
-from nt_residual import conv, schedules, stax
-
-SCHEDULE = schedules.PowerLaw(0.5)
 BLOCKS = 8
 # Pooling, pixels on a side, images in a batch.
 CASES = (("flatten", 32, 48), ("flatten", 8, 128), ("gap", 8, 32), ("gap", 16, 16))
 BYTES = 3 * 2 * 4
 
 
-def kernels(pooling, side, blocks=BLOCKS):
-    """Ours, and neural-tangents' with the same scale, as functions of two batches."""
-    ours = conv.ResidualKernel(blocks, SCHEDULE, (side, side), pooling=pooling, normalize=False)
-    _, _, kernel_fn = stax.ConvResNet(blocks, 16, schedule=SCHEDULE, pooling=pooling)
-    return ours, lambda x1, x2: kernel_fn(x1, x2, "ntk")
-
-
-def images(n, side, seed=0):
-    """Random images with three channels."""
-    return jax.random.uniform(jax.random.key(seed), (n, side, side, 3))
-
-
 def measure(pooling, side, n, bandwidth):
     """Microseconds per entry of the matrix, ours and neural-tangents', and their ratio."""
-    x1, x2 = images(n, side), images(n, side, seed=1)
-    ours, theirs = kernels(pooling, side)
+    x1, x2 = networks.images(n, side), networks.images(n, side, seed=1)
+    ours, theirs = networks.conv_kernels(pooling, side, BLOCKS)
     result = {"pooling": pooling, "side": side, "images": n}
     for name, second in (("train-train", None), ("test-train", x2)):
         row = {}
@@ -72,13 +57,6 @@ def measure(pooling, side, n, bandwidth):
     return result
 
 
-def copy_bandwidth(size=2**26):
-    """Bytes per second that a copy of an array reads and writes."""
-    x = jnp.ones(size, "float32")
-    compiled, _ = common.compile_timed(lambda x: x + 1, x)
-    return 2 * x.nbytes / common.best_time(compiled, x)
-
-
 def scaling(n=32):
     """Microseconds per entry by the number of blocks and of pixels."""
     by_blocks, by_pixels = {}, {}
@@ -90,8 +68,10 @@ def scaling(n=32):
 
 
 def _time(side, blocks, n):
-    x1, x2 = images(n, side), images(n, side, seed=1)
-    compiled, _ = common.compile_timed(kernels("flatten", side, blocks)[0].__call__, x1, x2)
+    x1, x2 = networks.images(n, side), networks.images(n, side, seed=1)
+    compiled, _ = common.compile_timed(
+        networks.conv_kernels("flatten", side, blocks)[0].__call__, x1, x2
+    )
     return 1e6 * common.best_time(compiled, x1, x2) / n**2
 
 
@@ -127,7 +107,7 @@ def main():
     arguments = parser.parse_args()
 
     jax.config.update("jax_default_matmul_precision", "highest")
-    bandwidth = copy_bandwidth()
+    bandwidth = common.copy_bandwidth()
     result = {**common.machine(), "blocks": BLOCKS, "copy_gb_per_s": bandwidth / 1e9, "cases": []}
     print(result["device"], result["versions"], f"copy {bandwidth / 1e9:.1f} GB/s")
     print(f"{'':10} {'':11} {'ours':>10} {'NT':>10} {'ratio':>7} {'of floor':>9} {'compile':>16}")

@@ -21,25 +21,13 @@ import common
 import jax
 import neural_tangents as nt
 import numpy as np
-from neural_tangents import stax
+from networks import convolutional, dense
 
 IMPLEMENTATIONS = [
     nt.NtkImplementation.JACOBIAN_CONTRACTION,
     nt.NtkImplementation.NTK_VECTOR_PRODUCTS,
     nt.NtkImplementation.STRUCTURED_DERIVATIVES,
 ]
-
-
-def dense(width, depth, outputs):
-    """A dense network, and the shape of one of its inputs."""
-    hidden = [stax.Dense(width, W_std=2**0.5), stax.Relu()] * depth
-    return stax.serial(*hidden, stax.Dense(outputs)), (width,)
-
-
-def convolutional(channels, depth, outputs):
-    """A convolutional network with global average pooling, and the shape of an image."""
-    block = [stax.Conv(channels, (3, 3), padding="SAME", W_std=2**0.5), stax.Relu()]
-    return stax.serial(*block * depth, stax.GlobalAvgPool(), stax.Dense(outputs)), (16, 16, 3)
 
 
 NETWORKS = {

@@ -18,15 +18,11 @@ import math
 import pathlib
 import time
 
-import nt_residual
-
-# isort: split
-
 import common
 import jax
 import jax.numpy as jnp
 import numpy as np
-from neural_tangents import stax
+from networks import nt_kernel, points
 
 from nt_residual import rntk, schedules
 from nt_residual.compat import enable_x64
@@ -35,29 +31,6 @@ TIMED = ((10, 1.0), (1000, 1.0), (10**6, 1.0), (math.inf, 1.0), (1000, 0.5), (10
 CHECKED = ((1, 0.0), (10, 0.0), (100, 0.0), (1000, 0.0), (1000, 0.25), (1000, 0.5), (1000, 1.0))
 BUILT = ((1000, 1.0), (10**4, 1.0), (10**4, 0.0), (10**6, 1.0), (math.inf, 0.5))
 NT_DEPTHS = (10, 100)
-
-
-def nt_kernel(depth, gamma):
-    """neural-tangents' own NTK of the same blocks, α in the last layer of each branch."""
-    alpha = float(depth) ** -gamma
-
-    def kernel(x):
-        width = x.shape[1]
-        branch = stax.serial(
-            stax.Dense(width, W_std=2**0.5), stax.Relu(), stax.Dense(width, W_std=alpha)
-        )
-        block = stax.serial(stax.FanOut(2), stax.parallel(stax.Identity(), branch), stax.FanInSum())
-        # Only blocks are trained.
-        first = nt_residual.stax.Frozen(stax.Dense(width))
-        _, _, kernel_fn = stax.serial(first, stax.repeat(block, depth))
-        return kernel_fn(x, None, "ntk")
-
-    return kernel
-
-
-def points(n, features, seed=0):
-    """Standard normal inputs in float32."""
-    return np.random.default_rng(seed).normal(size=(n, features)).astype("float32")
 
 
 def with_neighbours(features, n=500, neighbours=100):

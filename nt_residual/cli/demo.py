@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from nt_residual.cli import doctor, options
+from nt_residual.cli import options
 
 _n_train = options.checked(
     int, lambda n: 20 <= n <= 1427 or n == 1437, "an integer from 20 to 1427, or 1437"
@@ -78,6 +78,8 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def _write(chosen: argparse.Namespace, gammas: list[float], result: Any, figure: Any) -> None:
+    from nt_residual import machine
+
     config = {
         "depth": _json_number(chosen.depth),
         "gamma": gammas,
@@ -90,7 +92,7 @@ def _write(chosen: argparse.Namespace, gammas: list[float], result: Any, figure:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    record = {"config": config, "versions": doctor.versions(), "rows": rows}
+    record = {"config": config, "versions": machine.versions(), "rows": rows}
     (chosen.out / "results.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     figure.savefig(chosen.out / "accuracy.png", dpi=120)
 

@@ -2,26 +2,10 @@
 
 import argparse
 import importlib
-import importlib.metadata
-import platform
 import sys
 from typing import Any
 
 from nt_residual.cli import options
-
-_PACKAGES = (
-    "nt-residual",
-    "jax",
-    "jaxlib",
-    "neural-tangents",
-    "flax",
-    "optax",
-    "tensorstore",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "matplotlib",
-)
 
 
 def add(commands: Any) -> options.Parser:
@@ -34,34 +18,19 @@ def add(commands: Any) -> options.Parser:
     )
 
 
-def versions() -> dict[str, str]:
-    """The versions of Python, this package and those it stands on.
-
-    Example:
-      >>> versions()["jax"] != "not installed"
-      True
-    """
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
 def run(chosen: argparse.Namespace) -> int:
     """Runs the command."""
     del chosen
     import jax
 
-    found = versions()
+    from nt_residual import machine
+
+    found = machine.versions()
     width = max(map(len, found)) + 2
     for package, version in found.items():
         print(f"{package:<{width}}{version}")
     print()
-    devices = jax.devices()
-    print(f"{'devices':<{width}}{len(devices)} × {devices[0].device_kind} ({devices[0].platform})")
+    print(f"{'devices':<{width}}{machine.devices()}")
     x64 = "on" if jax.config.read("jax_enable_x64") else "off: float64 inputs become float32"
     print(f"{'float64':<{width}}{x64}")
     try:

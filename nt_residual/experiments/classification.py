@@ -240,5 +240,5 @@ def plot(result: Result) -> Any:
         axes.set(xlabel="depth L", ylim=(0, 102), title=network)
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    panels[0].set_ylabel("test accuracy (%), stopped in time (dotted: interpolated)")
+    panels[0].set_ylabel("test accuracy (%), dotted: interpolated")
     return figure

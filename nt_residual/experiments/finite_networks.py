@@ -13,7 +13,7 @@ TITLE = "Networks of finite width"
 STATEMENT = (
     "Networks that are trained with early stopping, for as many steps each, show it too: with "
     "α = L^(−γ) and γ ≥ 1/2 they generalise however deep they are, with a constant α they get "
-    "worse with depth: they learn less of the training set, too, as the kernel's eigenvalues fall."
+    "worse with depth, and learn less of the training set, too."
 )
 QUICK = {
     "gammas": (0.0, 0.5, 1.0),

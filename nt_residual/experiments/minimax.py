@@ -253,7 +253,7 @@ def _interpolation(where: str, rate: float, rows: list[Row]) -> Finding:
 
 
 def plot(result: Result) -> Any:
-    """Draws the excess risk against the number of points, a panel per dimension and γ.
+    """Draws the excess risk against the number of points, a row per dimension, a column per γ.
 
     Args:
       result: what `run` returned.
@@ -265,8 +265,10 @@ def plot(result: Result) -> Any:
     Raises:
       ImportError: if matplotlib is missing.
     """
-    figure = theory.plots.new_figure(5 * len(result.expected), 4)
-    panels = figure.subplots(1, len(result.expected), squeeze=False)[0]
+    n_columns = len({gamma for _, gamma in result.expected})
+    n_rows = len(result.expected) // n_columns
+    figure = theory.plots.new_figure(5 * n_columns, 4 * n_rows)
+    panels = figure.subplots(n_rows, n_columns, squeeze=False).flat
     depths = list(dict.fromkeys(row.depth for row in result.rows))
     for axes, (dim, gamma) in zip(panels, result.expected, strict=True):
         for j, depth in enumerate(depths):

@@ -128,13 +128,14 @@ def findings(result: Result) -> list[Finding]:
             agrees=abs(result.eigenvalues[1.0]) < 1e-9 and result.eigenvalues[0.5] > 1e-3,
         ),
         Finding(
-            claim="γ = 1 does not learn a target of degree 3, from any number of points, at any "
-            "stopping time (criterion: relative test error above 0.9).",
+            claim="γ = 1, infinite depth, does not learn a target of degree 3, from any number of "
+            "points, at any stopping time (criterion: relative test error above 0.9).",
             measured=f"Up to {most} points the relative test error is {least:.3f} or more.",
             agrees=least > 0.9,
         ),
         Finding(
-            claim="γ = 1/2 learns it (criterion: relative test error below 0.1, falling).",
+            claim="γ = 1/2, infinite depth, learns it (criterion: relative test error below 0.1, "
+            "falling).",
             measured=f"It goes from {learned[0].error:.2g} with {learned[0].n_train} points to "
             f"{learned[-1].error:.2g} with {most}.",
             agrees=learned[-1].error < 0.1 and all(np.diff([row.error for row in learned]) < 0),

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import datetime
-import importlib.metadata
 import io
 import json
 import math
@@ -13,24 +12,11 @@ import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-
+from nt_residual import machine
 from nt_residual.experiments.claim import Finding
 from nt_residual.gram import durable
 
 ROWS, RESULT, FIGURE = "rows.csv", "result.json", "figure.png"
-_PACKAGES = (
-    "nt-residual",
-    "jax",
-    "jaxlib",
-    "neural-tangents",
-    "flax",
-    "optax",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "matplotlib",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,22 +68,6 @@ def plain(value: Any) -> Any:
     return value
 
 
-def device_name() -> str:
-    """The kind of the first device, of a CPU its model and number of threads.
-
-    Example:
-      >>> bool(device_name())
-      True
-    """
-    device = jax.devices()[0]
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    if device.platform != "cpu" or not cpuinfo.exists():
-        return device.device_kind
-    models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-    name = models[0].partition(":")[2].strip() if models else platform.processor()
-    return f"{name}, {len(models)} threads"
-
-
 def provenance(seconds: float, *, resumed: bool = False) -> dict[str, Any]:
     """Versions, the device, the time of day, and the seconds that were taken.
 
@@ -109,15 +79,9 @@ def provenance(seconds: float, *, resumed: bool = False) -> dict[str, Any]:
       >>> sorted(provenance(1.0))
       ['device', 'finished', 'platform', 'resumed', 'seconds', 'versions']
     """
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
     return {
-        "versions": versions,
-        "device": f"{jax.device_count()} × {device_name()} ({jax.default_backend()})",
+        "versions": machine.versions(),
+        "device": machine.devices(),
         "platform": f"{platform.system()} on {platform.machine()}, {os.cpu_count()} processors",
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),

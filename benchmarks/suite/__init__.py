@@ -1,0 +1,1 @@
+"""Cases of one form, a family a file, and what runs them on any device."""

@@ -1,0 +1,86 @@
+"""The implementations of neural-tangents' empirical NTK on dense and convolutional networks.
+
+All are compared with products of Jacobians in float64, for two inputs and two outputs.
+Operations are those that XLA counts in each implementation.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import neural_tangents as nt
+import numpy as np
+
+from benchmarks.networks import convolutional, dense
+from benchmarks.suite.case import Case, Counts, distance, exactly
+
+NETWORKS = {"dense": dense, "convolutional": convolutional}
+# The network, its width, hidden layers and outputs, and the inputs.
+SIZES = {
+    "quick": (("dense", 128, 3, 10, 8),),
+    "standard": (("dense", 512, 3, 10, 8), ("convolutional", 32, 3, 10, 4)),
+    "large": (("dense", 2048, 3, 10, 32), ("convolutional", 128, 3, 10, 16)),
+}
+IMPLEMENTATIONS = ("JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS", "STRUCTURED_DERIVATIVES")
+TOLERANCE = 1e-4
+
+
+def cases(size: str) -> list[Case]:
+    """Each implementation on each network, in float32."""
+    return [case(name, *sizes) for sizes in SIZES[size] for name in IMPLEMENTATIONS]
+
+
+def case(implementation: str, network: str, width: int, depth: int, outputs: int, n: int) -> Case:
+    """One implementation on one network."""
+    described = network, width, depth, outputs, n
+    return Case(
+        family="empirical_ntk",
+        who=implementation,
+        sizes={
+            "network": network,
+            "n": n,
+            "width": width,
+            "layers": depth,
+            "outputs": outputs,
+            "dtype": "float32",
+        },
+        build=functools.partial(_build, implementation, *described),
+        check=lambda ntk: distance(_part(ntk), _reference(*described)),
+        tolerance=TOLERANCE,
+        counts=lambda _: Counts((n * outputs) ** 2),
+    )
+
+
+def _build(implementation, *described):
+    f, params, x = _network(*described)
+    chosen = nt.NtkImplementation[implementation]
+    ntk_fn = nt.empirical_ntk_fn(f, (), vmap_axes=0, implementation=chosen)
+    return lambda x, params: ntk_fn(x, None, params), (x, params)
+
+
+@functools.lru_cache(maxsize=1)
+def _network(network, width, depth, outputs, n):
+    (init_fn, f, _), input_shape = NETWORKS[network](width, depth, outputs)
+    x = jax.random.normal(jax.random.PRNGKey(0), (n, *input_shape))
+    return f, init_fn(jax.random.PRNGKey(1), x.shape)[1], x
+
+
+def _part(ntk):
+    """Between the first and the last input, and the first and the last output."""
+    ends = np.array([0, -1])
+    return ntk[np.ix_(ends, ends, ends, ends)]
+
+
+@functools.lru_cache(maxsize=1)
+def _reference(*described):
+    f, params, x = _network(*described)
+
+    @jax.jit
+    def ntk(params, x):
+        jacobian = jax.jacrev(lambda params: f(params, x)[:, jnp.array([0, -1])])(params)
+        parts = [j.reshape(2, 2, -1) for j in jax.tree.leaves(jacobian)]
+        return sum(jnp.einsum("iop,jqp->ijoq", j, j) for j in parts)
+
+    params, x = jax.tree.map(lambda a: np.asarray(a, np.float64), (params, x[np.array([0, -1])]))
+    with exactly():
+        return np.asarray(ntk(params, x))

@@ -1,0 +1,85 @@
+"""Gram matrices tile by tile, by the size of tiles, and products with one that is never stored.
+
+The kernel is that of 100 blocks. Counted as for `fc_kernel`; a product with ten vectors adds
+20 n² operations, and reads and writes the vectors in place of the matrix.
+"""
+
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.suite import inputs
+from benchmarks.suite.case import Case, Counts, distance, sampled
+from nt_residual import gram
+
+# n, and the sizes of tiles, `None` for what is picked.
+SIZES = {
+    "quick": (1500, (None, 256)),
+    "standard": (6000, (None, 500, 1000, 3000)),
+    "large": (40_000, (None, 1000, 8000)),
+}
+DEPTH = 100
+VECTORS = 10
+TOLERANCE = 1e-5
+
+
+def cases(size: str) -> list[Case]:
+    """The matrix in tiles of each size, and a product."""
+    n, tile_sizes = SIZES[size]
+    return [*(matrix(n, tile_size) for tile_size in tile_sizes), matrix_free(n)]
+
+
+def matrix(n: int, tile_size: int | None) -> Case:
+    """The matrix in memory."""
+    counts = Counts(n * n, inputs.matrix_bytes(n, 4), inputs.product_flops(n))
+
+    def build():
+        return functools.partial(gram.compute, tile_size=tile_size), _arguments(n)
+
+    return Case(
+        family="gram",
+        who="gram.compute",
+        sizes={"n": n, "tile": tile_size or "picked", "dtype": "float32"},
+        build=build,
+        check=lambda matrix: inputs.error(matrix, n, DEPTH),
+        tolerance=TOLERANCE,
+        counts=lambda _: counts,
+        jit=False,
+    )
+
+
+def matrix_free(n: int) -> Case:
+    """A product with a matrix that is made anew."""
+    v = vectors(n)
+    moved = 4 * (n * inputs.FEATURES + 2 * v.size)
+    counts = Counts(n * n, moved, inputs.product_flops(n) + 2 * n * v.size)
+
+    def build():
+        return lambda k, v: k.product(v), (gram.MatrixFree(*_arguments(n)), jnp.asarray(v))
+
+    return Case(
+        family="gram",
+        who="gram.MatrixFree",
+        sizes={"n": n, "vectors": VECTORS, "dtype": "float32"},
+        build=build,
+        check=lambda product: product_error(product, n),
+        tolerance=TOLERANCE,
+        counts=lambda _: counts,
+    )
+
+
+def vectors(n: int) -> np.ndarray:
+    """What matrices are multiplied with, shape (n, VECTORS): positive, so that nothing cancels."""
+    return np.random.default_rng(1).uniform(size=(n, VECTORS)).astype(np.float32)
+
+
+def product_error(product, n: int) -> float:
+    """How far some rows of K v are from the reference."""
+    chosen = sampled(n, count=5)
+    x = inputs.inputs(n)
+    return distance(product[chosen], inputs.exact(x[chosen], x, DEPTH) @ vectors(n))
+
+
+def _arguments(n):
+    return inputs.kernel(DEPTH), jnp.asarray(inputs.inputs(n))

@@ -1,0 +1,101 @@
+"""The path of 50 stopping times, given K: our solvers and neural-tangents'.
+
+Points of the sphere in ten dimensions, a quarter as many test points, ten outputs. Predictions at
+a time of the path are compared with exp(−tK/n) in float64, by scipy's `expm_multiply`. Counted
+for 'lanczos' are its products with K alone: n² numbers read and 20 n² operations each.
+Decompositions are not counted.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import neural_tangents as nt
+import numpy as np
+import scipy.sparse.linalg
+
+from benchmarks.suite import inputs
+from benchmarks.suite.case import Case, Counts, distance
+from nt_residual import data, regression
+
+SIZES = {
+    "quick": ((400, ("eigh", "lanczos", "neural-tangents")),),
+    "standard": ((2000, ("eigh", "lanczos", "neural-tangents")), (5000, ("lanczos",))),
+    "large": ((4000, ("eigh", "lanczos", "neural-tangents")), (20_000, ("lanczos",))),
+}
+OUTPUTS, TIMES, DIMENSION = 10, 50, 10
+# The solver's own `tol` is 1e-4, root mean square.
+TOLERANCE = 1e-3
+# Where on the path predictions are compared: late enough that much is learned.
+_CHECKED = 20
+
+
+class Problem(NamedTuple):
+    """Kernels of training inputs, and between test and training inputs; targets and times."""
+
+    k: jax.Array
+    k_test: jax.Array
+    y: np.ndarray
+    times: np.ndarray
+
+
+def cases(size: str) -> list[Case]:
+    """The solvers of each n."""
+    return [case(solver, n) for n, solvers in SIZES[size] for solver in solvers]
+
+
+def case(solver: str, n: int) -> Case:
+    """One solver at one size."""
+    return Case(
+        family="regression",
+        who=solver,
+        sizes={"n": n, "times": TIMES, "outputs": OUTPUTS, "dtype": "float32"},
+        build=lambda: (functools.partial(_path, solver), (problem(n),)),
+        check=lambda predictions: distance(predictions[_CHECKED], _reference(n)),
+        tolerance=TOLERANCE,
+        counts=lambda predictions: _counts(solver, n, predictions),
+        jit=False,
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def problem(n: int) -> Problem:
+    """A function of degree two on the sphere, with noise."""
+    kernel, generator = inputs.kernel(1000), np.random.default_rng(0)
+    x = data.sphere.uniform(n + n // 4, DIMENSION).astype(np.float32)
+    weights = generator.standard_normal((2, DIMENSION, OUTPUTS))
+    y = x[:n] @ weights[0] + (x[:n] @ weights[1]) ** 2 + generator.standard_normal((n, OUTPUTS))
+    k = kernel(jnp.asarray(x))
+    return Problem(k[:n, :n], k[n:, :n], y.astype(np.float32), np.geomspace(1, n, TIMES))
+
+
+def _path(solver, problem):
+    k, k_test, y, times = problem
+    if solver == "neural-tangents":
+        predict = nt.predict.gradient_descent_mse(k, y)
+        # Its loss is averaged over the outputs, too.
+        return predict(times * OUTPUTS, None, 0.0, k_test)
+    return regression.GradientFlow.fit(k, y, solver=solver).predict(k_test, times)
+
+
+@functools.lru_cache(maxsize=1)
+def _reference(n):
+    """c_t solves c' = (y − K c)/n from zero: a column of the exponential of a larger matrix."""
+    k, k_test, y, times = (np.asarray(part, np.float64) for part in problem(n))
+    generator = np.zeros((n + OUTPUTS, n + OUTPUTS))
+    generator[:n, :n], generator[:n, n:] = -k / n, y / n
+    start = np.eye(n + OUTPUTS, OUTPUTS, -n)
+    t = times[_CHECKED]
+    trace = t * np.trace(generator)
+    grown = scipy.sparse.linalg.expm_multiply(t * generator, start, traceA=trace)
+    return k_test @ grown[:n]
+
+
+def _counts(solver, n, predictions):
+    if solver != "lanczos":
+        return Counts(predictions.size)
+    k, _, y, times = problem(n)
+    products = regression.GradientFlow.fit(k, y, solver=solver).solve(times).iterations
+    read, made = 4.0 * n * n * products, 2.0 * n * n * OUTPUTS * products
+    return Counts(predictions.size, read, made)

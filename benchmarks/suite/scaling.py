@@ -1,0 +1,75 @@
+"""Gram matrices and products over 1, 2, 4, … devices: one size, and one that grows with them.
+
+`strong` is the same n on all numbers p of devices, `weak` n ~ √p, so that each device has as many
+entries. Devices compute entries on both sides of the diagonal: 2·784·n² operations. A product
+with ten vectors reads the matrix. Simulated devices of a CPU share its cores, and show no more
+than what it costs to have them.
+"""
+
+import functools
+
+import jax
+from jax.sharding import AxisType
+
+from benchmarks.suite import gram as on_one_device
+from benchmarks.suite import inputs
+from benchmarks.suite.case import Case, Counts
+from nt_residual import gram
+from nt_residual.gram.operators import as_operator
+
+SIZES = {"quick": 1024, "standard": 8192, "large": 32_768}
+
+
+def cases(size: str) -> list[Case]:
+    """Strong and weak scaling of the matrix, strong scaling of products with it."""
+    n, result = SIZES[size], []
+    for p in device_counts(jax.device_count()):
+        result += [matrix("matrix, strong", n, p), product(n, p)]
+        if p > 1:
+            result.append(matrix("matrix, weak", round(n * p**0.5 / p) * p, p))
+    return result
+
+
+def device_counts(available: int) -> list[int]:
+    """Powers of two that there are devices for."""
+    return [2**k for k in range(available.bit_length())]
+
+
+def matrix(kind: str, n: int, p: int) -> Case:
+    """The matrix, its rows over p devices."""
+    counts = Counts(n * n, inputs.matrix_bytes(n, 4), 2 * inputs.FEATURES * n * n)
+    return Case(
+        family="scaling",
+        who="gram.compute",
+        sizes={"kind": kind, "devices": p, "n": n, "dtype": "float32"},
+        build=lambda: (functools.partial(_matrix, n, p), ()),
+        check=lambda matrix: inputs.error(matrix, n, on_one_device.DEPTH),
+        tolerance=on_one_device.TOLERANCE,
+        counts=lambda _: counts,
+        jit=False,
+    )
+
+
+def product(n: int, p: int) -> Case:
+    """K v, the rows of K over p devices, the result on all."""
+    size = n * on_one_device.VECTORS
+    counts = Counts(n * n, 4 * (n * n + 2 * size), 2 * n * size)
+
+    def build():
+        k = as_operator(_matrix(n, p))
+        return lambda k, v: k.product(v), (k, k.place(on_one_device.vectors(n)))
+
+    return Case(
+        family="scaling",
+        who="Operator.product",
+        sizes={"kind": "product, strong", "devices": p, "n": n, "dtype": "float32"},
+        build=build,
+        check=lambda product: on_one_device.product_error(product, n),
+        tolerance=on_one_device.TOLERANCE,
+        counts=lambda _: counts,
+    )
+
+
+def _matrix(n, p):
+    mesh = jax.make_mesh((p,), ("rows",), axis_types=(AxisType.Auto,), devices=jax.devices()[:p])
+    return gram.compute(inputs.kernel(on_one_device.DEPTH), inputs.inputs(n), mesh=mesh)

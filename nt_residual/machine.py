@@ -1,0 +1,63 @@
+"""What results of computations are labelled with: the device, and the versions of packages."""
+
+import importlib.metadata
+import pathlib
+import platform
+
+import jax
+
+_PACKAGES = (
+    "nt-residual",
+    "jax",
+    "jaxlib",
+    "neural-tangents",
+    "flax",
+    "optax",
+    "tensorstore",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "matplotlib",
+)
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python, this package and those it stands on.
+
+    Example:
+      >>> versions()["jax"] != "not installed"
+      True
+    """
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def device_name() -> str:
+    """The kind of the first device, of a CPU its model and number of threads.
+
+    Example:
+      >>> bool(device_name())
+      True
+    """
+    device = jax.devices()[0]
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    if device.platform != "cpu" or not cpuinfo.exists():
+        return device.device_kind
+    models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+    name = models[0].partition(":")[2].strip() if models else platform.processor()
+    return f"{name}, {len(models)} threads"
+
+
+def devices() -> str:
+    """How many devices there are, their kind and platform.
+
+    Example:
+      >>> " × " in devices()
+      True
+    """
+    return f"{jax.device_count()} × {device_name()} ({jax.default_backend()})"
