@@ -1,0 +1,148 @@
+# %% [markdown]
+# # Kernels of deep residual networks: a start
+#
+# A residual block computes `x + α·branch(x)`. How α falls with the depth L decides whether a deep,
+# wide network can learn at all ([arXiv 2403.04545](https://arxiv.org/abs/2403.04545)). This
+# notebook makes the kernel of such a network, asks what its α lead to, learns with it, stopping in
+# time, and writes the same network in layers of neural-tangents.
+
+# %%
+# Installs nt_residual where it is missing, as on Colab, and leaves JAX as it is.
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import subprocess
+import sys
+
+# The folder of a clone, a wheel, git+https://… of a repository, or its name on a package index.
+SOURCE = os.environ.get("NT_RESIDUAL_SOURCE", "nt-residual")
+
+if importlib.util.find_spec("nt_residual") is None:
+
+    def pip_install(*requirements):
+        """Installs packages for this notebook."""
+        command = [sys.executable, "-m", "pip", "install", "-q", "--no-warn-conflicts"]
+        subprocess.run([*command, *requirements], check=True)
+
+    # neural-tangents declares TensorFlow, which is never imported: its dependencies are left out.
+    pip_install("--no-deps", "neural-tangents==0.6.5", SOURCE)
+    importlib.invalidate_caches()
+    needed = [
+        requirement
+        for requirement in importlib.metadata.requires("nt-residual")
+        if "extra ==" not in requirement and not requirement.startswith("neural-tangents")
+    ]
+    kept = [
+        f"{name}=={importlib.metadata.version(name)}"
+        for name in ("jax", "jaxlib", "flax")
+        if importlib.util.find_spec(name)
+    ]
+    pip_install("frozendict>=2.4", "scikit-learn>=1.6", "matplotlib>=3.9", *needed, *kept)
+    importlib.invalidate_caches()
+
+# %%
+# Parameters. With NT_RESIDUAL_FAST=1 in the environment everything is small.
+FAST = os.environ.get("NT_RESIDUAL_FAST") == "1"
+DEPTH = 20 if FAST else 1000
+N = 80 if FAST else 400
+
+# %%
+import math
+
+import nt_residual  # isort: split
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+from neural_tangents import stax
+
+from nt_residual import data, regression, rntk, schedules, theory
+
+# On GPU and TPU a float32 product is not one unless this is asked for.
+jax.config.update("jax_default_matmul_precision", "highest")
+
+# %% [markdown]
+# ## The kernel
+#
+# At any depth, infinity included, a call costs little more than the product `x @ x.T`.
+
+# %%
+schedule = schedules.PowerLaw(gamma=0.5)  # α = L^(−1/2) in each of L blocks.
+kernel = rntk.ResidualKernel(depth=DEPTH, schedule=schedule)
+x = data.sphere.uniform(5, dim=3)
+np.asarray(kernel(x)).round(3)
+
+# %% [markdown]
+# As a function of the angle, for four γ in α = L^(−γ). For γ < 1/2 it tends to 1/4 at every angle
+# but zero: then all inputs look equally alike.
+
+# %%
+deep = {
+    f"γ = {gamma:g}": rntk.ResidualKernel(DEPTH, schedules.PowerLaw(gamma))
+    for gamma in (0.0, 0.25, 0.5, 1.0)
+}
+figure, axes = plt.subplots(figsize=(5, 3.4), layout="constrained")
+theory.plots.profile(deep, ax=axes)
+axes.set_title(f"{DEPTH} blocks")
+plt.show()
+
+# %% [markdown]
+# ## What α leads to
+
+# %%
+for gamma in (0.25, 0.5, 1.0):
+    regime = theory.regime(schedules.PowerLaw(gamma))
+    print(f"γ = {gamma:g}, {regime.name}: {regime.advice}\n")
+choice = theory.suitable_schedule(DEPTH)
+print(f"For {DEPTH} blocks α = {choice.alpha:g}. {choice.reason}")
+
+# %% [markdown]
+# ## Regression, stopped in time
+#
+# Points of the sphere with a noisy target, a quarter of them held out to choose the time. One
+# factorisation serves all times, t = ∞ included, where the noise is learned too.
+
+# %%
+points = data.sphere.load(N, 1000, dim=3, coefficients={1: 1.0, 2: 1.0}, noise=1.0)
+x_val, x_train = np.split(points.x_train, [N // 4])
+y_val, y_train = np.split(points.y_train, [N // 4])
+
+flow = regression.GradientFlow.fit(kernel(x_train), y_train)
+# One call, since each shape is a program of its own to compile.
+k_others = np.asarray(kernel(np.concatenate([x_val, points.x_test]), x_train))
+k_val, k_test = np.split(k_others, [N // 4])
+stopping = regression.holdout(flow, k_val, y_val)
+early, late = flow.predict(k_test, [stopping.time, math.inf])
+for name, predicted in (("stopped in time", early), ("t = ∞", late)):
+    print(f"{name}: mean squared error {np.mean((predicted - points.y_test) ** 2):.3f}")
+
+# %%
+errors = np.square(flow.predict(k_test, stopping.times) - points.y_test).mean(axis=1)
+figure, axes = plt.subplots(figsize=(5, 3.4), layout="constrained")
+axes.loglog(stopping.times[:-1], errors[:-1], label="test")
+axes.loglog(stopping.times[:-1], stopping.errors[:-1], label="held out, with noise")
+axes.axvline(stopping.time, color="k", ls=":", label="chosen")
+axes.set(xlabel="training time t", ylabel="mean squared error")
+axes.legend()
+plt.show()
+
+# %% [markdown]
+# ## In layers of neural-tangents
+#
+# After `import nt_residual` all of neural-tangents works on today's JAX, and residual layers join
+# its own: any branch, any shortcut. Here is the network of the kernel above.
+
+# %%
+branch = stax.serial(stax.Dense(1, W_std=2**0.5), nt_residual.stax.Relu(), stax.Dense(1))
+_, _, kernel_fn = stax.serial(
+    nt_residual.stax.Frozen(stax.Dense(1)),
+    nt_residual.stax.ResidualStack(branch, schedule(DEPTH), normalize=True),
+    nt_residual.stax.Frozen(stax.Dense(1)),
+)
+layers = kernel_fn(x, None, "ntk")
+np.allclose(layers / layers[0, 0], kernel(x), atol=1e-4)
+
+# %% [markdown]
+# A fully-connected network of any other form, with leaky ReLU and two layers a block, say, gets the
+# speed of the first kernel from `rntk.compile_homogeneous(kernel_fn)`.
