@@ -99,7 +99,8 @@ def text(result: Mapping[str, Any]) -> str | None:
         if row["family"] == "scaling" and row["who"] == "gram.compute" and "failed" not in row
     ]
     alone = next((row for row in rows if row["devices"] == 1), None)
-    if alone is None:
+    # Devices that are simulated on one processor share its memory.
+    if alone is None or (result["platform"] == "cpu" and result["devices"] > 1):
         return None
     bandwidth = result["peaks"]["bytes_per_s"]
     found = costs(alone["entries_per_s"], bandwidth)

@@ -29,7 +29,7 @@ from nt_residual.theory import checks
 GAMMAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 DEPTHS = (4, 8, 16, 32, 64, 128, 256, 512)
 # Arguments of a sweep that takes a few minutes on two cores.
-QUICK = {"depths": (4, 16, 64, 128), "width": 32, "seeds": 2, "steps": 600, "batch_size": 64}
+QUICK = {"depths": (4, 16, 64, 256), "width": 32, "seeds": 2, "steps": 600, "batch_size": 64}
 
 # Inputs that the learning rate and the gradients are measured on, and those of the NTK.
 _SOME = 256
