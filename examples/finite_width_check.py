@@ -45,7 +45,7 @@ def main(arguments=None):
     parser.add_argument("--quick", action="store_true", help="few, small networks")
     options = parser.parse_args(arguments)
     depths, widths, channels = (10, 100), [64, 128, 256], [8, 16, 32]
-    seeds, conv_seeds, gammas, conv_gammas = [400, 200, 30], [200, 100, 40], GAMMAS, GAMMAS[::2]
+    seeds, conv_seeds, gammas, conv_gammas = [300, 150, 24], [200, 100, 40], GAMMAS, GAMMAS[::2]
     if options.quick:
         depths, widths, channels, seeds, conv_seeds = (1, 2), [4, 16], [2, 4], 3, 2
         gammas = conv_gammas = GAMMAS[:1]
