@@ -10,7 +10,7 @@ import neural_tangents as nt
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import mainly
+from helpers import exhaustive, mainly
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 from neural_tangents import stax
@@ -184,8 +184,15 @@ NETWORK_CASES = {
 }
 
 
+# Others have layers like these, or primitives that are tried below.
+MAIN_CASES = {"dense", "convolutions, stride, pooling, padding", "attention", "several outputs"}
+MAIN_CASES |= {"several inputs", "dictionaries", "dropout", "FanInSum", "flax.nnx"}
+
+
 @mainly("float64")
-@pytest.mark.parametrize("name", NETWORK_CASES)
+@pytest.mark.parametrize(
+    "name", [*sorted(MAIN_CASES), *exhaustive(*sorted(NETWORK_CASES.keys() - MAIN_CASES))]
+)
 def test_all_implementations_agree_on(name, dtype):
     f, params, inputs, options = NETWORK_CASES[name]()
     params, (x1, x2) = jax.tree.map(lambda x: x.astype(dtype), (params, inputs))

@@ -240,6 +240,9 @@ SAMPLED_ELSEWHERE = [
 
 
 @pytest.mark.monte_carlo
-@every_case(lambda case: case.samples and case not in SAMPLED_ELSEWHERE)
+@every_case(
+    lambda case: case.samples and case not in SAMPLED_ELSEWHERE,
+    main=lambda case: not case.unrolled,
+)
 def test_the_ntk_is_that_of_wide_random_networks(case):
     _assert_sampled_kernel_is_close(case, case.outputs, "ntk")
