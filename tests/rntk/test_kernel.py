@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import REFERENCE_NETWORKS, naive_kernel
+from helpers import REFERENCE_NETWORKS, mainly, naive_kernel
 
 from nt_residual import schedules
 from nt_residual.rntk import ResidualKernel, angle, tiles
@@ -99,6 +99,7 @@ def test_the_kernel_is_invariant_under_rotation(kernel, dtype):
     assert np.max(error) < 10 * ERROR[dtype.name]
 
 
+@mainly("float32")
 @pytest.mark.parametrize("kernel", KERNELS[::4], ids=str)
 def test_jit_vmap_and_single_entries_give_the_same(kernel, dtype):
     x1, x2 = _inputs(dtype), _inputs(dtype, n=4, seed=1)

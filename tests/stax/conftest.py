@@ -1,5 +1,17 @@
+import jax.numpy as jnp
 import pytest
+from helpers import enable_x64, exhaustive
 from jax import random
+
+
+@pytest.fixture(params=["float32", *exhaustive("float64")])
+def dtype(request):
+    """Runs a test in float32, where it is hard to be exact; in float64 if all are run.
+
+    Laws are checked in float64 in any case, against other networks of the same function.
+    """
+    with enable_x64(request.param == "float64"):
+        yield jnp.dtype(request.param)
 
 
 @pytest.fixture

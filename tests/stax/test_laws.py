@@ -213,7 +213,10 @@ def _assert_sampled_kernel_is_close(case, network, get):
 
 # Neural-tangents has the NNGP of all others, and that of ConvResNet is enumerated.
 @pytest.mark.monte_carlo
-@every_case(lambda case: case.samples and not case.unrolled and case != CASES["ConvResNet"])
+@every_case(
+    lambda case: case.samples and not case.unrolled and case != CASES["ConvResNet"],
+    main=lambda case: case in KINDS or case == CASES["FullyConnectedResNet"],
+)
 def test_the_nngp_is_that_of_wide_random_networks(case):
     _assert_sampled_kernel_is_close(case, case.features, "nngp")
 
