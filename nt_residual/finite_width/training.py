@@ -141,8 +141,8 @@ def train(
       >>> x = np.eye(3, dtype="float32")
       >>> model = ResNet(2, 64, in_dim=3, mirrored=True, rngs=nnx.Rngs(0))
       >>> y = np.array([1.0, -1.0, 0.0])
-      >>> trained = train(model, x, y, optimizer=optax.sgd(0.2), steps=100)
-      >>> bool(trained.history["loss"][-1] < 0.01 * trained.history["loss"][0])
+      >>> trained = train(model, x, y, optimizer=optax.sgd(0.2), steps=200)
+      >>> bool(trained.history["loss"][-1] < 1e-3 * trained.history["loss"][0])
       True
     """
     steps = _required(steps, "steps")

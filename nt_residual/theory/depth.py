@@ -151,19 +151,19 @@ def _check_angles(theta: ArrayLike) -> np.ndarray:
     return angles
 
 
-def fit_power_law(depths: np.ndarray, error: np.ndarray) -> tuple[float, float]:
-    """The slope of log error against log depth, and its standard error.
+def fit_power_law(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """The slope of log y against log x, and its standard error.
 
     Both are NaN for fewer than two points, the standard error for fewer than three.
 
     Example:
-      >>> slope, error = fit_power_law(np.array([1, 10, 100]), np.array([1.0, 0.1, 0.01]))
+      >>> slope, slope_error = fit_power_law(np.array([1, 10, 100]), np.array([1.0, 0.1, 0.01]))
       >>> round(slope, 3)
       -1.0
     """
-    if len(depths) < 2:
+    if len(x) < 2:
         return math.nan, math.nan
-    x, y = np.log(depths), np.log(error)
+    x, y = np.log(x), np.log(y)
     x, y = x - x.mean(), y - y.mean()
     slope = float(x @ y / (x @ x))
     if len(x) < 3:
