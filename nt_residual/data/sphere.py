@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nt_residual import _checks
 from nt_residual.data.dataset import Dataset
-from nt_residual.theory import Spectrum, checks
+from nt_residual.theory import Spectrum
 
 
 def uniform(n: int, dim: int, *, seed: int = 0) -> np.ndarray:
@@ -117,10 +118,10 @@ def source(
       least-squares algorithms.
     """
     last = _last_degree(spectrum)
-    smoothness = checks.number(smoothness, "smoothness")
+    smoothness = _checks.number(smoothness, "smoothness")
     if max_degree is not None:
         remedy = "Pass the largest degree of the target."
-        last = checks.integer(max_degree, "max_degree", 1, remedy)
+        last = _checks.integer(max_degree, "max_degree", 1, remedy)
     if last >= len(spectrum.degree):
         raise ValueError(
             f"max_degree must not exceed that of the spectrum, {len(spectrum.degree) - 1}, got "
@@ -175,14 +176,14 @@ def norm(coefficients: Mapping[int, float], spectrum: Spectrum, smoothness: floa
     Reference: Fischer & Steinwart 2020, as for `source`.
     """
     last = _last_degree(spectrum)
-    smoothness = checks.number(smoothness, "smoothness")
+    smoothness = _checks.number(smoothness, "smoothness")
     degrees = np.array([_size(degree, "degree", 0) for degree in coefficients], dtype=int)
     if degrees.size and degrees.max() > last:
         raise ValueError(
             f"coefficients must not exceed the degrees of the spectrum, 0 to {last}, got degree "
             f"{degrees.max()}. Compute the spectrum to that degree."
         )
-    values = checks.real_array(list(coefficients.values()), "coefficients")
+    values = _checks.real_array(list(coefficients.values()), "coefficients")
     used = values != 0
     degrees, values = degrees[used], values[used]
     if not degrees.size:

@@ -6,8 +6,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nt_residual import _checks
 from nt_residual.rntk.inputs import check_choice
-from nt_residual.theory import checks
 
 # Elements of a piece that is turned into float64 at a time: 128 MiB.
 _PIECE = 2**24
@@ -122,7 +122,7 @@ def zca(
       the kernels of networks on CIFAR-10.
     """
     remedy = "It is relative to the mean variance of the features; 0.1 is a good start."
-    regularization = checks.number(regularization, "regularization", positive=True, remedy=remedy)
+    regularization = _checks.number(regularization, "regularization", positive=True, remedy=remedy)
     sets = _checked(x_train, others)
     width = sets[0][0].size
     rows = sets[0].reshape(-1, width)

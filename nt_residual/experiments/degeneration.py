@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from nt_residual import data, rntk, schedules, theory
+from nt_residual import _checks, data, rntk, schedules, theory
 from nt_residual.experiments.claim import Finding
 from nt_residual.experiments.on_sphere import mean_best_error
-from nt_residual.theory import checks
 from nt_residual.theory.depth import default_angles
 
 # What the kernel between different inputs tends to if T → ∞.
@@ -106,7 +105,7 @@ def run(
     ]
     angles = default_angles()
     remedy = "Pass two or more numbers of blocks, finite ones."
-    depths = sorted({checks.integer(depth, "each of depths", 1, remedy) for depth in depths})
+    depths = sorted({_checks.integer(depth, "each of depths", 1, remedy) for depth in depths})
     if len(depths) < 2:
         raise ValueError(f"depths must be two or more, got {depths}. {remedy}")
     rows = []

@@ -15,7 +15,7 @@ import optax
 from flax import nnx
 from tqdm import tqdm
 
-from nt_residual import data, memory, schedules
+from nt_residual import _checks, data, memory, schedules
 from nt_residual.finite_width.checkpoint import digest
 from nt_residual.finite_width.depth_results import DepthRun, DepthSweep, Folder
 from nt_residual.finite_width.learning_rate import largest_learning_rate
@@ -24,7 +24,6 @@ from nt_residual.finite_width.models import ConvResNet, ResNet
 from nt_residual.finite_width.networks import Network, as_network, outputs
 from nt_residual.finite_width.training import TrainingDiverged, train
 from nt_residual.rntk.inputs import check_choice
-from nt_residual.theory import checks
 
 GAMMAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 DEPTHS = (4, 8, 16, 32, 64, 128, 256, 512)
@@ -123,10 +122,10 @@ def depth_sweep(
     """
     gammas = [schedules.PowerLaw(gamma).gamma for gamma in dict.fromkeys(gammas)]
     remedy = "Pass the number of residual blocks."
-    depths = [checks.integer(depth, "depths", 1, remedy) for depth in dict.fromkeys(depths)]
+    depths = [_checks.integer(depth, "depths", 1, remedy) for depth in dict.fromkeys(depths)]
     if not gammas or not depths:
         raise ValueError(f"gammas and depths must not be empty, got {gammas} and {depths}.")
-    seeds = checks.integer(seeds, "seeds", 1, "Pass how many networks to train.")
+    seeds = _checks.integer(seeds, "seeds", 1, "Pass how many networks to train.")
     settings = _Settings(
         architecture=architecture,
         width=width,
@@ -181,10 +180,10 @@ class _Settings:
         check_choice(self.architecture, "architecture", ("fc", "conv"))
         check_choice(self.pooling, "pooling", ("flatten", "gap"))
         for name in ("width", "steps", "batch_size", "patience"):
-            value = checks.integer(getattr(self, name), name, 1, "")
+            value = _checks.integer(getattr(self, name), name, 1, "")
             object.__setattr__(self, name, value)
         for name, positive in (("rate", True), ("momentum", False), ("validation_fraction", True)):
-            value = checks.number(getattr(self, name), name, positive=positive)
+            value = _checks.number(getattr(self, name), name, positive=positive)
             if value >= 1:
                 raise ValueError(f"{name} must be less than 1, got {value}.")
             object.__setattr__(self, name, value)

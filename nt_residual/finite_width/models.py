@@ -14,10 +14,9 @@ from flax import nnx
 from jax import lax
 from jax.typing import ArrayLike
 
-from nt_residual import schedules
+from nt_residual import _checks, schedules
 from nt_residual.conv.inputs import check_sizes
 from nt_residual.rntk.inputs import check_choice
-from nt_residual.theory import checks
 
 Block = Literal["two_layer", "one_layer", "preactivation"]
 Parameterization = Literal["ntk", "standard"]
@@ -477,4 +476,4 @@ def _alphas(schedule, depth: int) -> ArrayLike:
 
 
 def _check_size(value: Any, name: str) -> int:
-    return checks.integer(value, name, 1, "Pass how many there are.")
+    return _checks.integer(value, name, 1, "Pass how many there are.")

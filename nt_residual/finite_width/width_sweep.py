@@ -14,13 +14,12 @@ import numpy as np
 import tqdm
 from jax.typing import ArrayLike
 
-from nt_residual import conv, memory, rntk
+from nt_residual import _checks, conv, memory, rntk
 from nt_residual.finite_width.measures import empirical_ntk
 from nt_residual.finite_width.models import ConvResNet, ResNet
 from nt_residual.finite_width.networks import initialiser
 from nt_residual.finite_width.width_results import WidthSweep
 from nt_residual.rntk.inputs import check_choice
-from nt_residual.theory import checks
 
 
 def width_sweep(
@@ -84,7 +83,7 @@ def width_sweep(
       True
     """
     widths, seeds = _check_widths(widths), _check_seeds(seeds, len(widths))
-    batch_size = checks.integer(batch_size, "batch_size", 1, "Pass 1, for example.")
+    batch_size = _checks.integer(batch_size, "batch_size", 1, "Pass 1, for example.")
     kind = _kind(kernel, kind)
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating) or x.ndim < 2 or not x.size:
@@ -236,7 +235,7 @@ def _key(key, width, i):
 
 
 def _check_widths(widths) -> list[int]:
-    found = [checks.integer(width, "widths", 1, "Pass whole numbers.") for width in widths]
+    found = [_checks.integer(width, "widths", 1, "Pass whole numbers.") for width in widths]
     if len(found) < 2 or any(b <= a for a, b in itertools.pairwise(found)):
         raise ValueError(
             f"widths must be at least two that increase, for a slope, got {found}. Pass "
@@ -251,7 +250,7 @@ def _check_seeds(seeds, count) -> list[int]:
         raise ValueError(
             f"seeds must be one number of networks for each of {count} widths, got {len(given)}."
         )
-    found = [checks.integer(n, "seeds", 1, "Pass 30, for example.") for n in given]
+    found = [_checks.integer(n, "seeds", 1, "Pass 30, for example.") for n in given]
     if min(found) < 2:
         raise ValueError(
             f"seeds must be at least 2, got {min(found)}: of one network there is no mean over "

@@ -9,10 +9,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nt_residual import gram
+from nt_residual import _checks, gram
 from nt_residual.regression.gradient_flow import GradientFlow
 from nt_residual.regression.inputs import check_targets, numbers, real_array
-from nt_residual.theory import checks
 
 # Lanczos' method needs about √(15 t λ_max/n) products, at most, to settle to 1e-4 at the time t
 # (Hochbruck & Lubich 1997). This is a few hundred at the end of the grid, where eigendirections
@@ -62,7 +61,7 @@ def time_grid(flow: GradientFlow, count: int = 64) -> np.ndarray:
       >>> time_grid(flow, count=4).round(2)
       array([ 0.04,  1.26, 40.  ,   inf])
     """
-    count = checks.integer(count, "count", 3, "Pass how many times are to be tried.")
+    count = _checks.integer(count, "count", 3, "Pass how many times are to be tried.")
     smallest, largest = flow.spectral_range()
     first = flow.n_train / (100 * largest)
     if flow.solver == "lanczos":

@@ -5,8 +5,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nt_residual import _checks
 from nt_residual.regression.inputs import check_number, numbers
-from nt_residual.theory import checks
 
 Loss = Literal["mse", "half_mse", "half_norm"]
 
@@ -83,7 +83,7 @@ def steps_of_time(
 
 def _time_of_a_step(learning_rate: float, loss: str, n_outputs: int) -> float:
     rate = check_number(learning_rate, "learning_rate", positive=True)
-    n_outputs = checks.integer(n_outputs, "n_outputs", 1, "Pass the number of outputs.")
+    n_outputs = _checks.integer(n_outputs, "n_outputs", 1, "Pass the number of outputs.")
     factors = {"mse": 2 / n_outputs, "half_mse": 1 / n_outputs, "half_norm": 1.0}
     if loss not in factors:
         raise ValueError(f"loss must be one of {tuple(factors)}, got {loss!r}.")

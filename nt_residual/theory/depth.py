@@ -9,9 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nt_residual import schedules
+from nt_residual import _checks, schedules
 from nt_residual.rntk import ResidualKernel
-from nt_residual.theory import checks
 from nt_residual.theory.rates import Rate, rate
 from nt_residual.theory.regimes import limit_kernel
 
@@ -135,14 +134,14 @@ def _check_depths(depths: Sequence[int] | np.ndarray) -> np.ndarray:
         raise ValueError(
             f"depths must be finite, got {list(depths)}: ∞ is what they are compared with. {remedy}"
         )
-    count = [checks.integer(depth, "each of depths", 1, remedy) for depth in depths]
+    count = [_checks.integer(depth, "each of depths", 1, remedy) for depth in depths]
     if len(count) < 2 or any(b <= a for a, b in itertools.pairwise(count)):
         raise ValueError(f"depths must be two or more, ascending, got {count}. {remedy}")
     return np.array(count)
 
 
 def _check_angles(theta: ArrayLike) -> np.ndarray:
-    angles = np.atleast_1d(checks.real_array(theta, "theta", "Pass angles in radians."))
+    angles = np.atleast_1d(_checks.real_array(theta, "theta", "Pass angles in radians."))
     if angles.ndim != 1 or angles.size == 0:
         raise ValueError(
             f"theta must be a scalar or have shape (n,), n ≥ 1, got shape {angles.shape}. "

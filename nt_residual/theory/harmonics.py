@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from nt_residual.theory import checks
+from nt_residual import _checks
 
 _DIM = "Pass the number of features d of inputs on the sphere S^(d−1)."
 _DEGREE = "Pass the degree of a harmonic, 0 for the constant."
@@ -33,8 +33,8 @@ def multiplicity(dim: int, degree: int) -> int:
 
     Reference: Atkinson & Han 2012, Spherical Harmonics, section 2.1.
     """
-    dim = checks.integer(dim, "dim", 2, _DIM)
-    degree = checks.integer(degree, "degree", 0, _DEGREE)
+    dim = _checks.integer(dim, "dim", 2, _DIM)
+    degree = _checks.integer(degree, "degree", 0, _DEGREE)
     lower = math.comb(degree + dim - 3, dim - 1) if degree >= 2 else 0
     return math.comb(degree + dim - 1, dim - 1) - lower
 
@@ -64,7 +64,7 @@ def zonal_power(coefficients: Mapping[int, float], dim: int) -> dict[int, float]
     power = {}
     for degree, coefficient in coefficients.items():
         count = multiplicity(dim, degree)
-        power[degree] = checks.number(abs(coefficient), f"|a_{degree}|") ** 2 / count
+        power[degree] = _checks.number(abs(coefficient), f"|a_{degree}|") ** 2 / count
     return power
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nt_residual.theory import checks
+from nt_residual import _checks
 from nt_residual.theory.spectra import Spectrum
 
 # How much the unresolved degrees, taken for a ridge, may shift the effective sample size.
@@ -94,9 +94,9 @@ def learning_curve(
             f"spectrum must be a Spectrum, got {type(spectrum).__name__}. Pass "
             "theory.spectrum(kernel, dim, max_degree)."
         )
-    noise, ridge = checks.number(noise, "noise"), checks.number(ridge, "ridge")
+    noise, ridge = _checks.number(noise, "noise"), _checks.number(ridge, "ridge")
     power = _power(target, spectrum)
-    counts = checks.real_array(n, "n", "Pass the number of training points.")
+    counts = _checks.real_array(n, "n", "Pass the number of training points.")
     if not np.all(counts >= 1):
         raise ValueError(f"n must be at least 1, got {n!r}. Pass the number of training points.")
     eigenvalue, mass, tail = _modes(spectrum)
@@ -122,10 +122,10 @@ def _power(target: Mapping[int, float] | ArrayLike, spectrum: Spectrum) -> np.nd
     last = int(spectrum.degree[-1])
     remedy = "Pass the mean square v_k² of the target by degree."
     if isinstance(target, Mapping):
-        degrees = [checks.integer(k, "a degree of target", 0, remedy) for k in target]
-        values = checks.real_array(list(target.values()), "target", remedy)
+        degrees = [_checks.integer(k, "a degree of target", 0, remedy) for k in target]
+        values = _checks.real_array(list(target.values()), "target", remedy)
     else:
-        values = checks.real_array(target, "target", remedy)
+        values = _checks.real_array(target, "target", remedy)
         if values.ndim != 1:
             raise ValueError(f"target must have shape (m,), got shape {values.shape}. {remedy}")
         degrees = list(range(values.size))

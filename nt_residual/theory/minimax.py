@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nt_residual.theory import checks
+from nt_residual import _checks
 
 _DIM = "Pass the number of features d of inputs on the sphere S^(d−1)."
 
@@ -34,7 +34,7 @@ def minimax_rate(dim: int) -> float:
 
     Reference: Caponnetto & De Vito 2007; arXiv 2403.04545.
     """
-    dim = checks.integer(dim, "dim", 2, _DIM)
+    dim = _checks.integer(dim, "dim", 2, _DIM)
     return dim / (2 * dim - 1)
 
 
@@ -68,8 +68,8 @@ def stopping_time(n: ArrayLike, dim: int, *, scale: float = 1.0) -> float | np.n
     Reference: Yao, Rosasco & Caponnetto 2007; arXiv 2403.04545.
     """
     exponent = minimax_rate(dim)
-    scale = checks.number(scale, "scale", positive=True)
-    counts = checks.real_array(n, "n", "Pass the number of training points.")
+    scale = _checks.number(scale, "scale", positive=True)
+    counts = _checks.real_array(n, "n", "Pass the number of training points.")
     if not np.all(counts >= 1):
         raise ValueError(f"n must be at least 1, got {n!r}. Pass the number of training points.")
     times = scale * counts**exponent
@@ -108,8 +108,8 @@ def stopping_scale(dim: int, *, noise: float, target_norm: float, prefactor: flo
     """
     power = minimax_rate(dim)
     beta = dim / (dim - 1)
-    noise = checks.number(noise, "noise", positive=True)
-    norm = checks.number(target_norm, "target_norm", positive=True)
-    prefactor = checks.number(prefactor, "prefactor", positive=True)
+    noise = _checks.number(noise, "noise", positive=True)
+    norm = _checks.number(target_norm, "target_norm", positive=True)
+    prefactor = _checks.number(prefactor, "prefactor", positive=True)
     signal = beta * (norm / noise) ** 2 / (2 * math.e)
     return signal**power * prefactor ** (power - 1)

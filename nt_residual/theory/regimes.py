@@ -4,10 +4,9 @@ import dataclasses
 import math
 from typing import Literal
 
-from nt_residual import schedules
+from nt_residual import _checks, schedules
 from nt_residual.rntk import ResidualKernel
 from nt_residual.rntk.inputs import check_choice
-from nt_residual.theory import checks
 from nt_residual.theory.advice import advice
 from nt_residual.theory.rates import Rate, rate
 
@@ -102,7 +101,7 @@ def limiting_time(schedule: schedules.Schedule, effective_time: float | None) ->
                 "effective_time=, the limit of Σ log(1 + α²), or schedules.PowerLaw(gamma, c)."
             )
         return float(known)
-    time = checks.number(
+    time = _checks.number(
         effective_time,
         "effective_time",
         infinite=True,

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nt_residual import _checks
 from nt_residual.rntk import taylor
 from nt_residual.rntk.kernel import ResidualKernel
-from nt_residual.theory import checks, decay, expansion, harmonics, quadrature
+from nt_residual.theory import decay, expansion, harmonics, quadrature
 
 # A degree whose share of the kernel is less certain than this is refused.
 _RESOLVED = 1e-3
@@ -152,8 +153,8 @@ def spectrum(
       appendix D; Bietti & Mairal 2019.
     """
     profile = _profile(kernel)
-    dim = checks.integer(dim, "dim", 2, "Pass the number of features d of inputs on S^(d−1).")
-    max_degree = checks.integer(max_degree, "max_degree", 0, "Pass the largest degree wanted.")
+    dim = _checks.integer(dim, "dim", 2, "Pass the number of features d of inputs on S^(d−1).")
+    max_degree = _checks.integer(max_degree, "max_degree", 0, "Pass the largest degree wanted.")
     diagonal = float(profile(np.zeros(1))[0])
     if diagonal <= 0:
         raise ValueError(
@@ -228,7 +229,7 @@ def _series(
 
     def series(count: int) -> expansion.PowerSeries:
         remedy = "It is called with a count and must return the first coefficients, all ≥ 0."
-        terms = checks.real_array(own(count), "values of kernel.power_series", remedy)  # type: ignore[arg-type]
+        terms = _checks.real_array(own(count), "values of kernel.power_series", remedy)  # type: ignore[arg-type]
         if terms.shape != (count,) or np.any(terms < 0):
             raise ValueError(
                 f"kernel.power_series must return {count} numbers ≥ 0, got shape {terms.shape} "
@@ -255,7 +256,7 @@ def _profile(kernel: ZonalKernel | Callable[[np.ndarray], ArrayLike]) -> quadrat
 
     def profile(theta: np.ndarray) -> np.ndarray:
         remedy = "It is called with an array of angles and must return the kernel at each."
-        values = checks.real_array(function(theta), "values of kernel", remedy)
+        values = _checks.real_array(function(theta), "values of kernel", remedy)
         if values.shape != theta.shape:
             raise ValueError(
                 f"kernel must return the shape of its angles, {theta.shape}, got shape "

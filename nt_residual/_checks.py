@@ -1,0 +1,143 @@
+"""Checks of arguments: integers, numbers, booleans and choices.
+
+One law holds for every public function. A value of the wrong type raises a `TypeError`, a wrong
+value of the right type a `ValueError`. A bool is no number, and a float is no integer, 2.0
+included. Each message names the argument, what was expected, what came, and what to do.
+
+This module does not import JAX.
+"""
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any, SupportsIndex, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def integer(value: Any, name: str, least: int, remedy: str = "") -> int:
+    """Return `value` as an int that is at least `least`.
+
+    Args:
+      value: what the user passed.
+      name: of the argument.
+      least: the smallest value allowed.
+      remedy: what to do, a sentence.
+
+    Raises:
+      TypeError: if it is not an integer. Bools and floats are not.
+      ValueError: if it is too small.
+
+    Example:
+      >>> integer(3, "dim", 2, "Pass the dimension d.")
+      3
+    """
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        number = operator.index(cast(SupportsIndex, value))
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}. {remedy}".rstrip()) from None
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}. {remedy}".rstrip())
+    return number
+
+
+def number(
+    value: Any,
+    name: str,
+    *,
+    positive: bool = False,
+    negative: bool = False,
+    infinite: bool = False,
+    remedy: str = "",
+) -> float:
+    """Return `value` as a float that is not negative.
+
+    Args:
+      value: what the user passed.
+      name: of the argument.
+      positive: whether zero is refused too.
+      negative: whether negative values are allowed.
+      infinite: whether infinity is allowed.
+      remedy: what to do, a sentence.
+
+    Raises:
+      TypeError: if it is not a real number. Bools and strings are not.
+      ValueError: if it is NaN, negative, or infinite or zero where that is not allowed.
+
+    Example:
+      >>> number(1, "noise")
+      1.0
+    """
+    array = np.asarray(value)
+    if array.ndim != 0 or array.dtype.kind not in "iuf":
+        raise TypeError(f"{name} must be a real number, got {value!r}. {remedy}".rstrip())
+    result = float(array)
+    out_of_range = math.isnan(result) or (result < 0 and not negative) or (positive and result == 0)
+    if out_of_range or (math.isinf(result) and not infinite):
+        kind = "positive" if positive else "≥ 0" if not negative else "a number"
+        kind += "" if infinite else " and finite"
+        raise ValueError(f"{name} must be {kind}, got {result}. {remedy}".rstrip())
+    return result
+
+
+def boolean(value: Any, name: str) -> bool:
+    """Return `value` as a bool.
+
+    Raises:
+      TypeError: if it is not `True` or `False`.
+
+    Example:
+      >>> boolean(True, "normalize")
+      True
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}.")
+    return bool(value)
+
+
+def choice(value: Any, name: str, choices: Sequence[str]) -> str:
+    """Return `value`, having checked that it is one of `choices`.
+
+    Raises:
+      TypeError: if it is not a string.
+      ValueError: if it is another string.
+
+    Example:
+      >>> choice("ntk", "kind", ("ntk", "nngp"))
+      'ntk'
+    """
+    listed = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be {listed}, got {value!r}.")
+    if value not in choices:
+        raise ValueError(f"{name} must be {listed}, got {value!r}.")
+    return value
+
+
+def real_array(values: ArrayLike, name: str, remedy: str = "") -> np.ndarray:
+    """Return `values` in float64, having checked that they are finite real numbers.
+
+    Raises:
+      TypeError: if they are not real numbers.
+      ValueError: if one is NaN or infinite.
+
+    Example:
+      >>> real_array([1, 2], "depths")
+      array([1., 2.])
+    """
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise TypeError(f"{name} must be an array of real numbers: {error}") from None
+    if array.dtype.kind not in "iuf":
+        message = f"{name} must hold real numbers, got dtype {array.dtype}. {remedy}"
+        raise TypeError(message.rstrip())
+    array = array.astype(np.float64)
+    if not np.isfinite(array).all():
+        bad = int(np.sum(~np.isfinite(array)))
+        message = f"{name} must be finite, got {bad} values that are NaN or infinite. {remedy}"
+        raise ValueError(message.rstrip())
+    return array
