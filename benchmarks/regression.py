@@ -144,7 +144,7 @@ def whole(repeats):
         (predictions, solution, parts), run = seconds(ours)
         results.append((run / bare, bare, parts, run))
     ratio, bare, parts, run = min(results)
-    assert solution.status == "settled", solution.message
+    assert solution.status == "converged", solution.message
     return {
         "n": len(x),
         "accuracy": accuracy(predictions, labels),

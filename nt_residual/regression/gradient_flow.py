@@ -206,14 +206,14 @@ class GradientFlow:
           >>> flow = GradientFlow.fit(2 * np.eye(2), np.array([1.0, -1.0]), solver="lanczos")
           >>> solution = flow.solve([1.0, np.inf])
           >>> solution.status, solution.value.round(2)
-          ('settled', array([[ 0.32, -0.32], [ 0.5 , -0.5 ]]))
+          ('converged', array([[ 0.32, -0.32], [ 0.5 , -0.5 ]]))
         """
         times = inputs.check_times(t)
         report = self._solver.report(times.ravel())
         return Solution(
             value=self._shaped(self._solver.coefficients(times.ravel()), times),
             times=times,
-            status="settled" if report.settled else "not settled",
+            status="converged" if report.converged else "not converged",
             message=report.message,
             iterations=report.iterations,
             residual=report.residual if times.ndim else report.residual[0],
@@ -230,7 +230,7 @@ class GradientFlow:
         """
         times = inputs.check_times(t)
         report = self._solver.report(times.ravel())
-        if not report.settled:
+        if not report.converged:
             warnings.warn(report.message, RuntimeWarning, stacklevel=2)
         errors = self._solver.training_error(times.ravel())
         return errors if times.ndim else errors[0]
@@ -322,7 +322,7 @@ class GradientFlow:
     def _columns(self, times: np.ndarray) -> np.ndarray:
         """The coefficients of all times side by side: one product serves all of them."""
         report = self._solver.report(times)
-        if not report.settled:
+        if not report.converged:
             warnings.warn(report.message, RuntimeWarning, stacklevel=3)
         return np.moveaxis(self._solver.coefficients(times), 0, 1).reshape(self.n_train, -1)
 

@@ -13,7 +13,7 @@ from nt_residual import _checks, gram
 from nt_residual.regression.gradient_flow import GradientFlow
 from nt_residual.regression.inputs import check_targets, numbers, real_array
 
-# Lanczos' method needs about √(15 t λ_max/n) products, at most, to settle to 1e-4 at the time t
+# Lanczos' method needs about √(15 t λ_max/n) products, at most, to converge to 1e-4 at the time t
 # (Hochbruck & Lubich 1997). This is a few hundred at the end of the grid, where eigendirections
 # have been learned whose eigenvalues are a thousand times smaller than the largest.
 _LONGEST_LANCZOS = 1e4
@@ -41,7 +41,7 @@ def time_grid(flow: GradientFlow, count: int = 64) -> np.ndarray:
     geometrically from n/(100 λ_max) to 10 n/λ_min, and ends with `math.inf`.
 
     With Lanczos' method late times cost ever more products with K, and infinity may never
-    settle. There the grid ends at 10^4 n/λ_max (with a ridge δ at 10 n/δ, if that is earlier),
+    converge. There the grid ends at 10^4 n/λ_max (with a ridge δ at 10 n/δ, if that is earlier),
     without infinity. Where the error still falls at its end, pass later times.
 
     Args:

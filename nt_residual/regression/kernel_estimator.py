@@ -93,7 +93,7 @@ class KernelEstimator(BaseEstimator):
         self.stopping_ = found
         self.stopping_time_ = self._time_without_data(x) if found is None else found.time
         solution = flow.solve(self.stopping_time_)
-        if solution.status != "settled":
+        if solution.status != "converged":
             warnings.warn(solution.message, ConvergenceWarning, stacklevel=3)
         self.dual_coef_ = np.asarray(solution.value, np.float64)
         self.solver_ = flow.solver

@@ -16,7 +16,7 @@ class Solution:
       value: c_t, shape (n, n_outputs), or (T, n, n_outputs) for a vector of times, without
         the last axis where `y` had one dimension.
       times: the times, a scalar or shape (T,).
-      status: 'settled' if `residual` is at most the `tol` of the fit at every time.
+      status: 'converged' if `residual` is at most the `tol` of the fit at every time.
       message: what to do where it is not; otherwise what was done.
       iterations: the number of products of the kernel matrix with the targets that the solution
         stands on; 0 for 'eigh'.
@@ -28,7 +28,7 @@ class Solution:
 
     value: np.ndarray
     times: np.ndarray
-    status: Literal["settled", "not settled"]
+    status: Literal["converged", "not converged"]
     message: str
     iterations: int
     residual: np.ndarray
@@ -40,11 +40,11 @@ class Report(NamedTuple):
     Attributes:
       residual: as `Solution.residual`, shape (T,).
       iterations: as `Solution.iterations`.
-      settled: whether `Solution.status` is 'settled'.
+      converged: whether `Solution.status` is 'converged'.
       message: as `Solution.message`.
     """
 
     residual: np.ndarray
     iterations: int
-    settled: bool
+    converged: bool
     message: str

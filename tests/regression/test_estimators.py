@@ -335,7 +335,7 @@ def test_lengths_that_the_dtype_cannot_hold_are_refused_unless_they_do_not_matte
         np.testing.assert_allclose(model.predict(scale * x), expected, atol=1e-5)
 
 
-def test_a_time_at_which_lanczos_does_not_settle_is_reported(points, monkeypatch):
+def test_a_time_at_which_lanczos_does_not_converge_is_reported(points, monkeypatch):
     x, y, *_ = points
     fit = GradientFlow.fit
     monkeypatch.setattr(GradientFlow, "fit", lambda *a, **k: fit(*a, **k, max_iterations=3))

@@ -45,14 +45,14 @@ def _error(flow, k_train, y, times):
 
 
 @pytest.mark.parametrize("spectrum", SPECTRA)
-def test_what_has_settled_is_what_an_eigendecomposition_gives(spectrum, dtype):
+def test_what_has_converged_is_what_an_eigendecomposition_gives(spectrum, dtype):
     k_train, y = _matrix(SPECTRA[spectrum], dtype), _targets()
     tol = {"float32": 1e-4, "float64": 1e-9}[dtype.name]
     # In float32 only times at which rounding of K leaves that many digits.
     times = TIMES[:3] if dtype == np.float32 else TIMES
     flow = regression.GradientFlow.fit(k_train, y, solver="lanczos", tol=tol)
     solution = flow.solve(times)
-    assert solution.status == "settled"
+    assert solution.status == "converged"
     assert solution.value.dtype == dtype
     assert np.all(solution.residual <= tol)
     assert np.all(_error(flow, k_train, y, times) <= tol)
@@ -79,7 +79,7 @@ def test_rounding_shows_in_the_residual():
     times = np.array([1.0, 1e4])
     solution = flow.solve(times)
     assert solution.residual[0] < 1e-6 < solution.residual[1]
-    assert solution.status == "not settled"
+    assert solution.status == "not converged"
     assert "from t = 10000 on" in solution.message
     assert "float32 does not hold more digits. Pass earlier times" in solution.message
     assert "or a kernel matrix in float64." in solution.message
@@ -231,7 +231,7 @@ def test_an_exhausted_space_is_exact(k_train, y, dtype):
     with jax.debug_nans(True):
         flow = regression.GradientFlow.fit(k_train, y, solver="lanczos", tol=tol)
         solution = flow.solve(TIMES)
-    assert solution.status == "settled"
+    assert solution.status == "converged"
     exact = regression.GradientFlow.fit(k_train, y, solver="eigh")
     np.testing.assert_allclose(solution.value, exact.solve(TIMES).value, atol=10 * tol)
     np.testing.assert_allclose(
@@ -239,7 +239,7 @@ def test_an_exhausted_space_is_exact(k_train, y, dtype):
     )
 
 
-# What does not settle.
+# What does not converge.
 
 
 def test_too_few_products_are_reported_with_advice():
@@ -249,7 +249,7 @@ def test_too_few_products_are_reported_with_advice():
         warnings.simplefilter("error")
         flow.predict(k_train, 0.01)
     solution = flow.solve([0.01, 1e3, math.inf])
-    assert (solution.status, solution.iterations) == ("not settled", 4)
+    assert (solution.status, solution.iterations) == ("not converged", 4)
     assert solution.residual[0] < 1e-4 < solution.residual[1]
     assert "predictions from t = 1000 on are known to" in solution.message
     advice = "Pass earlier times, a ridge, a larger max_iterations or solver='eigh'."
@@ -265,7 +265,7 @@ def test_a_basis_that_does_not_fit_ends_the_growth(monkeypatch):
     flow = regression.GradientFlow.fit(k_train, y, solver="lanczos", max_iterations=20)
     monkeypatch.setattr(memory, "available", lambda device: 100)
     solution = flow.solve(math.inf)
-    assert (solution.status, solution.iterations) == ("not settled", 16)
+    assert (solution.status, solution.iterations) == ("not converged", 16)
     assert "since a larger basis needs" in solution.message
     with pytest.raises(MemoryError, match=r"needs 73.7 kB of memory \(a basis of 48 vectors"):
         regression.GradientFlow.fit(k_train, y, solver="lanczos")

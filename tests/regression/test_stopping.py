@@ -45,7 +45,7 @@ def noisy():
 # The grid of times.
 
 
-def test_the_grid_of_lanczos_ends_before_infinity_where_predictions_have_settled(noisy):
+def test_the_grid_of_lanczos_ends_before_infinity_where_predictions_have_converged(noisy):
     k, y, *_ = noisy
     flow = GradientFlow.fit(k, y, solver="lanczos")
     times = time_grid(flow)
@@ -53,7 +53,7 @@ def test_the_grid_of_lanczos_ends_before_infinity_where_predictions_have_settled
     assert len(times) == 64
     np.testing.assert_allclose(times[0], exact[0], rtol=1e-4)
     assert times[-1] < math.inf
-    assert flow.solve(times).status == "settled"
+    assert flow.solve(times).status == "converged"
 
 
 def test_the_grid_of_lanczos_with_a_ridge_ends_where_all_is_learned(noisy):
