@@ -66,7 +66,7 @@ def problem(case):
     """Training inputs and targets, test inputs and labels, and the times."""
     n, n_test = SIZES[case], N_TEST[case]
     x, labels = synthetic_digits(n + n_test)
-    y = data.one_hot(labels[:n], 10).astype(np.float32)
+    y = data.centered_one_hot(labels[:n], 10).astype(np.float32)
     return x[:n], y, x[n:], labels[n:], np.geomspace(1, n, N_TIMES)
 
 

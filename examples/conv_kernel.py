@@ -73,7 +73,7 @@ def accuracies(digits, n_test, sizes, draws):
                 some = np.concatenate(
                     [generator.choice(c, size // 10, replace=False) for c in classes]
                 )
-                targets = data.one_hot(y_train[some], 10)
+                targets = data.centered_one_hot(y_train[some], 10)
                 flow = regression.GradientFlow.fit(k[np.ix_(some, some)], targets)
                 guess = flow.predict(k_test[:, some], math.inf).argmax(-1).reshape(2, -1)
                 found[name][i] += np.asarray((guess == y_test).mean(-1)) / draws

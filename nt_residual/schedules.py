@@ -10,13 +10,14 @@ A schedule is any callable that takes the depth and returns one α per block.
 
 import dataclasses
 import math
-import operator
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, SupportsIndex, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from . import _checks
 
 Schedule = Callable[[int], ArrayLike]
 
@@ -81,7 +82,7 @@ def is_traced(value: Any) -> bool:
 
 
 def check_depth(depth: Any) -> int | float:
-    """Returns `depth` as an `int`, or `math.inf`, having checked it.
+    """Return `depth` as an `int`, or `math.inf`, having checked it.
 
     Raises:
       TypeError: if `depth` is neither an integer nor `math.inf`.
@@ -91,20 +92,10 @@ def check_depth(depth: Any) -> int | float:
       >>> check_depth(10), check_depth(math.inf)
       (10, inf)
     """
-    remedy = "Pass the number of residual blocks, an int ≥ 1, or math.inf."
     if isinstance(depth, float) and depth == math.inf:
         return math.inf
-    try:
-        if isinstance(depth, bool):
-            raise TypeError
-        count = operator.index(cast(SupportsIndex, depth))
-    except TypeError:
-        message = f"depth must be an integer or math.inf, got {depth!r}. {remedy}"
-        # A float is the right kind of thing with a wrong value.
-        raise (ValueError if isinstance(depth, float) else TypeError)(message) from None
-    if count < 1:
-        raise ValueError(f"depth must be at least 1, got {count}. {remedy}")
-    return count
+    remedy = "Pass the number of residual blocks, an int ≥ 1, or math.inf."
+    return _checks.integer(depth, "depth", 1, remedy)
 
 
 def effective_time(alphas: ArrayLike) -> float:
@@ -130,6 +121,60 @@ def effective_time(alphas: ArrayLike) -> float:
     # log(1 + α²) = log(1 + α⁻²) + 2 log α for α > 1, where α² might overflow.
     terms = np.where(alphas > 1, np.log1p(large**-2) + 2 * np.log(large), np.log1p(small**2))
     return float(np.sum(terms))
+
+
+def limiting_time(schedule: Schedule, effective_time: float | None = None) -> float:
+    """Return the limit of T as the depth grows, from the schedule or from the user.
+
+    Args:
+      schedule: α as a function of depth; its `limiting_effective_time` is used if it has one.
+      effective_time: the limit of T, in [0, ∞], for other schedules.
+
+    Raises:
+      TypeError: if `effective_time` is not a number.
+      ValueError: if neither knows the limit, or `effective_time` is negative, NaN, or differs
+        from that of the schedule by more than rounding.
+
+    Example:
+      >>> limiting_time(PowerLaw(gamma=0.5, c=2.0))
+      4.0
+    """
+    known = getattr(schedule, "limiting_effective_time", None)
+    if known is None and effective_time is None:
+        raise ValueError(
+            f"infinite depth needs a schedule whose limit is known, got {schedule!r}. Pass "
+            "effective_time=, the limit of Σ log(1 + α²) (math.inf if it diverges), give the "
+            "schedule an attribute limiting_effective_time, or use schedules.PowerLaw(gamma, c)."
+        )
+    return check_time(effective_time, known)
+
+
+def check_time(effective_time: Any, known: Any) -> float:
+    """Return T as the schedule knows it, else as the user passed it, having checked both.
+
+    Raises:
+      TypeError: if one is neither a number nor `None`.
+      ValueError: if one is negative or NaN, or they differ by more than rounding.
+
+    Example:
+      >>> check_time(0.01, 0.1**2)
+      0.010000000000000002
+    """
+    remedy = "It is the limit of Σ log(1 + α²) as the depth grows; math.inf if that diverges."
+    given, own = (
+        None if time is None else _checks.number(time, name, infinite=True, remedy=remedy)
+        for time, name in (
+            (effective_time, "effective_time"),
+            (known, "limiting_effective_time of the schedule"),
+        )
+    )
+    if given is not None and own is not None and not math.isclose(given, own, rel_tol=1e-9):
+        raise ValueError(
+            f"effective_time must be that of the schedule, {own}, got {given}. Leave it out: it "
+            "is for infinite depth and schedules that do not know their limit. To change the "
+            "depth of a kernel, use at_depth."
+        )
+    return given if own is None else own  # type: ignore[return-value]
 
 
 @dataclasses.dataclass(frozen=True)

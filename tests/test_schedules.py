@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import finite_difference
 
-from nt_residual import schedules
+from nt_residual import conv, rntk, schedules, theory
 
 
 def test_power_law_gives_one_alpha_per_block():
@@ -55,23 +55,6 @@ def test_alphas_of_the_wrong_shape_are_refused(alphas):
 def test_alphas_that_are_not_numbers_are_refused():
     with pytest.raises(TypeError, match="alphas must hold real numbers, got dtype"):
         schedules.effective_time(["a"])
-
-
-@pytest.mark.parametrize("depth", [0, -3])
-def test_a_depth_below_one_is_refused(depth):
-    with pytest.raises(ValueError, match=f"depth must be at least 1, got {depth}"):
-        schedules.PowerLaw(1.0)(depth)
-
-
-def test_a_fractional_depth_is_refused():
-    with pytest.raises(ValueError, match=r"depth must be an integer or math.inf, got 2.5"):
-        schedules.PowerLaw(1.0)(2.5)
-
-
-@pytest.mark.parametrize("depth", ["10", True, None])
-def test_a_depth_of_another_type_is_refused(depth):
-    with pytest.raises(TypeError, match="depth must be an integer"):
-        schedules.PowerLaw(1.0)(depth)
 
 
 def test_infinite_depth_has_no_alphas():
@@ -138,3 +121,27 @@ def test_traced_alphas_are_refused_where_their_values_are_needed():
         jax.jit(schedules.effective_time)(jnp.ones(3))
     with pytest.raises(TypeError, match="traced by JAX"):
         jax.jit(lambda alpha: schedules.Explicit([alpha, 0.5])(2))(0.3)
+
+
+@pytest.mark.parametrize("make", ["kernel", "regime", "convolutional"])
+def test_an_effective_time_may_differ_from_that_of_the_schedule_by_rounding_alone(make):
+    schedule = schedules.PowerLaw(0.5, c=0.1)
+    assert schedule.limiting_effective_time != 0.01
+    take = {
+        "kernel": lambda time: rntk.ResidualKernel(math.inf, schedule, effective_time=time),
+        "regime": lambda time: theory.regime(schedule, effective_time=time),
+        "convolutional": lambda time: conv.ResidualKernel(
+            math.inf, schedule, (2, 2), effective_time=time
+        ),
+    }[make]
+    assert take(0.01).effective_time == schedule.limiting_effective_time
+    with pytest.raises(ValueError, match=r"that of the schedule, 0\.01.*got"):
+        take(0.0100001)
+
+
+def test_a_limit_that_the_schedule_states_wrongly_is_refused():
+    class Own(schedules.PowerLaw):
+        limiting_effective_time = -1.0
+
+    with pytest.raises(ValueError, match="limiting_effective_time of the schedule must be ≥ 0"):
+        theory.regime(Own(0.5))

@@ -139,7 +139,7 @@ labels = np.where(generator.random(N_TRAIN) < 0.3, others, digits.y_train)
 x_all, x_test = data.unit_norm(digits.x_train), data.unit_norm(digits.x_test)
 n_fit = 3 * N_TRAIN // 4 // count * count  # A number that the devices divide.
 x_fit, x_val = (part.astype("float32") for part in np.split(x_all, [n_fit]))
-y_fit, y_val = np.split(data.one_hot(labels, 10), [n_fit])
+y_fit, y_val = np.split(data.centered_one_hot(labels, 10), [n_fit])
 
 flow = regression.GradientFlow.fit(gram.compute(kernel, x_fit, mesh=mesh), y_fit)
 k_others = np.asarray(kernel(np.concatenate([x_val, x_test]).astype("float32"), x_fit))

@@ -4,6 +4,7 @@ import argparse
 import csv
 import math
 import pathlib
+import textwrap
 from typing import Any
 
 from nt_residual.cli import options
@@ -60,7 +61,7 @@ def run(chosen: argparse.Namespace) -> int:
     print(f"\nDegrees beyond {chosen.max_degree} have {found.tail / found.diagonal:.4%} together.")
     if not found.resolved.all():
         print("0: zero, or too small to be told from it.")
-    print(_decay(found))
+    print(textwrap.fill(_decay(found, kernel), 88))
     if chosen.out:
         _write(found, chosen.out)
         print(f"Wrote {chosen.out.resolve()}")
@@ -80,18 +81,35 @@ def _share(found: Any, k: int) -> str:
     return f"{found.mass[k] / found.diagonal:.4%}" if found.resolved[k] else "0"
 
 
-def _decay(found: Any) -> str:
+def _decay(found: Any, kernel: Any) -> str:
+    power = found.dim + (2 if kernel.kind == "nngp" else 0)
+    time = kernel.effective_time
+    # What the law of large degrees must exceed: see `Spectrum.decay`.
+    scales = [found.dim**1.5, time, time**-0.5 if time > 0 else 0.0]
+    theory = f"In theory both tend to k^(−{power}) at degrees well above {max(scales):.0f}."
+    if time == math.inf:
+        theory = ""
     try:
         law = found.decay()
     except ValueError:
+        pass
+    else:
+        if law.degrees[0] < found.dim**1.5:
+            return f"Their decay is no power law before degrees of d^(3/2) = {found.dim**1.5:.0f}."
+        counted = f"each counted as often as it occurs like i^(−{law.sorted_exponent:.3g})"
+        laws = f"{_law('Degrees', law)}, {counted}. {theory.replace('both tend', 'they tend')}"
+        return laws.rstrip()
+    try:
+        laws = [_law(f"{p} degrees", found.decay(p)) for p in ("even", "odd")]
+    except ValueError:
         return "There are too few eigenvalues to fit their decay: pass a larger --max-degree."
-    if law.degrees[0] < found.dim**1.5:
-        return f"Their decay is no power law before degrees of d^(3/2) = {found.dim**1.5:.0f}."
-    degrees = f"degrees {law.degrees[0]} to {law.degrees[-1]}"
-    return (
-        f"At {degrees} they decay like k^(−{law.exponent:.3g}) (±{law.uncertainty:.2g}), each "
-        f"counted as often as it occurs like i^(−{law.sorted_exponent:.3g})."
-    )
+    return f"{laws[0].capitalize()}, {laws[1]}. {theory}".rstrip()
+
+
+def _law(name: str, law: Any) -> str:
+    digits = 2 if law.uncertainty < 0.1 else 1
+    value = f"{law.exponent:.{digits}f} ± {law.uncertainty:.{digits}f}"
+    return f"{name} {law.degrees[0]} to {law.degrees[-1]} decay like k^(−{value})"
 
 
 def _is_csv(path: pathlib.Path) -> bool:

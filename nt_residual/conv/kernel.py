@@ -8,7 +8,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from nt_residual import memory, schedules
@@ -16,7 +15,7 @@ from nt_residual.conv import tiles
 from nt_residual.conv.inputs import check_filter, check_images, check_sizes, log_largest_rms
 from nt_residual.conv.recursion import Network, shares_of
 from nt_residual.rntk import recursion
-from nt_residual.rntk.inputs import check_choice
+from nt_residual.rntk.inputs import check_choice, is_known
 from nt_residual.rntk.scheduled import Scheduled
 
 # Smaller shares are scaled up to it, which does not change the shape of a kernel.
@@ -171,13 +170,8 @@ class ResidualKernel(Scheduled):
         n1, n2 = len(x1), len(x1 if x2 is None else x2)
         network, shares, time, own, log_scale = self._plan
         tile = tiles.sides(network, n1, n2)
-        if not isinstance(x1, Tracer) and jax.default_backend() == "cpu":
-            memory.check(
-                tiles.least_memory(network, x1, x2, tile),
-                memory.available(),
-                "this machine",
-                "Let gram.compute(kernel, x1, x2, store=PATH) put the matrix on disk.",
-            )
+        if is_known(x1) and len(x1.devices()) == 1:
+            memory.check_call(tiles.least_memory(network, x1, x2, tile), x1.devices())
         values = tiles.evaluate(network, shares, time, own, x1, x2, tile)
         return (values * jnp.exp(jnp.asarray(log_scale, values.dtype))).astype(dtype)
 

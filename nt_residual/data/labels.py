@@ -3,9 +3,14 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nt_residual import _checks
 
-def one_hot(labels: ArrayLike, n_classes: int) -> np.ndarray:
-    """Labels as regression targets that sum to zero over the classes.
+
+def centered_one_hot(labels: ArrayLike, n_classes: int) -> np.ndarray:
+    """Return labels as regression targets that sum to zero over the classes.
+
+    They are one-hot vectors less their mean, 1/n_classes: centered, as `GradientFlow`, which
+    starts from zero, needs them.
 
     Args:
       labels: shape (n,), integers in [0, n_classes).
@@ -15,11 +20,11 @@ def one_hot(labels: ArrayLike, n_classes: int) -> np.ndarray:
       Shape (n, n_classes), float64: 1 − 1/n_classes for the label, −1/n_classes else.
 
     Raises:
-      TypeError: if `labels` does not hold integers.
-      ValueError: if a label is out of range or the shape is not (n,).
+      TypeError: if `labels` does not hold integers, or `n_classes` is not one.
+      ValueError: if a label is out of range, the shape is not (n,) or `n_classes` < 2.
 
     Example:
-      >>> one_hot([1, 0], n_classes=2)
+      >>> centered_one_hot([1, 0], n_classes=2)
       array([[-0.5,  0.5],
              [ 0.5, -0.5]])
     """
@@ -39,8 +44,8 @@ def signs(labels: ArrayLike, n_classes: int) -> np.ndarray:
       Shape (n, n_classes), float64: 1 for the label, −1 else.
 
     Raises:
-      TypeError: if `labels` does not hold integers.
-      ValueError: if a label is out of range or the shape is not (n,).
+      TypeError: if `labels` does not hold integers, or `n_classes` is not one.
+      ValueError: if a label is out of range, the shape is not (n,) or `n_classes` < 2.
 
     Example:
       >>> signs([1, 0], n_classes=2)
@@ -59,6 +64,7 @@ def check_range(labels: np.ndarray, n_classes: int, name: str, remedy: str) -> N
 
 
 def _checked(labels: ArrayLike, n_classes: int) -> np.ndarray:
+    _checks.integer(n_classes, "n_classes", 2, "Pass the number of classes.")
     labels = np.asarray(labels)
     if labels.dtype.kind not in "iu":
         raise TypeError(f"labels must hold integers, got dtype {labels.dtype}.")

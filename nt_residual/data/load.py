@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 
+from nt_residual import _checks
 from nt_residual.data import cifar, digits, mnist, subsets
 from nt_residual.data.dataset import Dataset
 
@@ -49,7 +50,7 @@ def load(
       The data set as it is, but for pixels as float32 in [0, 1]; labels are int64.
 
     Raises:
-      TypeError: if a size is not an integer.
+      TypeError: if `name` is not a string, or a size or the seed not an integer.
       ValueError: if the name is unknown, a size out of range, `root` is given for 'digits', or
         a file is not the published one.
       FileNotFoundError: if a file is not in `root`.
@@ -61,8 +62,8 @@ def load(
       >>> digits.x_train.shape, digits.y_train.shape, digits.x_test.shape
       ((1000, 8, 8), (1000,), (360, 8, 8))
     """
-    if name not in _WHITE:
-        raise ValueError(f"name must be one of {sorted(_WHITE)}, got {name!r}.")
+    _checks.choice(name, "name", NAMES)
+    seed = _checks.integer(seed, "seed", 0)
     whole = _read(name, root, seed)
     train = subsets.stratified(whole.y_train, n_train, "n_train", seed)
     test = subsets.stratified(whole.y_test, n_test, "n_test", seed)

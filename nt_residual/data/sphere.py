@@ -1,7 +1,6 @@
 """Points on the unit sphere S^(d−1), with targets whose harmonics are known."""
 
 import math
-import operator
 from collections.abc import Mapping
 
 import numpy as np
@@ -24,7 +23,8 @@ def uniform(n: int, dim: int, *, seed: int = 0) -> np.ndarray:
       Shape (n, dim), float64, rows of norm 1.
 
     Raises:
-      ValueError: if `n` < 1 or `dim` < 2.
+      TypeError: if an argument is not an integer.
+      ValueError: if `n` < 1, `dim` < 2 or `seed` < 0.
 
     Example:
       >>> import numpy as np
@@ -32,7 +32,7 @@ def uniform(n: int, dim: int, *, seed: int = 0) -> np.ndarray:
       >>> bool(np.allclose(np.linalg.norm(x, axis=1), 1))
       True
     """
-    return _uniform(_size(n, "n", 1), _size(dim, "dim", 2), np.random.default_rng(seed))
+    return _uniform(n, "n", dim, _generator(seed))
 
 
 def zonal(x: ArrayLike, coefficients: Mapping[int, float]) -> np.ndarray:
@@ -50,6 +50,7 @@ def zonal(x: ArrayLike, coefficients: Mapping[int, float]) -> np.ndarray:
       Shape (n,), float64.
 
     Raises:
+      TypeError: if a degree is not an integer, or a coefficient not a number.
       ValueError: if the points are not on the unit sphere or a degree is negative.
 
     Example:
@@ -62,7 +63,7 @@ def zonal(x: ArrayLike, coefficients: Mapping[int, float]) -> np.ndarray:
         raise ValueError(f"x must have shape (n, d) with d ≥ 2, got shape {x.shape}.")
     if not np.allclose(np.linalg.norm(x, axis=1), 1, atol=1e-5):
         raise ValueError("x must hold points of norm 1. Pass data.unit_norm(x).")
-    wanted = {_size(degree, "degree", 0): a for degree, a in coefficients.items()}
+    wanted = dict(zip(*_terms(coefficients), strict=True))
     values, u, dim = np.zeros(len(x)), x[:, 0], x.shape[1]
     below, polynomial = np.zeros(len(x)), np.ones(len(x))
     for k in range(max(wanted, default=-1) + 1):
@@ -177,13 +178,13 @@ def norm(coefficients: Mapping[int, float], spectrum: Spectrum, smoothness: floa
     """
     last = _last_degree(spectrum)
     smoothness = _checks.number(smoothness, "smoothness")
-    degrees = np.array([_size(degree, "degree", 0) for degree in coefficients], dtype=int)
+    degrees, values = _terms(coefficients)
+    degrees = np.array(degrees, dtype=int)
     if degrees.size and degrees.max() > last:
         raise ValueError(
             f"coefficients must not exceed the degrees of the spectrum, 0 to {last}, got degree "
             f"{degrees.max()}. Compute the spectrum to that degree."
         )
-    values = _checks.real_array(list(coefficients.values()), "coefficients")
     used = values != 0
     degrees, values = degrees[used], values[used]
     if not degrees.size:
@@ -216,34 +217,39 @@ def load(
       seed: of the random numbers.
 
     Raises:
-      ValueError: if a size is too small or `noise` is negative or not finite.
+      TypeError: if a size, a degree or the seed is not an integer, or `noise` not a number.
+      ValueError: if one is too small or not finite.
 
     Example:
       >>> points = load(100, 50, dim=3, coefficients={1: 1.0}, noise=0.1)
       >>> points.x_train.shape, points.y_test.shape
       ((100, 3), (50,))
     """
-    if not (np.isfinite(noise) and noise >= 0):
-        raise ValueError(f"noise must be finite and ≥ 0, got {noise}.")
-    generator = np.random.default_rng(seed)
-    dim = _size(dim, "dim", 2)
-    x_train = _uniform(_size(n_train, "n_train", 1), dim, generator)
-    x_test = _uniform(_size(n_test, "n_test", 1), dim, generator)
+    noise = _checks.number(noise, "noise")
+    generator = _generator(seed)
+    x_train = _uniform(n_train, "n_train", dim, generator)
+    x_test = _uniform(n_test, "n_test", dim, generator)
     y_train = zonal(x_train, coefficients)
     y_train += noise * generator.standard_normal(len(y_train))
     return Dataset(x_train, y_train, x_test, zonal(x_test, coefficients))
 
 
-def _uniform(n: int, dim: int, generator: np.random.Generator) -> np.ndarray:
+def _generator(seed: int) -> np.random.Generator:
+    return np.random.default_rng(_checks.integer(seed, "seed", 0))
+
+
+def _uniform(n: int, name: str, dim: int, generator: np.random.Generator) -> np.ndarray:
+    n = _checks.integer(n, name, 1, "Pass the number of points.")
+    dim = _checks.integer(dim, "dim", 2, "Pass the number of features d.")
     gaussian = generator.standard_normal((n, dim))
     return gaussian / np.linalg.norm(gaussian, axis=1, keepdims=True)
 
 
-def _size(value: int, name: str, least: int) -> int:
-    size = operator.index(value)
-    if size < least:
-        raise ValueError(f"{name} must be at least {least}, got {size}.")
-    return size
+def _terms(coefficients: Mapping[int, float]) -> tuple[list[int], np.ndarray]:
+    """The degrees of a target, and its coefficients."""
+    remedy = "Pass coefficients by degree, as {1: 1.0, 2: 0.5}."
+    degrees = [_checks.integer(k, "degree", 0, remedy) for k in coefficients]
+    return degrees, _checks.real_array(list(coefficients.values()), "coefficients", remedy)
 
 
 def _last_degree(spectrum: Spectrum) -> int:

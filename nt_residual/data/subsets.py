@@ -1,9 +1,10 @@
 """Subsets in which each class has its share."""
 
 import importlib.util
-import operator
 
 import numpy as np
+
+from nt_residual import _checks
 
 
 def split(labels: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -54,12 +55,7 @@ def stratified(labels: np.ndarray, n: int | None, name: str, seed: int) -> np.nd
     if n is None:
         return slice(None)
     whole, classes = len(labels), len(np.unique(labels))
-    try:
-        n = operator.index(n)
-    except TypeError:
-        raise TypeError(
-            f"{name} must be an integer or None, got {n!r}. Pass the number of images wanted."
-        ) from None
+    n = _checks.integer(n, name, 0, "Pass the number of images wanted, or None for all.")
     if n == whole:
         return slice(None)
     if not classes <= n <= whole - classes:

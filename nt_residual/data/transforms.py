@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nt_residual import _checks
-from nt_residual.rntk.inputs import check_choice
 
 # Elements of a piece that is turned into float64 at a time: 128 MiB.
 _PIECE = 2**24
@@ -76,7 +75,7 @@ def standardize(
       array([[2., 0.]])
     """
     sets = _checked(x_train, others)
-    check_choice(per, "per", ("feature", "channel"))
+    _checks.choice(per, "per", ("feature", "channel"))
     width = sets[0].shape[-1] if per == "channel" else sets[0][0].size
     rows = sets[0].reshape(-1, width)
     mean = rows.mean(axis=0, dtype=np.float64)

@@ -115,11 +115,11 @@ def evaluate(kernel: Any, sets: Sets) -> tuple[Row, np.ndarray]:
         sets[name] for name in ("train", "validation", "test")
     )
     n_classes = 1 + max(int(labels.max()) for _, labels in sets.values())
-    flow = regression.GradientFlow.fit(kernel(x_train), data.one_hot(y_train, n_classes))
+    flow = regression.GradientFlow.fit(kernel(x_train), data.centered_one_hot(y_train, n_classes))
     # One call, since each shape is a program of its own to compile.
     others = kernel(np.concatenate([x_val, x_test]), x_train)
     k_val, k_test = others[: len(x_val)], others[len(x_val) :]
-    stopping = regression.holdout(flow, k_val, data.one_hot(y_val, n_classes), TIMES)
+    stopping = regression.holdout(flow, k_val, data.centered_one_hot(y_val, n_classes), TIMES)
     curve = _accuracy(flow, k_test, y_test, TIMES)
     row = Row(
         depth=kernel.depth,

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 import nt_residual
-from nt_residual import data, theory
+from nt_residual import _checks, data, theory
 from nt_residual.experiments import (
     classification,
     constant_alpha,
@@ -28,7 +28,6 @@ from nt_residual.experiments import (
 from nt_residual.experiments.record import Outcome as Outcome
 from nt_residual.finite_width.folder import claimed
 from nt_residual.gram import durable
-from nt_residual.rntk.inputs import check_choice
 
 CLAIMS: dict[str, types.ModuleType] = {
     "constant_alpha": constant_alpha,
@@ -92,9 +91,9 @@ def run(
     """
     names = list(CLAIMS) if claims is None else list(dict.fromkeys(claims))
     for name in names:
-        check_choice(name, "each of claims", tuple(CLAIMS))
-    check_choice(setting, "setting", ("quick", "full"))
-    check_choice(dataset, "dataset", data.NAMES)
+        _checks.choice(name, "each of claims", tuple(CLAIMS))
+    _checks.choice(setting, "setting", ("quick", "full"))
+    _checks.choice(dataset, "dataset", data.NAMES)
     _check_needs([name for name in names if name in _ON_IMAGES], dataset, root)
     options = {name: _options(name, setting, dataset, root) for name in CLAIMS}
     # Where the files are does not matter to what comes out.

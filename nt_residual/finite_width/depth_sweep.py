@@ -280,7 +280,7 @@ def _run(
     n_val = settings.n_validation(len(dataset.x_train))
     order = np.random.default_rng(seed).permutation(len(dataset.x_train))
     x_val, x = np.split(dataset.x_train[order], [n_val])
-    y_val, y = np.split(data.one_hot(dataset.y_train[order], classes), [n_val])
+    y_val, y = np.split(data.centered_one_hot(dataset.y_train[order], classes), [n_val])
     model = _network(settings, gamma, depth, seed, x.shape[1:], classes)
     network = as_network(model, jnp.asarray(x[:2]))
     learning_rate = settings.rate * largest_learning_rate(network, x[:_SOME])

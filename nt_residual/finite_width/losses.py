@@ -74,7 +74,7 @@ def check_targets(y: Any, loss: Loss, outputs: jax.ShapeDtypeStruct, name: str) 
     if y.shape != outputs.shape:
         raise ValueError(
             f"{name} must have the shape of the outputs of the network, {outputs.shape}, got shape "
-            f"{y.shape}. Labels become targets with data.one_hot(labels, {classes})."
+            f"{y.shape}. Labels become targets with data.centered_one_hot(labels, {classes})."
         )
     check_finite(y, name)
     return y.astype(outputs.dtype)

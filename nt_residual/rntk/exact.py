@@ -7,10 +7,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from nt_residual import schedules
+from nt_residual import _checks, schedules
 from nt_residual.rntk import recursion
 from nt_residual.rntk.angle import angle
-from nt_residual.rntk.inputs import check_pair, row_norms
+from nt_residual.rntk.inputs import check_memory, check_pair, row_norms
+
+# Of the result's size: what the recursion carries, and its sums.
+_MATRICES = 12
 
 
 def residual_kernel(
@@ -42,6 +45,7 @@ def residual_kernel(
       Shape (n1, n2), the dtype of `x1`; at least float32 is used to compute it.
 
     Raises:
+      MemoryError: as `ResidualKernel`, for twelve times the matrix.
       TypeError: if inputs or `alphas` do not hold real numbers.
       ValueError: for inputs as `ResidualKernel` does, for `alphas` that are not finite or
         negative, and for unknown options.
@@ -57,7 +61,9 @@ def residual_kernel(
     Reference: arXiv 2403.04545.
     """
     recursion.check_options(kind, trained)
+    normalize = _checks.boolean(normalize, "normalize")
     x1, x2, dtype = check_pair(x1, x2)
+    check_memory(x1, x2, _MATRICES)
     if not isinstance(alphas, jax.Array):
         alphas = schedules.check_alphas(alphas)
     alphas = jnp.asarray(alphas, x1.dtype)

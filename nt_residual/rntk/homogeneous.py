@@ -3,8 +3,6 @@
 import dataclasses
 import functools
 import math
-import numbers
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from nt_residual import _checks
 from nt_residual.compat import enable_x64
 from nt_residual.rntk import chebyshev, tiles
-from nt_residual.rntk.inputs import check_angles, check_pair, check_range, is_known, row_norms
+from nt_residual.rntk.inputs import (
+    check_angles,
+    check_memory,
+    check_pair,
+    check_range,
+    is_known,
+    row_norms,
+)
 
 KernelFn = Callable[..., Any]
 
@@ -34,10 +40,11 @@ class HomogeneousKernel:
     """The kernel scale·(|x| |x'|/d)^degree r(θ), of which only r is not trivial.
 
     Made by `compile_homogeneous`. It is immutable, hashable by identity, and may be
-    passed through `jax.jit` as an argument, where it is static.
+    passed through `jax.jit` as an argument, where it is static. Pickles keep the series and
+    leave out `kernel_fn`, which is a closure as a rule.
 
     Attributes:
-      kernel_fn: what it was compiled from.
+      kernel_fn: what it was compiled from; `None` where the kernel comes from a pickle.
       get: which kernel, 'ntk' or 'nngp'.
       degree: 1 for activations such as ReLU, 0 if inputs must have the given norm.
       scale: the kernel of an input of |x|² = d with itself.
@@ -46,7 +53,7 @@ class HomogeneousKernel:
       fit: r as a series, r(0) = 1.
     """
 
-    kernel_fn: KernelFn
+    kernel_fn: KernelFn | None
     get: str
     degree: float
     scale: float
@@ -67,12 +74,14 @@ class HomogeneousKernel:
           Shape (n1, n2), the dtype of `x1`; at least float32 is used to compute it.
 
         Raises:
+          MemoryError: as `ResidualKernel`.
           TypeError: if an input does not hold real floats.
           ValueError: if an input is not two-dimensional, is empty, has NaN, infinity or
             a zero row, if it has not the norm or the number of features that the kernel
             was compiled for, or if the kernel would leave the range of the dtype.
         """
         x1, x2, dtype = check_pair(x1, x2)
+        check_memory(x1, x2, 1)
         for name, x in (("x1", x1), ("x2", x2)):
             if x is not None:
                 self._check_shape_and_norm(x, name)
@@ -92,9 +101,25 @@ class HomogeneousKernel:
 
         Raises:
           TypeError, ValueError: if `theta` does not hold angles in [0, π].
+          ValueError: if the kernel comes from a pickle.
         """
+        if self.kernel_fn is None:
+            raise ValueError(
+                "at_angle needs kernel_fn, which pickles leave out. Call the kernel, whose series "
+                "they keep, or compile kernel_fn again."
+            )
         at_angle = _Sampler(self.kernel_fn, self.get, self.norm, self.dim)
         return at_angle(check_angles(theta)) / self.scale
+
+    def __reduce__(self):
+        values = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return type(self), (None, *list(values)[1:])
+
+    def __copy__(self):
+        return self  # It is immutable.
+
+    def __deepcopy__(self, memo):
+        return self
 
     @property
     def coefficients(self) -> np.ndarray:
@@ -165,13 +190,13 @@ def compile_homogeneous(
       Array([0.3333, 0.0531, 0.0531], dtype=float32)
     """
     _check_arguments(kernel_fn, get, tol, norm, dim)
-    dim = None if dim is None else operator.index(dim)
+    dim = None if dim is None else int(dim)
     sampler = _Sampler(kernel_fn, get, norm, dim)
     degree = 0.0 if norm is not None else _degree(sampler)
     scale = float(sampler(np.zeros(1))[0])
     fit = _shortest_fit(lambda theta: sampler(theta) / scale, tol)
     kernel = HomogeneousKernel(kernel_fn, get, degree, scale, norm, dim, fit)
-    _check_on_random_inputs(kernel, sampler)
+    _check_on_random_inputs(kernel, kernel_fn, sampler)
     return kernel
 
 
@@ -181,17 +206,13 @@ def _check_arguments(kernel_fn, get, tol, norm, dim) -> None:
             f"kernel_fn must be callable, got {type(kernel_fn).__name__}. It is the third of the "
             "functions that a layer of neural_tangents.stax gives."
         )
-    if get not in ("ntk", "nngp"):
-        raise ValueError(f"get must be 'ntk' or 'nngp', got {get!r}.")
-    for name, value in (("tol", tol), ("norm", 1.0 if norm is None else norm)):
-        if not isinstance(value, numbers.Real):
-            raise TypeError(f"{name} must be a real number, got {value!r}.")
-    if not 1e-12 <= tol < 1:
+    _checks.choice(get, "get", ("ntk", "nngp"))
+    if not 1e-12 <= _checks.number(tol, "tol") < 1:
         raise ValueError(f"tol must be in [1e-12, 1), got {tol!r}.")
-    if norm is not None and not (math.isfinite(norm) and norm > 0):
-        raise ValueError(f"norm must be finite and > 0, got {norm!r}.")
-    if dim is not None and (not isinstance(dim, numbers.Integral) or operator.index(dim) < 2):
-        raise ValueError(f"dim must be an integer ≥ 2, got {dim!r}.")
+    if norm is not None:
+        _checks.number(norm, "norm", positive=True)
+    if dim is not None:
+        _checks.integer(dim, "dim", 2, "Pass the number of features of inputs.")
     if norm is not None and dim is None:
         raise ValueError(
             "norm needs dim, the number of features that inputs will have: what a network makes "
@@ -296,9 +317,11 @@ def _shortest_fit(f: Callable[[np.ndarray], np.ndarray], tol: float) -> chebyshe
     return fit
 
 
-def _check_on_random_inputs(kernel: HomogeneousKernel, sampler: _Sampler) -> None:
+def _check_on_random_inputs(
+    kernel: HomogeneousKernel, kernel_fn: KernelFn, sampler: _Sampler
+) -> None:
     """Refuses a kernel that is not a function of norms and angle alone."""
-    x = _random_inputs(_Sampler(kernel.kernel_fn, kernel.get, kernel.norm, kernel.dim or 5))
+    x = _random_inputs(_Sampler(kernel_fn, kernel.get, kernel.norm, kernel.dim or 5))
     actual = sampler.between(x, x)
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     r = kernel.fit.at_angle(np.arccos(np.clip(unit @ unit.T, -1, 1)))

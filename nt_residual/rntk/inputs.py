@@ -9,6 +9,8 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from nt_residual import memory
+
 
 def check_inputs(x: ArrayLike, name: str) -> jax.Array:
     """Returns `x` as a JAX array of shape (n, d), having checked it.
@@ -178,6 +180,28 @@ def row_norms(x: jax.Array) -> jax.Array:
     largest = jnp.max(jnp.abs(x), axis=1, keepdims=True)
     largest = jnp.where(largest > 0, largest, 1)
     return largest * jnp.linalg.norm(x / largest, axis=1, keepdims=True)
+
+
+def check_memory(x1: jax.Array, x2: jax.Array | None, matrices: int) -> None:
+    """Refuse inputs whose matrix cannot fit, unless they are traced.
+
+    Args:
+      x1: shape (n1, d). Of sharded inputs the rows on one device count.
+      x2: shape (n2, d), or `None` for `x1`.
+      matrices: how many arrays of the result's size are needed at once.
+
+    Raises:
+      MemoryError: if the matrix is larger than what is free.
+    """
+    batches = [x1] if x2 is None else [x1, x2]
+    if not all(map(is_known, batches)):
+        return
+    rows = [x.sharding.shard_shape(x.shape)[0] for x in batches]
+    columns = len(x1) if x2 is None else rows[1]
+    copies = 2 * sum(rows) * x1.shape[1]
+    parts = {"the matrix": matrices * rows[0] * columns, "copies of the inputs": copies}
+    parts = {name: count * x1.dtype.itemsize for name, count in parts.items()}
+    memory.check_call(parts, x1.devices())
 
 
 def check_range(

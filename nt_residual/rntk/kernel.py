@@ -10,9 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from nt_residual import schedules
+from nt_residual import _checks, schedules
 from nt_residual.rntk import chebyshev, limits, recursion, tiles
-from nt_residual.rntk.inputs import check_angles, check_device_angles, check_pair, check_range
+from nt_residual.rntk.inputs import (
+    check_angles,
+    check_device_angles,
+    check_memory,
+    check_pair,
+    check_range,
+)
 from nt_residual.rntk.scheduled import Scheduled
 
 # Beyond it float64 overflows. Such kernels are refused when they are called.
@@ -64,7 +70,7 @@ class ResidualKernel(Scheduled):
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from nt_residual import schedules
+      >>> from nt_residual import _checks, schedules
       >>> k = ResidualKernel(depth=1000, schedule=schedules.PowerLaw(gamma=1.0))
       >>> x = jnp.array([[1.0, 0.0], [1.0, 1.0]])
       >>> k(x).round(4)
@@ -87,8 +93,7 @@ class ResidualKernel(Scheduled):
         object.__setattr__(self, "depth", schedules.check_depth(self.depth))
         recursion.check_options(self.kind, self.trained)
         self._check_schedule()
-        if not isinstance(self.normalize, bool):
-            raise TypeError(f"normalize must be True or False, got {self.normalize!r}.")
+        _checks.boolean(self.normalize, "normalize")
         object.__setattr__(self, "effective_time", self._checked_time())
         if self.log_diagonal == -math.inf:
             self._check_zero()
@@ -110,12 +115,15 @@ class ResidualKernel(Scheduled):
           Shape (n1, n2), the dtype of `x1`; at least float32 is used to compute it.
 
         Raises:
+          MemoryError: if the matrix is larger than the memory that is free. The estimate is made
+            before anything is allocated, for inputs that are not traced.
           TypeError: if an input does not hold real floats.
           ValueError: if an input is not two-dimensional, is empty, has NaN, infinity
             or a zero row, if the widths differ, or if the kernel would leave the range of
             the dtype.
         """
         x1, x2, dtype = check_pair(x1, x2)
+        check_memory(x1, x2, 1)
         log_scale = 0.0 if self.normalize else self.log_diagonal
         remedy = "" if self.normalize else ", or pass normalize=True"
         check_range(x1, x2, dtype, log_scale, remedy=remedy)
@@ -141,7 +149,7 @@ class ResidualKernel(Scheduled):
             leaves the range of float64.
 
         Example:
-          >>> from nt_residual import schedules
+          >>> from nt_residual import _checks, schedules
           >>> ResidualKernel(math.inf, schedules.PowerLaw(0.5)).at_angle([0, math.pi / 2]).round(4)
           array([1.    , 0.1928])
         """
@@ -177,7 +185,7 @@ class ResidualKernel(Scheduled):
 
         Example:
           >>> import jax.numpy as jnp
-          >>> from nt_residual import schedules
+          >>> from nt_residual import _checks, schedules
           >>> kernel = ResidualKernel(math.inf, schedules.PowerLaw(0.5))
           >>> kernel.of_angles(jnp.array([0.0, math.pi / 2])).round(4)
           Array([1.    , 0.1928], dtype=float32)
@@ -216,7 +224,7 @@ class ResidualKernel(Scheduled):
         """The same kernel at another depth, `math.inf` included.
 
         Example:
-          >>> from nt_residual import schedules
+          >>> from nt_residual import _checks, schedules
           >>> ResidualKernel(10, schedules.PowerLaw(0.5)).at_depth(math.inf).effective_time
           1.0
         """

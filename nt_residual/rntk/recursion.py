@@ -21,10 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from nt_residual import schedules
+from nt_residual import _checks, schedules
 from nt_residual.rntk import arc_cosine
 from nt_residual.rntk.arc_cosine import Array
-from nt_residual.rntk.inputs import check_angles, check_choice
+from nt_residual.rntk.inputs import check_angles
 
 # Half a minute is a million blocks.
 _WORTH_A_BAR = 100_000
@@ -51,8 +51,8 @@ def branch_share(alphas: Array) -> Array:
 
 def check_options(kind: str, trained: str) -> None:
     """Refuses unknown options of a kernel."""
-    check_choice(kind, "kind", ("ntk", "nngp"))
-    check_choice(trained, "trained", ("blocks", "all"))
+    _checks.choice(kind, "kind", ("ntk", "nngp"))
+    _checks.choice(trained, "trained", ("blocks", "all"))
 
 
 def combine(sums: BlockSums, kind: str, trained: str, total_share: Array) -> Array:

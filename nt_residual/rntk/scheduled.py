@@ -3,10 +3,11 @@
 import dataclasses
 import functools
 import math
+import sys
+import types
 from typing import ClassVar
 
 import numpy as np
-from jax.typing import ArrayLike
 
 from nt_residual import schedules
 from nt_residual.rntk import limits, recursion
@@ -26,8 +27,21 @@ class Scheduled:
         return self._hash
 
     def __reduce__(self):
+        if not _can_be_pickled(self.schedule):
+            raise TypeError(
+                "schedule must be one that can be pickled, for a kernel to be, got "
+                f"{self.schedule!r}, which pickle cannot find by a name. Use schedules.PowerLaw, "
+                "schedules.Explicit, a function at the top level of a module, or a frozen "
+                "dataclass with a method __call__."
+            )
         # Without what is cached: hashes of strings are those of one process.
         return type(self), self._values
+
+    def __copy__(self):
+        return self  # It is immutable.
+
+    def __deepcopy__(self, memo):
+        return self
 
     @functools.cached_property
     def _hash(self) -> int:
@@ -64,28 +78,9 @@ class Scheduled:
 
     def _checked_time(self) -> float:
         """T = Σ log(1 + α²), or its limit at infinite depth."""
-        given = self.effective_time
-        if given is not None:
-            given = _checked_number(given)
-        if self._n_blocks != math.inf:
-            known = schedules.effective_time(self._alphas)
-        else:
-            known = getattr(self.schedule, "limiting_effective_time", None)
-            known = given if known is None else known
-        if known is None:
-            raise ValueError(
-                "depth=math.inf needs a schedule whose limit is known, got "
-                f"{self.schedule!r}. Pass effective_time=, the limit of Σ log(1 + α²) (math.inf "
-                "if it diverges), give the schedule an attribute limiting_effective_time, or use "
-                "schedules.PowerLaw(gamma, c)."
-            )
-        if given is not None and not math.isclose(given, known, rel_tol=1e-9):
-            raise ValueError(
-                f"effective_time of this schedule is {known} at depth {self.depth}, got {given}. "
-                "Pass it only at infinite depth, where the schedule does not know it; to change "
-                "the depth of a kernel use at_depth."
-            )
-        return float(known)
+        if self._n_blocks == math.inf:
+            return schedules.limiting_time(self.schedule, self.effective_time)
+        return schedules.check_time(self.effective_time, schedules.effective_time(self._alphas))
 
     @functools.cached_property
     def _alphas(self) -> np.ndarray:
@@ -113,14 +108,14 @@ class Scheduled:
         return float(rest if head is None else recursion.branch_share(head).sum() + rest)
 
 
-def _checked_number(effective_time: ArrayLike) -> float:
-    """A number in [0, ∞], or a ValueError."""
-    try:
-        if isinstance(effective_time, bool | np.bool_ | str):
-            raise TypeError
-        number = float(effective_time)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        number = math.nan
-    if not number >= 0:
-        raise ValueError(f"effective_time must be a number in [0, ∞], got {effective_time!r}.")
-    return number
+def _can_be_pickled(schedule: schedules.Schedule) -> bool:
+    """Tell a function inside another one, or without a name, from all else."""
+    if not isinstance(schedule, types.FunctionType) or "<" not in schedule.__qualname__:
+        return True
+    # Other picklers, which joblib and dask use, copy the code of such a function.
+    frame = sys._getframe(1)
+    while frame is not None:
+        if {"cloudpickle", "dill"} & set(frame.f_globals.get("__name__", "").split(".")):
+            return True
+        frame = frame.f_back
+    return False

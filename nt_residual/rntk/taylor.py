@@ -22,6 +22,7 @@ import numpy as np
 import scipy.fft
 import scipy.integrate
 
+from nt_residual import _checks
 from nt_residual.rntk import arc_cosine, recursion
 from nt_residual.rntk.kernel import ResidualKernel
 from nt_residual.rntk.recursion import BlockSums
@@ -98,12 +99,9 @@ def power_series(kernel: ResidualKernel, count: int) -> np.ndarray:
             f"kernel must be a ResidualKernel, got {type(kernel).__name__}. A function of real "
             "angles does not tell its power series accurately."
         )
-    if isinstance(count, bool | np.bool_) or not isinstance(count, int | np.integer):
-        raise TypeError(f"count must be an integer, got {count!r}. Pass the number of terms.")
-    if count < 1:
-        raise ValueError(f"count must be at least 1, got {count}. Pass the number of terms.")
+    count = _checks.integer(count, "count", 1, "Pass the number of terms.")
     # Twice as many, the latter half of which rounding takes most of.
-    return expand(kernel, 2 * int(count)).coefficients[:count].copy()
+    return expand(kernel, 2 * count).coefficients[:count].copy()
 
 
 @functools.lru_cache(maxsize=8)

@@ -4,8 +4,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from nt_residual import schedules
-from nt_residual.rntk.inputs import check_choice
+from nt_residual import _checks, schedules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +57,7 @@ def suitable_schedule(
     Reference: arXiv 2403.04545.
     """
     depth = schedules.check_depth(depth)
-    check_choice(trained, "trained", ("blocks", "all"))
+    _checks.choice(trained, "trained", ("blocks", "all"))
     if not isinstance(odd_harmonics, bool):
         raise TypeError(
             f"odd_harmonics must be True or False, got {odd_harmonics!r}. Pass True if odd "

@@ -5,6 +5,9 @@ import math
 
 import numpy as np
 
+# Eigenvalues that are fitted, at least.
+_LEAST = 5
+
 
 @dataclasses.dataclass(frozen=True)
 class Decay:
@@ -12,9 +15,9 @@ class Decay:
 
     Attributes:
       exponent: p in λ_k ~ (k + d/2 − 1)^(−p), which is k^(−p) for large k.
-      uncertainty: of p; the larger of the standard error of the fit and four times the
-        change when only the upper quarter of the degrees is fitted, which is how far a
-        correction of relative size 1/k² still has to go.
+      uncertainty: of p; the largest of the standard error of the fit, four times the change
+        when only the upper quarter of the degrees is fitted, which is how far a correction of
+        relative size 1/k² still has to go, and half the difference of even and odd degrees.
       sorted_exponent: β = p/(d−1), by which eigenvalues decay when each is counted as
         often as it occurs: λ_i ~ C i^(−β).
       sorted_prefactor: C.
@@ -31,7 +34,10 @@ class Decay:
 def fit(
     dim: int, degree: np.ndarray, eigenvalue: np.ndarray, log_multiplicity: np.ndarray
 ) -> Decay:
-    """Fits a power law to eigenvalues, all of them positive.
+    """Fit a power law to eigenvalues, all of them positive.
+
+    Even and odd degrees share the exponent and have prefactors of their own: a kink of the
+    kernel at θ = π adds to the ones what it takes from the others.
 
     The centre d/2 − 1 of the degrees is that of the exact spectrum of a cusp, a ratio of
     gamma functions; with it the law is off by terms of order d³/k² only. Where k is not well
@@ -47,7 +53,8 @@ def fit(
       The law of the degrees in the upper half.
 
     Raises:
-      ValueError: if there are fewer than six of these.
+      ValueError: if there are fewer than five of these, or even and odd degrees differ in their
+        exponents by more than the uncertainties of both.
 
     Example:
       >>> k = np.arange(1, 21)
@@ -56,15 +63,23 @@ def fit(
       3.0
     """
     upper = degree >= degree[-1] / 2 if degree.size else np.zeros(0, bool)
-    if upper.sum() < 6:
+    if upper.sum() < _LEAST:
         raise ValueError(
-            f"a decay exponent needs at least 6 eigenvalues above their error in the upper half of "
-            f"the degrees, got {int(upper.sum())}. Pass a larger max_degree to spectrum."
+            f"a decay exponent needs at least {_LEAST} eigenvalues above their error in the upper "
+            f"half of the degrees, got {int(upper.sum())}. Pass a larger max_degree to spectrum."
         )
     x, y = np.log(degree + dim / 2 - 1), np.log(eigenvalue)
-    slope, error = _line(x[upper], y[upper])
-    quarter = degree >= 0.75 * degree[-1]
-    change = 4 * abs(_line(x[quarter], y[quarter])[0] - slope) if quarter.sum() >= 3 else 0.0
+    slope, error = _exponent(x, y, degree, upper)
+    parities = [upper & (degree % 2 == parity) for parity in (0, 1)]
+    if all(part.sum() >= _LEAST - 1 for part in parities):
+        even, odd = (_exponent(x, y, degree, part) for part in parities)
+        if abs(even[0] - odd[0]) > even[1] + odd[1]:
+            raise ValueError(
+                f"even and odd degrees must follow one law, got k^({even[0]:.3g} ± {even[1]:.1g}) "
+                f"and k^({odd[0]:.3g} ± {odd[1]:.1g}). Pass parity='even' or 'odd', or a larger "
+                "max_degree to spectrum."
+            )
+        error = max(error, abs(even[0] - odd[0]) / 2)
     beta = -slope / (dim - 1)
     # log of the number of eigenvalues down to the middle of each degree.
     log_count = np.logaddexp.accumulate(log_multiplicity)
@@ -72,15 +87,33 @@ def fit(
     log_prefactor = float(np.mean(y[upper] + beta * log_count[upper]))
     return Decay(
         exponent=-slope,
-        uncertainty=max(error, change),
+        uncertainty=error,
         sorted_exponent=beta,
         sorted_prefactor=math.exp(log_prefactor),
         degrees=degree[upper],
     )
 
 
-def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    x, y = x - x.mean(), y - y.mean()
+def _exponent(
+    x: np.ndarray, y: np.ndarray, degree: np.ndarray, used: np.ndarray
+) -> tuple[float, float]:
+    """The slope of log λ over the used degrees, and its uncertainty."""
+    slope, error = _slope(x[used], y[used], degree[used] % 2)
+    quarter = used & (degree >= 0.75 * degree[-1])
+    if quarter.sum() < 3:
+        return slope, error
+    change = _slope(x[quarter], y[quarter], degree[quarter] % 2)[0] - slope
+    return slope, max(error, 4 * abs(change))
+
+
+def _slope(x: np.ndarray, y: np.ndarray, group: np.ndarray) -> tuple[float, float]:
+    """The common slope of lines through each group, and its standard error."""
+    groups = np.unique(group)
+    x, y = x.copy(), y.copy()
+    for each in groups:
+        x[group == each] -= x[group == each].mean()
+        y[group == each] -= y[group == each].mean()
     slope = float(x @ y / (x @ x))
     residual = y - slope * x
-    return slope, math.sqrt(float(residual @ residual / max(1, len(x) - 2) / (x @ x)))
+    free = max(1, len(x) - 1 - len(groups))
+    return slope, math.sqrt(float(residual @ residual / free / (x @ x)))

@@ -89,9 +89,9 @@ def convergence(
       The errors, a fitted slope and the prediction.
 
     Raises:
-      TypeError: if the limit of the schedule is not known or a depth is not an integer.
-      ValueError: if depths are not ascending, an angle is out of range, or an option is
-        unknown.
+      TypeError: if a depth is not an integer.
+      ValueError: if the limit of the schedule is not known, depths are not ascending, an angle
+        is out of range, or an option is unknown.
 
     Example:
       >>> found = convergence(schedules.PowerLaw(gamma=1.0), [10, 30, 100])

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nt_residual.rntk.inputs import check_choice
+from nt_residual import _checks
 from nt_residual.theory.depth import Convergence
 from nt_residual.theory.learning import LearningCurve
 from nt_residual.theory.spectra import Spectrum
@@ -167,7 +167,7 @@ def learning_curve(
       >>> learning_curve(curve).lines[0].get_label()
       'σ = 0.1, δ = 0.1'
     """
-    check_choice(error, "error", ("excess", "total"))
+    _checks.choice(error, "error", ("excess", "total"))
     labelled = _labelled(curves, "curves", lambda c: f"σ = {c.noise:g}, δ = {c.ridge:g}")
     _check_type(labelled, LearningCurve, "theory.learning_curve(…)")
     ax = _axes(ax)
@@ -242,7 +242,7 @@ def _decay_label(found: Spectrum) -> str:
     try:
         law = found.decay()
     except ValueError:
-        return ""
+        return ""  # Too few degrees, or even and odd ones that follow no common law.
     return f": $k^{{-{law.exponent:.2f}}}$ (±{law.uncertainty:.2g})"
 
 

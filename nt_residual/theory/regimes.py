@@ -6,7 +6,6 @@ from typing import Literal
 
 from nt_residual import _checks, schedules
 from nt_residual.rntk import ResidualKernel
-from nt_residual.rntk.inputs import check_choice
 from nt_residual.theory.advice import advice
 from nt_residual.theory.rates import Rate, rate
 
@@ -54,9 +53,9 @@ def regime(
       The regime, with the kernel at infinite depth and advice.
 
     Raises:
-      TypeError: if the limit of the schedule is not known.
-      ValueError: if `effective_time` is negative, NaN or not that of the schedule, or
-        `trained` is unknown.
+      TypeError: if `effective_time` is not a number.
+      ValueError: if the limit of the schedule is not known, `effective_time` is negative, NaN or
+        not that of the schedule, or `trained` is unknown.
 
     Example:
       >>> regime(schedules.PowerLaw(gamma=0.25)).name
@@ -68,8 +67,8 @@ def regime(
 
     Reference: arXiv 2403.04545.
     """
-    check_choice(trained, "trained", ("blocks", "all"))
-    time = limiting_time(schedule, effective_time)
+    _checks.choice(trained, "trained", ("blocks", "all"))
+    time = schedules.limiting_time(schedule, effective_time)
     name = "degenerate" if time == math.inf else "learnable" if time == 0 else "critical"
     if name == "learnable" and trained == "all":
         name = "linear"
@@ -82,39 +81,6 @@ def regime(
     )
 
 
-def limiting_time(schedule: schedules.Schedule, effective_time: float | None) -> float:
-    """The limit of T as the depth grows, from the schedule or from the user.
-
-    Raises:
-      TypeError: if neither knows it.
-      ValueError: if `effective_time` is negative, NaN, or not that of the schedule.
-
-    Example:
-      >>> limiting_time(schedules.PowerLaw(gamma=0.5), None)
-      1.0
-    """
-    known = getattr(schedule, "limiting_effective_time", None)
-    if effective_time is None:
-        if known is None:
-            raise TypeError(
-                f"schedule must be one whose infinite-depth limit is known, got {schedule!r}. Pass "
-                "effective_time=, the limit of Σ log(1 + α²), or schedules.PowerLaw(gamma, c)."
-            )
-        return float(known)
-    time = _checks.number(
-        effective_time,
-        "effective_time",
-        infinite=True,
-        remedy="Pass the limit of Σ log(1 + α²) as the depth grows; math.inf if it diverges.",
-    )
-    if known is not None and time != float(known):
-        raise ValueError(
-            f"effective_time must be that of the schedule, {known}, got {time}. Leave it out: it "
-            "is for schedules that do not know their limit."
-        )
-    return time
-
-
 def limit_kernel(
     schedule: schedules.Schedule,
     effective_time: float | None,
@@ -122,11 +88,11 @@ def limit_kernel(
     kind: Literal["ntk", "nngp"] = "ntk",
     trained: Literal["blocks", "all"] = "blocks",
 ) -> ResidualKernel:
-    """The normalised kernel at infinite depth, of effective time `limiting_time`.
+    """The normalised kernel at infinite depth, of effective time `schedules.limiting_time`.
 
     Example:
       >>> limit_kernel(schedules.PowerLaw(gamma=1.0), None).depth
       inf
     """
-    time = limiting_time(schedule, effective_time)
+    time = schedules.limiting_time(schedule, effective_time)
     return ResidualKernel(math.inf, schedule, kind=kind, trained=trained, effective_time=time)

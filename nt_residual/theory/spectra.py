@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -76,19 +76,25 @@ class Spectrum:
         with np.errstate(divide="ignore"):
             return np.log(np.maximum(self.mass, 0)) - self.log_multiplicity
 
-    def decay(self) -> decay.Decay:
-        """The power law λ_k ~ k^(−p), fitted to the upper half of the degrees.
+    def decay(self, parity: Literal["even", "odd"] | None = None) -> decay.Decay:
+        """Fit the power law λ_k ~ k^(−p) to the upper half of the degrees.
 
         Eigenvalues within their error count as zero and are left out. Where T is finite
         p = d for the NTK, which has a cusp |θ| at θ = 0, and d + 2 for the NNGP; only
-        degrees far above T and d show it. Where even and odd degrees follow different laws
-        the fit is to both, and its uncertainty says so.
+        degrees far above T, 1/√T and d show it: in deep networks with γ > 1/2 even degrees are
+        the larger ones up to about 1/√T, and follow another law than odd degrees.
+
+        Args:
+          parity: 'even' or 'odd' for the degrees of one parity; `None` for all, which must
+            follow one law.
 
         Returns:
           The exponent with its uncertainty, and that of the sorted eigenvalues.
 
         Raises:
-          ValueError: if fewer than six eigenvalues can be fitted.
+          TypeError: if `parity` is no string.
+          ValueError: if `parity` is unknown, fewer than five eigenvalues can be fitted, or even
+            and odd degrees do not follow one law.
 
         Example:
           >>> from nt_residual import rntk, schedules
@@ -97,6 +103,9 @@ class Spectrum:
           3.0
         """
         used = self.resolved & (self.eigenvalue > 0) & (self.degree > 0)
+        if parity is not None:
+            names = ("even", "odd")
+            used &= self.degree % 2 == names.index(_checks.choice(parity, "parity", names))
         return decay.fit(
             self.dim, self.degree[used], self.eigenvalue[used], self.log_multiplicity[used]
         )

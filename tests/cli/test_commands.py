@@ -42,7 +42,8 @@ def test_spectrum_lists_eigenvalues_and_writes_them(tmp_path, capsys):
     assert ["4", "0.00260417", "9", "2.3438%"] in lines
     assert ["3", "0", "7", "0"] in lines
     assert "0: zero, or too small to be told from it." in text
-    assert "they decay like k^(−3.0" in text
+    assert "Degrees 10 to 20 decay like k^(−3.1 ± 0.1)" in text
+    assert "In theory they tend to k^(−3) at degrees well above" in text
     with out.open() as file:
         rows = list(csv.DictReader(file))
     limit = rntk.ResidualKernel(np.inf, schedules.PowerLaw(1.0))

@@ -98,5 +98,6 @@ def test_the_memory_estimate_is_that_of_the_compiled_program():
 
 def test_what_does_not_fit_into_memory_is_refused(monkeypatch):
     monkeypatch.setattr("nt_residual.memory.available", lambda *_: 1000)
+    monkeypatch.setattr("nt_residual.memory._WORTH_A_LOOK", 0)
     with pytest.raises(MemoryError, match=r"needs .* of memory \(copies of the images .*tiles of"):
         KERNEL(images(4, "float32"))

@@ -4,9 +4,9 @@ import pytest
 from nt_residual import data
 
 
-def test_one_hot_targets_sum_to_zero_and_point_at_the_label():
+def test_centered_one_hot_targets_sum_to_zero_and_point_at_the_label():
     labels = np.array([2, 0, 1])
-    targets = data.one_hot(labels, 3)
+    targets = data.centered_one_hot(labels, 3)
     np.testing.assert_allclose(targets.sum(axis=1), 0, atol=1e-15)
     np.testing.assert_array_equal(targets.argmax(axis=1), labels)
 
@@ -18,7 +18,7 @@ def test_signs_set_the_label_against_all_others():
     np.testing.assert_array_equal(targets, [[-1, -1, 1], [1, -1, -1], [-1, 1, -1]])
 
 
-@pytest.mark.parametrize("encode", [data.one_hot, data.signs])
+@pytest.mark.parametrize("encode", [data.centered_one_hot, data.signs])
 def test_bad_labels_are_refused(encode):
     with pytest.raises(TypeError, match="labels must hold integers, got dtype float64"):
         encode([0.0, 1.0], 2)

@@ -148,7 +148,7 @@ def test_bad_sphere_arguments_are_refused(kernel, spectrum):
         data.sphere.zonal(np.ones((2, 3)), {1: 1.0})
     with pytest.raises(ValueError, match="degree must be at least 0, got -1"):
         data.sphere.zonal(np.eye(3), {-1: 1.0})
-    with pytest.raises(ValueError, match="noise must be finite and ≥ 0"):
+    with pytest.raises(ValueError, match="noise must be ≥ 0 and finite"):
         data.sphere.load(5, 5, 3, {1: 1.0}, noise=-1.0)
     with pytest.raises(TypeError, match="spectrum must be a Spectrum, got ResidualKernel"):
         data.sphere.source(kernel, 1.0)

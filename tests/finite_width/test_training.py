@@ -61,7 +61,7 @@ def test_classes_are_learned_and_frozen_layers_stay():
 
 
 def test_a_step_is_that_of_gradient_descent_on_half_the_squared_norm(dtype):
-    x, y = X.astype(dtype), data.one_hot(LABELS, 3).astype(dtype)
+    x, y = X.astype(dtype), data.centered_one_hot(LABELS, 3).astype(dtype)
     before = model(dtype=dtype)
     found = train(before, x, y, optimizer=SGD, steps=1, evaluate_every=1, validation=(x, y))
 
@@ -314,7 +314,7 @@ def test_the_largest_learning_rate_is_in_the_units_of_the_network(scale):
 
 
 def test_past_the_largest_learning_rate_training_is_refused():
-    y = data.one_hot(LABELS, 3)
+    y = data.centered_one_hot(LABELS, 3)
     bound = largest_learning_rate(model(), X)
     for rate in (1.01 * bound, 1e6):
         with pytest.raises(ValueError, match=f"must be below 2n/λ_max = {bound:.4g}"):
@@ -330,7 +330,7 @@ def test_what_cannot_be_trained_on_is_refused():
     attempt = functools.partial(train, model(), X, LABELS, **{**BATCHES, "steps": 5})
     for other, error, message in (
         ({"loss": "hinge"}, ValueError, "one of"),
-        ({"loss": "mse"}, ValueError, r"one_hot\(labels, 3\)"),
+        ({"loss": "mse"}, ValueError, r"centered_one_hot\(labels, 3\)"),
         ({"optimizer": None}, TypeError, "either optimizer"),
         ({"optimizer": 0.1}, TypeError, "one of optax"),
         ({"steps": 0}, ValueError, "steps must be at least 1"),

@@ -80,7 +80,7 @@ def test_bad_input_is_refused():
         rntk.residual_kernel(x, alphas=[1.0, -1.0])
     with pytest.raises(ValueError, match=r"alphas must have shape \(depth,\).*got shape \(2, 2\)"):
         rntk.residual_kernel(x, alphas=jnp.ones((2, 2)))
-    with pytest.raises(ValueError, match="kind must be one of"):
+    with pytest.raises(ValueError, match="kind must be 'ntk' or 'nngp'"):
         rntk.residual_kernel(x, alphas=[1.0], kind="both")
     with pytest.raises(TypeError, match="x1 must hold real floats, got dtype complex"):
         rntk.residual_kernel(x + 1j, alphas=[1.0])

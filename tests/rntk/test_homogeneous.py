@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -170,9 +173,9 @@ def test_a_kernel_that_no_series_resolves_is_refused():
     [
         ({"get": "both"}, ValueError, "get must be 'ntk' or 'nngp'"),
         ({"tol": 0.0}, ValueError, "tol must be in"),
-        ({"norm": -1.0, "dim": 3}, ValueError, "norm must be finite and > 0"),
+        ({"norm": -1.0, "dim": 3}, ValueError, "norm must be positive and finite"),
         ({"norm": 1.0}, ValueError, "norm needs dim"),
-        ({"dim": 1}, ValueError, "dim must be an integer ≥ 2"),
+        ({"dim": 1}, ValueError, "dim must be at least 2"),
         ({"tol": None}, TypeError, "tol"),
         ({"norm": "1", "dim": 3}, TypeError, "norm must be a real number, got '1'"),
     ],
@@ -185,3 +188,19 @@ def test_arguments_out_of_range_are_refused(options, error, message):
 def test_what_is_not_callable_is_refused():
     with pytest.raises(TypeError, match="kernel_fn must be callable, got tuple"):
         rntk.compile_homogeneous(NETWORKS["plain"])
+
+
+def test_a_pickle_keeps_the_series_and_a_copy_all(compiled):
+    kernel = compiled("plain", "ntk")
+    assert copy.deepcopy(kernel) is copy.copy(kernel) is kernel
+    other = pickle.loads(pickle.dumps(kernel))
+    x = np.eye(3, dtype=np.float32)
+    np.testing.assert_array_equal(other(x), kernel(x))
+    with pytest.raises(ValueError, match="at_angle needs kernel_fn, which pickles leave out"):
+        other.at_angle(1.0)
+
+
+def test_a_matrix_that_does_not_fit_is_refused(compiled, monkeypatch):
+    monkeypatch.setattr("nt_residual.memory.available", lambda *_: 2**28)
+    with pytest.raises(MemoryError, match=r"the matrix .* 268 MB free\. .*store="):
+        compiled("plain", "ntk")(np.ones((20_000, 2), np.float32))

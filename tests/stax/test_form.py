@@ -59,8 +59,8 @@ def test_files_work_unchanged_inside_neural_tangents(tmp_path):
     shutil.copytree(pathlib.Path(nt.__file__).parent, package)
     for path in FILES:
         shutil.copy(path, package / "_src" / "stax")
-    schedules = importlib.util.find_spec("nt_residual.schedules").origin
-    shutil.copy(schedules, package / "_src")
+    for name in ("schedules", "_checks"):
+        shutil.copy(importlib.util.find_spec(f"nt_residual.{name}").origin, package / "_src")
     with (package / "stax.py").open("a") as file:
         for name, factory in FACTORIES.items():
             file.write(f"from ._src.stax.{inspect.unwrap(factory).__module__.split('.')[-1]} ")

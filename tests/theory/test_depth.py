@@ -112,5 +112,5 @@ def test_angles_that_are_none_are_refused():
 
 
 def test_a_kernel_in_place_of_a_schedule_is_refused():
-    with pytest.raises(TypeError, match="infinite-depth limit is known"):
+    with pytest.raises(ValueError, match="whose limit is known"):
         theory.convergence(rntk.ResidualKernel(math.inf, schedules.PowerLaw(0.5)), [1, 2])

@@ -99,7 +99,7 @@ def test_what_cannot_be_drawn_is_refused():
         theory.plots.spectrum({"a": LIMIT})
     with pytest.raises(ValueError, match="at least one thing"):
         theory.plots.spectrum([])
-    with pytest.raises(ValueError, match="error must be one of"):
+    with pytest.raises(ValueError, match="error must be 'excess' or 'total'"):
         theory.plots.learning_curve([], error="mean")
 
 
