@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
-# How far the slope may be from −1/2, besides two standard errors.
+# How far from −1/2 the interval of the slope may be: the law is that of large widths.
 _SLOPE_TOLERANCE = 0.1
 # Of right kernels so many are called wrong, for the luck of the draws.
 _SIGNIFICANCE = 0.01
@@ -32,14 +32,13 @@ class WidthSweep:
 
     @property
     def error(self) -> np.ndarray:
-        """For each width the distance of one network's kernel, root mean square over seeds."""
-        return np.array([math.sqrt(np.mean(squares)) for squares in self._squares])
+        """For each width the distance of one network's kernel, geometric mean over seeds."""
+        return np.exp([np.mean(logs) for logs in self._logs])
 
     @property
     def error_bar(self) -> np.ndarray:
-        """The standard error of `error`, shape (W,)."""
-        spreads = [np.std(s, ddof=1) / math.sqrt(len(s)) for s in self._squares]
-        return np.array(spreads) / (2 * self.error)
+        """The standard error of `error`, shape (W,), from the spread at all widths together."""
+        return self.error * self._spread / np.sqrt(self._seeds)
 
     @property
     def bias(self) -> np.ndarray:
@@ -54,14 +53,26 @@ class WidthSweep:
 
     @property
     def slope(self) -> float:
-        """Of the logarithm of `error` against that of the width; −1/2 in theory."""
+        """The slope of the logarithm of `error` against that of the width; −1/2 in theory."""
         return float(self._line[1])
 
     @property
     def slope_error(self) -> float:
-        """The standard error of `slope`, from those of `error`."""
+        """The standard error of `slope`, see `slope_interval` for what it says."""
         leverage = _fit(np.log(self.widths), self._seeds)
         return float(np.sqrt(np.sum((leverage[1] * self.error_bar / self.error) ** 2)))
+
+    @property
+    def slope_interval(self) -> tuple[float, float]:
+        """The 95% confidence interval of `slope`.
+
+        The distances d of single networks have a heavy tail: a few networks would decide their
+        mean square and its spread. log d has none. Its law is that of one width, shifted, at all
+        of them, so that the interval is Student's of a line through log d of all networks.
+        """
+        freedom = np.sum(self._seeds - 1)
+        margin = float(scipy.stats.t.ppf(0.975, freedom)) * self.slope_error
+        return self.slope - margin, self.slope + margin
 
     @property
     def limit(self) -> np.ndarray:
@@ -108,14 +119,25 @@ class WidthSweep:
     def agrees(self) -> bool:
         """Whether the networks tend to the kernel.
 
-        That is, `slope` is within 0.1 and two standard errors of −1/2, and `limit` differs from
-        the kernel by no more than the draws explain: `p_value` ≥ 0.01.
+        That is, −1/2 is in `slope_interval` or within 0.1 of it, and `limit` differs from the
+        kernel by no more than the draws explain: `p_value` ≥ 0.01.
         """
-        margin = _SLOPE_TOLERANCE + 2 * self.slope_error
-        return abs(self.slope + 0.5) <= margin and self.p_value >= _SIGNIFICANCE
+        low, high = self.slope_interval
+        near = low - _SLOPE_TOLERANCE <= -0.5 <= high + _SLOPE_TOLERANCE
+        return near and self.p_value >= _SIGNIFICANCE
+
+    def __repr__(self) -> str:
+        low, high = self.slope_interval
+        return (
+            f"WidthSweep(agrees={self.agrees}, slope={self.slope:.2f} (95%: {low:.2f} to "
+            f"{high:.2f}), limit_error={self.limit_error:.2g} (p = {self.p_value:.2g}), "
+            f"widths={self.widths.tolist()}, {np.sum(self._seeds)} networks)"
+        )
 
     def plot(self, ax: Any = None, *, label: str | None = None) -> Any:
         """Draws errors against widths, with bars of two standard errors and the fitted line.
+
+        The label has the 95% confidence interval of the slope.
 
         Args:
           ax: a matplotlib `Axes` to draw into; `None` for a new figure, with a line of slope −1/2.
@@ -131,7 +153,7 @@ class WidthSweep:
 
         new = ax is None
         ax = new_figure(5, 4).subplots() if new else ax
-        text = f"slope {self.slope:.2f} ± {2 * self.slope_error:.2f}"
+        text = f"slope {self.slope:.2f} ± {self.slope_interval[1] - self.slope:.2f}"
         bars = ax.errorbar(
             self.widths,
             self.error,
@@ -164,10 +186,16 @@ class WidthSweep:
         return float(np.linalg.norm(self.kernel))
 
     @functools.cached_property
-    def _squares(self) -> list[np.ndarray]:
-        """For each width the squared distances of its draws."""
+    def _logs(self) -> list[np.ndarray]:
+        """For each width the logarithms of the distances of its draws."""
         differences = [(d - self.kernel).reshape(len(d), -1) for d in self.draws]
-        return [np.sum((d / self._size_of_kernel) ** 2, -1) for d in differences]
+        return [np.log(np.linalg.norm(d / self._size_of_kernel, axis=-1)) for d in differences]
+
+    @property
+    def _spread(self) -> float:
+        """The standard deviation of `_logs`, within widths."""
+        squares = sum(np.sum((logs - np.mean(logs)) ** 2) for logs in self._logs)
+        return math.sqrt(squares / np.sum(self._seeds - 1))
 
     @functools.cached_property
     def _line(self) -> np.ndarray:

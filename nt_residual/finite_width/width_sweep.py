@@ -19,7 +19,6 @@ from nt_residual.finite_width.measures import empirical_ntk
 from nt_residual.finite_width.models import ConvResNet, ResNet
 from nt_residual.finite_width.networks import initialiser
 from nt_residual.finite_width.width_results import WidthSweep
-from nt_residual.rntk.inputs import check_choice
 
 
 def width_sweep(
@@ -84,6 +83,7 @@ def width_sweep(
     """
     widths, seeds = _check_widths(widths), _check_seeds(seeds, len(widths))
     batch_size = _checks.integer(batch_size, "batch_size", 1, "Pass 1, for example.")
+    key = jax.random.key(_checks.integer(seed, "seed", 0))
     kind = _kind(kernel, kind)
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating) or x.ndim < 2 or not x.size:
@@ -96,7 +96,7 @@ def width_sweep(
     with jax.default_matmul_precision("highest"):
         expected = _expected(kernel, kind, x)
         programs = _programs(network, x, widths, kind, implementation, batch_size)
-        key, draws = jax.random.key(seed), []
+        draws = []
         with tqdm.tqdm(total=sum(seeds), unit="network", disable=not progress) as bar:
             for width, count, program in zip(widths, seeds, programs, strict=True):
                 bar.set_description(f"width {width}")
@@ -217,7 +217,7 @@ def _kind(kernel, kind) -> Literal["ntk", "nngp"]:
         )
     if kind is None:
         kind = own or "ntk"
-    check_choice(kind, "kind", ("ntk", "nngp"))
+    _checks.choice(kind, "kind", ("ntk", "nngp"))
     if own and own != kind:
         raise ValueError(f"kind must be that of the kernel, {own!r}, got {kind!r}. Leave it out.")
     return kind

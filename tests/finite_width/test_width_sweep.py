@@ -36,11 +36,21 @@ def resnet(width):
     return functools.partial(finite_width.ResNet, 2, width, schedule=ALPHA, in_dim=4)
 
 
+def covers(sweep):
+    low, high = sweep.slope_interval
+    return low <= -0.5 <= high
+
+
 # The NNGP varies more from network to network, so that less of it is seen.
 @pytest.mark.parametrize(("kind", "off"), [("ntk", 0.05), ("nngp", 0.12)])
 def test_kernels_are_those_of_their_networks_and_no_others(kind, off):
     sweep = width_sweep(*fully_connected(kind=kind), WIDTHS, 300)
     assert sweep.agrees
+    assert len(repr(sweep)) < 200
+    # Of two networks a width, in 150 repetitions: 95% of them, up to 3 standard deviations.
+    pairs = [np.split(draws, 150) for draws in sweep.draws]
+    few = [dataclasses.replace(sweep, draws=draws) for draws in zip(*pairs, strict=True)]
+    assert np.mean([covers(each) for each in few]) > 0.89
     for factor in (1 - off, 1 + off):
         assert not dataclasses.replace(sweep, kernel=factor * sweep.kernel).agrees
 
@@ -98,14 +108,14 @@ def test_draws_are_the_empirical_kernels_of_networks(x64):
     np.testing.assert_allclose(sweep.draws[1][1], found @ found.T, rtol=1e-12)
 
 
-def drawn(widths, seeds, kernel, bias=0.0, seed=0):
+def drawn(widths, seeds, kernel, bias=0.0, seed=0, factors=None):
     """Draws of variance and bias in proportion to 1/width."""
     rng = np.random.default_rng(seed)
     draws = []
     for m in widths:
-        factors = 1 + bias / m + rng.standard_normal((seeds, 1, 1)) / math.sqrt(m)
-        noise = rng.standard_normal((seeds, *kernel.shape)) / math.sqrt(m)
-        draws.append(factors * kernel + noise)
+        common = rng.standard_normal((seeds, 1, 1)) if factors is None else factors(rng, seeds)
+        noise = rng.standard_normal((seeds, *kernel.shape)) if factors is None else 0
+        draws.append((1 + bias / m + common / math.sqrt(m)) * kernel + noise / math.sqrt(m))
     return WidthSweep(np.array(widths), kernel, tuple(draws))
 
 
@@ -120,6 +130,19 @@ def test_as_many_right_kernels_as_said_are_called_wrong():
     errors = np.array([sweep.slope_error for sweep in sweeps])
     assert abs(np.mean(slopes) + 0.5) < 0.01
     assert np.std((slopes + 0.5) / errors) == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.parametrize("seeds", [2, 12])
+@pytest.mark.parametrize("law", ["one direction", "heavy tail"])
+def test_the_interval_of_the_slope_covers_it_as_often_as_said(law, seeds):
+    def factors(rng, count):
+        shape = (count, 1, 1)
+        return rng.standard_normal(shape) if law == "one direction" else rng.standard_t(3, shape)
+
+    sweeps = [
+        drawn([64, 128, 256, 512], seeds, np.eye(2), seed=i, factors=factors) for i in range(400)
+    ]
+    assert np.mean([covers(sweep) for sweep in sweeps]) == pytest.approx(0.95, abs=0.035)
 
 
 def test_the_bias_of_finite_width_is_extrapolated():
@@ -148,6 +171,10 @@ def test_the_plot_has_bars_the_fit_and_the_slope_of_theory():
         ({"widths": [8, 8]}, ValueError, r"two that increase.*got \[8, 8\]"),
         ({"widths": [8]}, ValueError, "at least two"),
         ({"widths": [8, 16.5]}, TypeError, "widths must be an integer, got 16.5"),
+        ({"seeds": True}, TypeError, "seeds must be an integer, got True"),
+        ({"seeds": 2.0}, TypeError, "seeds must be an integer, got 2.0"),
+        ({"seed": 1.5}, TypeError, "seed must be an integer, got 1.5"),
+        ({"batch_size": True}, TypeError, "batch_size must be an integer, got True"),
         ({"seeds": 1}, ValueError, "seeds must be at least 2, got 1: .* slope"),
         ({"seeds": [2, 1]}, ValueError, "seeds must be at least 2, got 1"),
         ({"seeds": [2, 3, 4]}, ValueError, "each of 2 widths, got 3"),
