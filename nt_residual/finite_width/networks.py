@@ -1,10 +1,12 @@
 """What every function here takes as a network: Flax modules, or any function of parameters."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import flax.errors
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,15 +62,14 @@ def as_network(network: Any, x: jax.Array | np.ndarray) -> Network:
       x: a batch of inputs, to check it with.
 
     Raises:
-      TypeError: if `network` is none of these.
+      TypeError: if `network` is none of these, or a parameter does not hold real floats.
       ValueError: if nothing of it is trained, its output has no shape (n, outputs), or depends on
-        the other inputs of a batch, as with BatchNorm.
+        the other inputs of a batch or on random numbers, as with BatchNorm and Dropout in training.
     """
     if isinstance(network, Network):  # Which was checked when it was made.
         return network
     if isinstance(network, nnx.Module):
         graph, params, rest = nnx.split(network, nnx.Param, ...)
-        _refuse_statistics(_types(rest))
         found = Network(_Module(graph), params, rest)
     elif isinstance(network, tuple) and len(network) == 2 and callable(network[0]):
         apply_fn, params = network
@@ -80,8 +81,7 @@ def as_network(network: Any, x: jax.Array | np.ndarray) -> Network:
             "network must be a flax.nnx module or a pair (apply_fn, params), got "
             f"{type(network).__name__}. For a linen module pass (module.apply, variables)."
         )
-    _check(found, x)
-    return found
+    return _check(found, x)
 
 
 def initialiser(
@@ -102,7 +102,8 @@ def initialiser(
     if isinstance(network, linen.Module):
 
         def make(key):
-            variables = network.init(key, x[:1])
+            with _without_random_numbers():
+                variables = network.init(key, x[:1])
             _refuse_statistics([name for name in variables if name != "params"])
             return Network(_Function(network.apply), variables)
 
@@ -115,13 +116,12 @@ def initialiser(
     elif callable(network) and not isinstance(network, nnx.Module):
 
         def make(key):
-            model = network(rngs=nnx.Rngs(params=key))
+            model = network(rngs=nnx.Rngs(key, params=key))
             if not isinstance(model, nnx.Module):
                 raise TypeError(
                     f"network(rngs=…) must return a flax.nnx module, got {type(model).__name__}."
                 )
             graph, params, rest = nnx.split(model, nnx.Param, ...)
-            _refuse_statistics(_types(rest))
             return Network(_Module(graph), params, rest)
 
     else:
@@ -139,28 +139,89 @@ def outputs(network: Network, x: Any) -> jax.Array:
     return _compiled(hashable(network.apply), network.params, network.rest, x)
 
 
-def _types(rest) -> list[str]:
-    """The names of the types of variables."""
-    variables = jax.tree.leaves(rest, is_leaf=lambda v: isinstance(v, nnx.Variable))
-    return [type(v).__name__ for v in variables]
-
-
 def _refuse_statistics(names) -> None:
-    bad = [name for name in names if name in ("BatchStat", "batch_stats")]
-    if bad:
+    if "batch_stats" in names:
         raise ValueError(
-            "network must give each input an output of its own, but it has statistics of batches, "
-            f"{bad[0]}, as BatchNorm keeps. Take it out, or use LayerNorm."
+            "network must not train the statistics of batches, batch_stats, that BatchNorm keeps. "
+            "Make them constants: with BatchNorm(use_running_average=True) pass "
+            "apply_fn = lambda params, x: module.apply({'params': params, 'batch_stats': stats}, "
+            "x) in place of module.apply, and variables['params'] in place of variables."
         )
 
 
-def _check(network: Network, x) -> None:
+@contextlib.contextmanager
+def _without_random_numbers():
+    try:
+        yield
+    except flax.errors.InvalidRngError as error:
+        raise ValueError(
+            f"network must be the same function in each call, but draws random numbers: {error}. "
+            "Pass deterministic=True to Dropout, as for evaluation."
+        ) from None
+
+
+def _refuse_changes(network: Network, x) -> None:
+    """Refuses a module of nnx that changes itself when it is called."""
+    if not isinstance(network.apply, _Module):
+        return
+    changed = []
+
+    def values(model):
+        leaves = jax.tree.leaves_with_path(
+            nnx.state(model), is_leaf=lambda v: isinstance(v, nnx.Variable)
+        )
+        return {path: (type(v).__name__, *jax.tree.leaves(v)) for path, v in leaves}
+
+    def call(params, rest, x):
+        model = nnx.merge(network.apply.graph, params, rest)
+        before = values(model)
+        model(x)
+        for path, (name, *arrays) in values(model).items():
+            old = before.get(path, (name, *arrays))[1:]
+            if any(a is not b for a, b in zip(old, arrays, strict=True)):
+                changed.append((jax.tree_util.keystr(path, simple=True, separator="."), name))
+
+    jax.eval_shape(call, network.params, network.rest, x)
+    if not changed:
+        return
+    path, name = changed[0]
+    cause = "keeps statistics"
+    if name.startswith("Rng"):
+        cause = "draws random numbers, as Dropout does"
+    raise ValueError(
+        f"network must be the same function in each call, but each call changes {path} ({name}): "
+        f"the network {cause} in training. Call model.eval() first (a function of rngs= does so "
+        "before it returns the model). Dropout is off then, and BatchNorm has constant statistics."
+    )
+
+
+def _checked_params(params: Any) -> Any:
+    """Parameters as arrays, refused if one is not real floats."""
+    for path, leaf in jax.tree.leaves_with_path(params):
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None:
+            dtype = np.asarray(leaf).dtype
+        if not jnp.issubdtype(dtype, jnp.floating):
+            name = "params" + jax.tree_util.keystr(path).removesuffix(".value")
+            got = type(leaf).__name__ if dtype == np.dtype(object) else f"dtype {dtype}"
+            raise TypeError(
+                f"{name} must hold real floats, as all of params are trained, got {got}. Close "
+                "over what is not trained, or convert it to float32."
+            )
+    return jax.tree.map(jnp.asarray, params)
+
+
+def _check(network: Network, x) -> Network:
+    """The network with its parameters as arrays, refused if it is none that can be trained."""
     if not jax.tree.leaves(network.params):
         raise ValueError(
             "network must have parameters that are trained, got none: all of its layers are frozen."
         )
+    network = network._replace(params=_checked_params(network.params))
     some = jnp.asarray(x)[:2]
-    out = outputs(network, some)
+    _refuse_changes(network, some)
+    with _without_random_numbers():
+        out = outputs(network, some)
     shape = jax.tree.map(jnp.shape, out)
     if not isinstance(out, jax.Array) or out.ndim != 2 or len(out) != len(some):
         raise ValueError(
@@ -174,6 +235,7 @@ def _check(network: Network, x) -> None:
             "network must give each input an output of its own, but that of the first input "
             "changes with the rest of the batch, as with BatchNorm. Take it out."
         )
+    return network
 
 
 # Operation by operation, loops over blocks would be compiled anew for each network.

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import linen, nnx
 from neural_tangents import stax
@@ -16,13 +17,21 @@ X = np.random.default_rng(0).standard_normal((4, 3)).astype("float32")
 SMALL = functools.partial(finite_width.ResNet, 1, 4, in_dim=3)
 
 
-class BatchNormed(nnx.Module):
-    def __init__(self, rngs):
+class WithLayer(nnx.Module):
+    """A dense network with a layer of which training and evaluation differ."""
+
+    def __init__(self, make, rngs, evaluated=False):
         self.first = nnx.Linear(3, 2, rngs=rngs)
-        self.norm = nnx.BatchNorm(2, rngs=rngs)
+        self.layer = make(rngs=rngs)
+        self.last = nnx.Linear(2, 2, rngs=rngs)
+        if evaluated:
+            self.eval()
 
     def __call__(self, x):
-        return self.norm(self.first(x))
+        return self.last(self.layer(self.first(x)))
+
+
+BATCH_NORM, DROPOUT = functools.partial(nnx.BatchNorm, 2), functools.partial(nnx.Dropout, 0.5)
 
 
 class AllFrozen(nnx.Module):
@@ -34,12 +43,14 @@ class AllFrozen(nnx.Module):
 
 
 class Net(linen.Module):
-    normed: bool = False
+    layer: str | None = None
 
     @linen.compact
     def __call__(self, x):
         x = linen.Dense(2)(x)
-        return linen.BatchNorm(use_running_average=True)(x) if self.normed else x
+        if self.layer == "norm":
+            x = linen.BatchNorm(use_running_average=True)(x)
+        return linen.Dropout(0.5, deterministic=False)(x) if self.layer == "dropout" else x
 
 
 def test_flax_linen_and_stax_networks_are_taken():
@@ -72,12 +83,88 @@ def test_new_networks_differ_by_their_key(network):
     assert np.all(one != other)
 
 
-def test_batch_statistics_are_refused():
-    for given in (BatchNormed, Net(normed=True)):
-        with pytest.raises(ValueError, match=r"statistics of batches.*BatchNorm"):
-            networks.initialiser(given, X)
-    with pytest.raises(ValueError, match=r"statistics of batches.*BatchStat"):
-        networks.as_network(BatchNormed(nnx.Rngs(0)), X)
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (DROPOUT, r"layer\.rngs\.count \(RngCount\).*as Dropout does.*model\.eval\(\)"),
+        (BATCH_NORM, r"layer\.mean \(BatchStat\).*keeps statistics.*model\.eval\(\)"),
+    ],
+)
+def test_layers_that_change_in_training_are_taken_as_for_evaluation(layer, message):
+    make, made = functools.partial(WithLayer, layer), WithLayer(layer, nnx.Rngs(0))
+    with pytest.raises(ValueError, match=message):
+        networks.initialiser(make, X)
+    for refused in (
+        lambda: networks.as_network(made, X),
+        lambda: finite_width.largest_learning_rate(made, X),
+        lambda: finite_width.train(made, X, X[:, :2], optimizer=optax.sgd(0.1), steps=1),
+    ):
+        with pytest.raises(ValueError, match=message):
+            refused()
+    made.eval()
+    found = networks.as_network(made, X)
+    np.testing.assert_allclose(found(found.params, X), made(X), rtol=1e-6)
+    assert np.isfinite(finite_width.largest_learning_rate(made, X))
+    networks.initialiser(functools.partial(make, evaluated=True), X)
+
+
+def test_running_averages_of_batch_norm_are_constants():
+    model = WithLayer(BATCH_NORM, nnx.Rngs(0))
+    model(X)
+    model.eval()
+    trained = finite_width.train(model, X, X[:, :2], learning_rate=0.1, steps=20)
+    np.testing.assert_array_equal(trained.network.layer.mean[...], model.layer.mean[...])
+    assert np.any(trained.network.layer.scale[...] != model.layer.scale[...])
+    assert trained.history["loss"][-1] < 0.9 * trained.history["loss"][0]
+
+
+def test_statistics_and_random_numbers_of_linen_are_refused_and_constants_taken():
+    module = Net("norm")
+    variables = module.init(jax.random.key(0), X)
+    for refused in (
+        lambda: networks.as_network((module.apply, variables), X),
+        lambda: networks.initialiser(module, X),
+    ):
+        with pytest.raises(ValueError, match=r"batch_stats.*'batch_stats': stats.*in place of"):
+            refused()
+    stats, params = variables["batch_stats"], variables["params"]
+
+    def apply_fn(params, x):
+        return module.apply({"params": params, "batch_stats": stats}, x)
+
+    found = networks.as_network((apply_fn, params), X)
+    np.testing.assert_allclose(found(params, X), module.apply(variables, X), rtol=1e-6)
+    trained = finite_width.train((apply_fn, params), X, X[:, :2], learning_rate=0.1, steps=2)
+    assert trained.history["loss"][-1] < trained.history["loss"][0]
+
+    module, params = Net("dropout"), {"params": {"Dense_0": params["Dense_0"]}}
+    for refused in (
+        lambda: networks.as_network((module.apply, params), X),
+        lambda: networks.initialiser(module, X),
+    ):
+        with pytest.raises(ValueError, match=r"Dropout_0.*deterministic=True"):
+            refused()
+
+
+@pytest.mark.parametrize(
+    ("leaf", "got"),
+    [
+        (3, "dtype int"),
+        (np.arange(2), "dtype int"),
+        (jnp.array(True), "dtype bool"),
+        (1j, "dtype complex128"),
+        ("adam", "dtype <U4"),
+        (jax.random.key(0), r"dtype key<fry>"),
+        (print, "builtin_function_or_method"),
+    ],
+)
+def test_parameters_that_are_not_floats_are_named(leaf, got):
+    params = {"w": np.ones((3, 1), "float32"), "off": None, "step": leaf}
+    with pytest.raises(TypeError, match=rf"params\['step'\] must hold real floats.*got {got}"):
+        finite_width.largest_learning_rate((lambda p, x: x @ p["w"], params), X)
+    params["step"] = 0.5
+    found = networks.as_network((lambda p, x: p["step"] * x @ p["w"], params), X)
+    np.testing.assert_allclose(found(found.params, X), 0.5 * X @ params["w"], rtol=1e-6)
 
 
 def test_outputs_that_depend_on_the_batch_are_refused():
