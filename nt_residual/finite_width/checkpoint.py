@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import pathlib
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,7 +18,8 @@ import orbax.checkpoint as ocp
 from nt_residual.finite_width.folder import claimed, stored
 from nt_residual.gram import durable
 
-_STATES, _METRICS = "states", "metrics.csv"
+_STATES, _UNREADABLE, _METRICS = "states", "unreadable", "metrics.csv"
+_VERSION = "the version of orbax"
 # The last one, and the one before in case that is damaged.
 _KEPT = 2
 
@@ -33,10 +35,15 @@ def digest(*arrays: Any) -> str:
 
 
 class Folder:
-    """The folder of one run: `states` of orbax, and `metrics.csv`."""
+    """The folder of one run: `states` of orbax, and `metrics.csv`.
+
+    No state that cannot be read is deleted. When training arrives at its step again, it moves
+    to `unreadable`.
+    """
 
     def __init__(self, path: pathlib.Path):
         self._path = path
+        self._unreadable: list[int] = []
         options = ocp.CheckpointManagerOptions(
             max_to_keep=_KEPT, enable_async_checkpointing=False, create=True
         )
@@ -56,7 +63,9 @@ class Folder:
           FileExistsError: if there is something else.
           ValueError: if it holds a run of another configuration.
         """
-        with claimed(path, config, "checkpoint") as found:
+        # Another version of orbax reads what it can, and changes no result: it is recorded only.
+        versions = {_VERSION: ocp.__version__}
+        with claimed(path, config, "checkpoint", recorded=versions) as found:
             folder = cls(found)
             try:
                 yield folder
@@ -64,10 +73,16 @@ class Folder:
                 folder._manager.close()
 
     def restore(self, state: Any) -> tuple[Any, dict[str, list]] | None:
-        """The last state, on the host, and the history until then; `None` if there is none yet.
+        """Return the last state, on the host, and the history until then.
 
         Args:
           state: one of the same structure, shapes and dtypes.
+
+        Returns:
+          `None` if nothing has been saved yet.
+
+        Raises:
+          OSError: if there are states, but none can be read.
         """
         like = jax.tree.map(_on_host, _by_number(state))
         found = self._last(like)
@@ -82,24 +97,41 @@ class Folder:
         return jax.tree.unflatten(jax.tree.structure(state), leaves), history
 
     def _last(self, like: Any) -> Any:
-        """The last state that can be read; one that cannot is computed once more."""
+        """Return the last state that can be read, or `None` if there is no state."""
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(like), history=ocp.args.JsonRestore()
         )
+        causes = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                return self._manager.restore(step, args=items)
-            except (OSError, ValueError, KeyError) as error:
+                found = self._manager.restore(step, args=items)
+            except Exception as error:  # Damaged files may raise anything.
+                causes[step] = f"{type(error).__name__}: {error}"
+                continue
+            for unreadable, cause in causes.items():
                 warnings.warn(
-                    f"the state of step {step} in {self._path} cannot be read and is left out: "
-                    f"{error}",
+                    f"the state of step {unreadable} in {self._path / _STATES} cannot be read, "
+                    f"and training goes on from step {step}. Nothing is deleted: the state moves "
+                    f"to {self._path / _UNREADABLE} when the next one is saved. The cause: {cause}",
                     stacklevel=2,
                 )
-                self._manager.delete(step)
+            self._unreadable = list(causes)
+            return found
+        if causes:
+            version = (stored(self._path) or {}).get(_VERSION)
+            raise OSError(
+                f"checkpoint must have a state that can be read, but of those in "
+                f"{self._path / _STATES} none can: "
+                + "; ".join(f"step {step}, {cause}" for step, cause in causes.items())
+                + f". Nothing was deleted. If the disk was out of reach, call train again. The "
+                f"run began with orbax {version}, this is {ocp.__version__}: if they differ, "
+                "install that one. To begin anew, pass another folder."
+            )
         return None
 
     def save(self, step: int, state: Any, history: Mapping[str, list]) -> None:
         """Saves a state, all of it or nothing, and appends the last row of the history."""
+        self._set_aside()
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -112,6 +144,16 @@ class Folder:
         else:
             last = [values[-1] for values in history.values()]
             durable.append(self._path / _METRICS, _csv([last]))
+
+    def _set_aside(self) -> None:
+        """Moves states that cannot be read to where orbax neither counts nor deletes them."""
+        for step in self._unreadable:
+            aside = self._path / _UNREADABLE / f"{step}-{time.time_ns()}"
+            aside.parent.mkdir(exist_ok=True)
+            (self._path / _STATES / f"{step}").rename(aside)
+        if self._unreadable:
+            self._manager.reload()
+            self._unreadable = []
 
     def _write_metrics(self, history: Mapping[str, list]) -> None:
         rows = [list(history), *zip(*history.values(), strict=True)]

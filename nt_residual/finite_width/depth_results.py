@@ -245,8 +245,14 @@ class Folder:
             # The process was killed while it wrote the last line, which is done again.
             durable.replace(path, whole)
         found = {}
-        for line in whole.splitlines():
-            values: dict[str, Any] = json.loads(line)
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                values: dict[str, Any] = json.loads(line)
+            except ValueError as error:
+                raise ValueError(
+                    f"line {number} of {path} must be a run as JSON, but cannot be read: {error}. "
+                    "Repair or remove the line; its run is done again then."
+                ) from None
             values = {k: math.nan if v is None else v for k, v in values.items()}
             values["gradient_norms"] = tuple(values["gradient_norms"])
             run = DepthRun(**values)

@@ -23,7 +23,6 @@ from nt_residual.finite_width.measures import gradient_norms, mean_ntk
 from nt_residual.finite_width.models import ConvResNet, ResNet
 from nt_residual.finite_width.networks import Network, as_network, outputs
 from nt_residual.finite_width.training import TrainingDiverged, train
-from nt_residual.rntk.inputs import check_choice
 
 GAMMAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 DEPTHS = (4, 8, 16, 32, 64, 128, 256, 512)
@@ -136,9 +135,9 @@ def depth_sweep(
         patience=patience,
         validation_fraction=validation_fraction,
         pooling=pooling,
-        normalize=bool(normalize),
-        mirrored=bool(mirrored),
-        remat=bool(remat),
+        normalize=_checks.boolean(normalize, "normalize"),
+        mirrored=_checks.boolean(mirrored, "mirrored"),
+        remat=_checks.boolean(remat, "remat"),
     )
     dataset = _prepared(dataset, architecture)
     settings.check_sizes(dataset)
@@ -177,8 +176,8 @@ class _Settings:
     remat: bool
 
     def __post_init__(self):
-        check_choice(self.architecture, "architecture", ("fc", "conv"))
-        check_choice(self.pooling, "pooling", ("flatten", "gap"))
+        _checks.choice(self.architecture, "architecture", ("fc", "conv"))
+        _checks.choice(self.pooling, "pooling", ("flatten", "gap"))
         for name in ("width", "steps", "batch_size", "patience"):
             value = _checks.integer(getattr(self, name), name, 1, "")
             object.__setattr__(self, name, value)

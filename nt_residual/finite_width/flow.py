@@ -126,7 +126,7 @@ def training_matches_flow(
     x, x_test = check_batch(x, "x"), check_batch(x_test, "x_test")
     net = as_network(network, x)
     like = jax.eval_shape(net.apply, net.params, net.rest, x)
-    y = losses.check_targets(y, "mse", like, "y")
+    y = losses.check_targets(y, "half_norm", like, "y")
     moments = check_times(cast(Any, times))
     if moments.ndim != 1 or not np.all(np.isfinite(moments)) or not moments.any():
         raise ValueError(f"times must be finite, shape (T,), and not all zero, got {times}.")

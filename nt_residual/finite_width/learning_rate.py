@@ -10,11 +10,11 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+from nt_residual import _checks
 from nt_residual.finite_width.descent import hashable
 from nt_residual.finite_width.networks import as_network
 from nt_residual.gram.inputs import check_batch
 from nt_residual.regression import training_kernel
-from nt_residual.regression.inputs import check_number
 
 # Power iteration ends when the eigenvalue grows by less, relative to itself.
 _TOLERANCE = 1e-4
@@ -61,7 +61,7 @@ def check_learning_rate(value: Any, network: Any, x: ArrayLike) -> float:
       TypeError: if it is no number.
       ValueError: if it is not positive, not finite, or past the bound.
     """
-    value = check_number(value, "learning_rate", positive=True)
+    value = _checks.number(value, "learning_rate", positive=True)
     bound = largest_learning_rate(network, x)
     if value >= bound:
         raise ValueError(

@@ -1,5 +1,6 @@
 """The losses that networks are trained on, and the targets that they take."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -8,26 +9,39 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from nt_residual import _checks
 from nt_residual.regression.inputs import check_finite, numbers
-from nt_residual.rntk.inputs import check_choice
+from nt_residual.regression.steps import SQUARED_LOSSES, loss_factor
 
-Loss = Literal["mse", "cross_entropy"] | Callable[[jax.Array, jax.Array], jax.Array]
+Loss = (
+    Literal["mse", "half_mse", "half_norm", "cross_entropy"]
+    | Callable[[jax.Array, jax.Array], jax.Array]
+)
 
 
 def per_input(loss: Loss) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """The function `loss(outputs, targets)` of shape (n,) that a name stands for.
+    """Return the function `loss(outputs, targets)` of shape (n,) that a name stands for.
 
     Raises:
+      TypeError: if `loss` is neither a name nor a function.
       ValueError: if there is none of that name.
     """
     if callable(loss):
         return loss
-    check_choice(loss, "loss", ("mse", "cross_entropy"))
-    return _half_norm if loss == "mse" else optax.softmax_cross_entropy_with_integer_labels
+    _checks.choice(loss, "loss", (*SQUARED_LOSSES, "cross_entropy"))
+    if loss == "cross_entropy":
+        return optax.softmax_cross_entropy_with_integer_labels
+    return _squared(loss)
 
 
-def _half_norm(outputs, targets):
-    return jnp.sum((outputs - targets) ** 2, axis=-1) / 2
+# One function for each name, as programs are shared by identity.
+@functools.cache
+def _squared(name):
+    def loss(outputs, targets):
+        factor = loss_factor(name, outputs.shape[-1])
+        return factor * jnp.sum((outputs - targets) ** 2, axis=-1) / 2
+
+    return loss
 
 
 def check_targets(y: Any, loss: Loss, outputs: jax.ShapeDtypeStruct, name: str) -> np.ndarray:
@@ -40,8 +54,8 @@ def check_targets(y: Any, loss: Loss, outputs: jax.ShapeDtypeStruct, name: str) 
       name: what to call `y` in an error.
 
     Returns:
-      Labels, shape (n,), int32; floats in the dtype of the outputs, shape (n, n_outputs), for
-      'mse'; `y` as an array for a function.
+      Labels, shape (n,), int32; floats in the dtype of the outputs, shape (n, n_outputs), for a
+      squared loss; `y` as an array for a function.
 
     Raises:
       TypeError: if it does not hold real numbers, or labels are not integers.
@@ -58,7 +72,7 @@ def check_targets(y: Any, loss: Loss, outputs: jax.ShapeDtypeStruct, name: str) 
         if y.dtype.kind not in "iu":
             raise TypeError(
                 f"{name} must hold integer labels for loss='cross_entropy', got dtype {y.dtype}. "
-                "Pass loss='mse' for numbers or one-hot targets."
+                "Pass loss='half_norm' for numbers or one-hot targets."
             )
         if y.shape != (n,):
             raise ValueError(f"{name} must hold labels of shape ({n},), got shape {y.shape}.")
@@ -98,7 +112,7 @@ def labels(y: np.ndarray, loss: Loss) -> np.ndarray | None:
     """The classes that targets stand for, shape (n,), or `None` if they stand for none."""
     if loss == "cross_entropy":
         return y
-    if loss != "mse" or y.shape[1] < 2:
+    if callable(loss) or y.shape[1] < 2:
         return None
     low, high = y.min(), y.max()
     hot = (y == high).sum(axis=1) == 1

@@ -16,7 +16,6 @@ from jax.typing import ArrayLike
 
 from nt_residual import _checks, schedules
 from nt_residual.conv.inputs import check_sizes
-from nt_residual.rntk.inputs import check_choice
 
 Block = Literal["two_layer", "one_layer", "preactivation"]
 Parameterization = Literal["ntk", "standard"]
@@ -127,7 +126,7 @@ class _ResidualNetwork(nnx.Module):
 
     def __init__(self, plan: _Plan, alphas: ArrayLike, mirrored: bool, dtype: Any, rngs: nnx.Rngs):
         self.plan = plan
-        self.mirrored = mirrored
+        self.mirrored = mirrored = _checks.boolean(mirrored, "mirrored")
         self.alphas = Frozen(jnp.asarray(alphas, dtype))
         values = _initial_weights(plan, mirrored, jnp.dtype(dtype), rngs.params())
         for (name, _, _, trained), value in zip(plan.weights(), values, strict=True):
@@ -234,7 +233,7 @@ class ResNet(_ResidualNetwork):
             padding="SAME",
             **_options(trained, normalize, block, activation, parameterization, scan, remat),
         )
-        super().__init__(plan, _alphas(schedule, depth), bool(mirrored), dtype, rngs)
+        super().__init__(plan, _alphas(schedule, depth), mirrored, dtype, rngs)
 
     def _checked(self, x):
         x = jnp.asarray(x)
@@ -318,8 +317,8 @@ class ConvResNet(_ResidualNetwork):
         in_channels = _check_size(in_channels, "in_channels")
         height, width = check_sizes(image_shape, "image_shape")
         filter_shape = check_sizes(filter_shape, "filter_shape")
-        check_choice(pooling, "pooling", ("flatten", "gap"))
-        check_choice(padding, "padding", ("SAME", "CIRCULAR"))
+        _checks.choice(pooling, "pooling", ("flatten", "gap"))
+        _checks.choice(padding, "padding", ("SAME", "CIRCULAR"))
         halvings = 2 ** (len(depths) - 1)
         if height % halvings or width % halvings:
             raise ValueError(
@@ -354,7 +353,7 @@ class ConvResNet(_ResidualNetwork):
             **_options(trained, normalize, block, activation, parameterization, scan, remat),
         )
         self.image_shape, self.in_channels = (height, width), in_channels
-        super().__init__(plan, _alphas(schedule, sum(depths)), bool(mirrored), dtype, rngs)
+        super().__init__(plan, _alphas(schedule, sum(depths)), mirrored, dtype, rngs)
 
     def _checked(self, x):
         x = jnp.asarray(x)
@@ -437,28 +436,27 @@ def _forward(plan, weights, alphas, x):
 
 
 def _branch(block, W_std, make):
-    check_choice(block, "block", ("two_layer", "one_layer", "preactivation"))
-    if not isinstance(W_std, (int, float)) or not (W_std > 0 and math.isfinite(W_std)):
-        raise ValueError(f"W_std must be a finite number > 0, got {W_std!r}.")
+    _checks.choice(block, "block", ("two_layer", "one_layer", "preactivation"))
+    W_std = _checks.number(W_std, "W_std", positive=True)
     stds = {"two_layer": (W_std, 1.0), "one_layer": (W_std,), "preactivation": (W_std, W_std)}
-    return tuple(make(float(std)) for std in stds[block])
+    return tuple(make(std) for std in stds[block])
 
 
 def _options(trained, normalize, block, activation, parameterization, scan, remat):
-    check_choice(trained, "trained", ("blocks", "all"))
-    check_choice(parameterization, "parameterization", ("ntk", "standard"))
+    _checks.choice(trained, "trained", ("blocks", "all"))
+    _checks.choice(parameterization, "parameterization", ("ntk", "standard"))
     if activation is not None and not callable(activation):
         raise TypeError(
             f"activation must be a function of arrays or None for ReLU, got {activation!r}."
         )
     return {
         "trained": trained,
-        "normalize": bool(normalize),
+        "normalize": _checks.boolean(normalize, "normalize"),
         "block": block,
         "activation": jax.nn.relu if activation is None else activation,
         "parameterization": parameterization,
-        "scan": bool(scan),
-        "remat": bool(remat),
+        "scan": _checks.boolean(scan, "scan"),
+        "remat": _checks.boolean(remat, "remat"),
     }
 
 

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import importlib.metadata
 import math
-import operator
 import os
 from typing import Any
 
@@ -18,6 +17,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from tqdm import tqdm
 
+from nt_residual import _checks
 from nt_residual.finite_width import losses
 from nt_residual.finite_width.checkpoint import Folder, digest, evaluations_of
 from nt_residual.finite_width.descent import Program, State, hashable
@@ -25,7 +25,7 @@ from nt_residual.finite_width.learning_rate import check_learning_rate
 from nt_residual.finite_width.losses import Loss
 from nt_residual.finite_width.networks import Network, as_network
 from nt_residual.gram import sharded
-from nt_residual.gram.inputs import check_batch, check_count
+from nt_residual.gram.inputs import check_batch
 
 # Evaluations that `evaluate_every=None` makes at most, but for the first.
 _EVALUATIONS = 100
@@ -81,7 +81,7 @@ def train(
     learning_rate: float | None = None,
     steps: int,
     batch_size: int | None = None,
-    loss: Loss = "mse",
+    loss: Loss = "half_norm",
     validation: tuple[ArrayLike, ArrayLike] | None = None,
     evaluate_every: int | None = None,
     patience: int | None = None,
@@ -92,10 +92,11 @@ def train(
 ) -> Trained:
     """Trains a network.
 
-    The loss is a mean over inputs. 'mse' is ½|f(x) − y|², summed over outputs, as that of
+    The loss is a mean over inputs. 'half_norm' is ½|f(x) − y|², summed over outputs, as that of
     `regression.GradientFlow`: gradient descent with learning rate η follows it for the time
-    t = η · steps. Minibatches are all inputs in an order that is drawn anew for each epoch; those
-    that remain when `batch_size` does not divide n wait for the next.
+    t = η · steps. 'mse' and 'half_mse' are means over outputs too; `regression.time_of_steps` has
+    the table of all three, and their times. Minibatches are all inputs in an order that is drawn
+    anew for each epoch; those that remain when `batch_size` does not divide n wait for the next.
 
     Compile time does not depend on the number of steps, and networks that differ only in
     their numbers share one program as long as `optimizer` is the same object.
@@ -104,23 +105,25 @@ def train(
       network: an `nnx.Module`, of which `nnx.Param` are trained, or a pair `(apply_fn, params)`
         with `apply_fn(params, x)`. It stays as it is.
       x: inputs, shape (n, …), floats.
-      y: targets: shape (n, n_outputs), or (n,) for one output, for 'mse'; integer labels, shape
-        (n,), for 'cross_entropy'; what a function takes.
+      y: targets: shape (n, n_outputs), or (n,) for one output, for a squared loss; integer
+        labels, shape (n,), for 'cross_entropy'; what a function takes.
       optimizer: of optax, such as `optax.adam(1e-3)`.
-      learning_rate: instead of it, for gradient descent on all inputs with 'mse'. It is checked
-        against `largest_learning_rate`.
+      learning_rate: instead of it, for gradient descent on all inputs with 'half_norm'. It is
+        checked against `largest_learning_rate`.
       steps: the most steps to take, those of a checkpoint among them; one that has more stays as it
         is.
       batch_size: inputs per step; `None` for all.
-      loss: 'mse', 'cross_entropy', or a function of outputs, shape (n, n_outputs), and targets
-        that returns shape (n,).
+      loss: 'half_norm', 'half_mse', 'mse', 'cross_entropy', or a function of outputs, shape
+        (n, n_outputs), and targets that returns shape (n,).
       validation: inputs and targets. Parameters with the least loss on them are returned.
       evaluate_every: steps from one row of the history to the next, each of which takes a look at
         all inputs; `None` for that of the checkpoint, or a hundredth of all.
       patience: evaluations without a better validation loss after which to stop; `None` for no end.
       checkpoint: a folder. Every evaluation is saved there, with the state of the optimiser, and
         the history as `metrics.csv`. A run that was interrupted goes on from the last one, to the
-        same end, bit for bit. With more `steps` or `patience` one that has ended goes on too.
+        same end, bit for bit; on another number of devices, to the same end up to rounding. With
+        more `steps` or `patience` one that has ended goes on too. A state that cannot be read is
+        passed over with a warning, and kept.
       mesh: devices to spread batches over, with copies of all else on each:
         `jax.make_mesh((8,), ('data',))`. Their number must divide that of the inputs of a batch.
       seed: of the order of minibatches.
@@ -129,6 +132,7 @@ def train(
     Raises:
       BlockingIOError: if another process is training into `checkpoint`.
       FileExistsError: if `checkpoint` is a folder with something else.
+      OSError: if `checkpoint` has states, but none can be read.
       TrainingDiverged: if a loss is NaN or infinite. What was saved before stays.
       TypeError: if an argument is of the wrong type, or not one of `optimizer` and `learning_rate`
         is passed.
@@ -145,28 +149,27 @@ def train(
       >>> bool(trained.history["loss"][-1] < 1e-3 * trained.history["loss"][0])
       True
     """
-    steps = _required(steps, "steps")
+    steps = _checks.integer(steps, "steps", 1)
+    seed = _checks.integer(seed, "seed", 0)
+    batch_size = _optional(batch_size, "batch_size", "None takes all inputs.")
+    patience = _optional(patience, "patience", "None never stops early.")
+    evaluate_every = _optional(evaluate_every, "evaluate_every", "None picks a number.")
     x = check_batch(x, "x")
     net = as_network(network, x)
     if (optimizer is None) == (learning_rate is None):
         raise TypeError("train needs either optimizer, such as optax.adam(1e-3), or learning_rate.")
     if learning_rate is not None:
-        if batch_size is not None or loss != "mse":
+        if batch_size is not None or loss != "half_norm":
             raise TypeError(
-                "learning_rate is for all inputs at once and loss='mse', where its bound is known, "
-                "got batch_size or another loss. Pass optimizer=optax.sgd(learning_rate)."
+                "learning_rate is for all inputs at once and loss='half_norm', where its bound is "
+                "known, got batch_size or another loss. Pass optimizer=optax.sgd(learning_rate)."
             )
         optimizer = gradient_descent(check_learning_rate(learning_rate, net, x))
     if optimizer is None or not hasattr(optimizer, "update"):
         raise TypeError(f"optimizer must be one of optax, got {optimizer!r}.")
     if patience is not None and validation is None:
         raise TypeError("patience needs validation=(x, y), of which the loss is watched.")
-    batch_size = check_count(batch_size, "batch_size", "None takes all inputs.")
-    every = (
-        check_count(evaluate_every, "evaluate_every")
-        or evaluations_of(checkpoint)
-        or -(-steps // _EVALUATIONS)
-    )
+    every = evaluate_every or evaluations_of(checkpoint) or -(-steps // _EVALUATIONS)
     if mesh is not None:
         mesh = sharded.automatic_mesh(sharded.check_mesh(mesh))
     _check_batch_size(batch_size, len(x), mesh)
@@ -180,8 +183,7 @@ def train(
     sets = {"": _data(net, x, y, loss, "")}
     if validation is not None:
         sets["validation_"] = _data(net, *validation, loss, "validation ")
-    run = _Run(program, net, sets, operator.index(seed))
-    patience = check_count(patience, "patience")
+    run = _Run(program, net, sets, seed)
     with contextlib.ExitStack() as stack:
         folder = None
         if checkpoint is not None:
@@ -213,7 +215,9 @@ class _Run:
         begun = program.begin(self.params)
 
         def text(function, *args):
-            return digest(jax.jit(function).lower(*args).as_text())
+            # Of shapes alone, as the devices that arrays lie on are no part of the run.
+            shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), args)
+            return digest(jax.jit(function).lower(*shapes).as_text())
 
         outputs = jax.eval_shape(program.apply, self.params, self.rest, some)
         like = jax.eval_shape(lambda p: p, self.params)
@@ -235,7 +239,6 @@ class _Run:
             "batch_size": program.batch_size,
             "evaluate_every": every,
             "seed": self.seed,
-            "the number of devices": 1 if program.mesh is None else program.mesh.size,
             "the version of jax": jax.__version__,
             "the version of optax": importlib.metadata.version("optax"),
         }
@@ -322,11 +325,8 @@ def gradient_descent(learning_rate: float) -> optax.GradientTransformation:
     return optax.sgd(learning_rate)
 
 
-def _required(value: Any, name: str) -> int:
-    count = check_count(value, name)
-    if count is None:
-        raise TypeError(f"{name} must be an integer, got None.")
-    return count
+def _optional(value: Any, name: str, remedy: str) -> int | None:
+    return None if value is None else _checks.integer(value, name, 1, remedy)
 
 
 def _data(net: Network, x: Any, y: Any, loss: Loss, prefix: str) -> dict[str, Any]:

@@ -6,9 +6,27 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nt_residual import _checks
-from nt_residual.regression.inputs import check_number, numbers
+from nt_residual.regression.inputs import numbers
 
 Loss = Literal["mse", "half_mse", "half_norm"]
+SQUARED_LOSSES = ("mse", "half_mse", "half_norm")
+
+
+def loss_factor(loss: str, n_outputs: int) -> float:
+    """Return the factor c of a squared loss, which is c/(2n) Σ_i |f(x_i) − y_i|².
+
+    The training of finite networks and the times of `GradientFlow` both take it from here.
+
+    Raises:
+      TypeError: if `loss` is not a string.
+      ValueError: if it is none of `SQUARED_LOSSES`.
+
+    Example:
+      >>> loss_factor("mse", 10)
+      0.2
+    """
+    _checks.choice(loss, "loss", SQUARED_LOSSES)
+    return {"mse": 2 / n_outputs, "half_mse": 1 / n_outputs, "half_norm": 1.0}[loss]
 
 
 def time_of_steps(
@@ -18,13 +36,14 @@ def time_of_steps(
 
     Gradient descent with learning rate η follows the gradient flow of its loss for the time
     η · steps. `GradientFlow` follows that of (1/2n) Σ_i |f(x_i) − y_i|², summed over outputs.
-    Losses that are averaged over outputs too, or have no factor 1/2, differ from it by a factor:
+    Losses that are averaged over outputs too, or have no factor 1/2, differ from it by a factor.
+    `finite_width.train` takes the same names:
 
     | `loss` | for n points and o outputs | found in | t |
     |---|---|---|---|
     | 'mse' | (1/(n·o)) Σ_ij (f_ij − y_ij)² | `optax.squared_error(…).mean()` | 2 η·steps / o |
     | 'half_mse' | (1/(2n·o)) Σ_ij (f_ij − y_ij)² | `optax.l2_loss(…).mean()` | η·steps / o |
-    | 'half_norm' | (1/(2n)) Σ_ij (f_ij − y_ij)² | `GradientFlow` | η·steps |
+    | 'half_norm' | (1/(2n)) Σ_ij (f_ij − y_ij)² | `GradientFlow`, default of `train` | η·steps |
 
     `neural_tangents.predict.gradient_descent_mse(k_train, y, learning_rate)` takes a number of
     steps, which its documentation calls t, on 'half_mse'.
@@ -82,12 +101,9 @@ def steps_of_time(
 
 
 def _time_of_a_step(learning_rate: float, loss: str, n_outputs: int) -> float:
-    rate = check_number(learning_rate, "learning_rate", positive=True)
+    rate = _checks.number(learning_rate, "learning_rate", positive=True)
     n_outputs = _checks.integer(n_outputs, "n_outputs", 1, "Pass the number of outputs.")
-    factors = {"mse": 2 / n_outputs, "half_mse": 1 / n_outputs, "half_norm": 1.0}
-    if loss not in factors:
-        raise ValueError(f"loss must be one of {tuple(factors)}, got {loss!r}.")
-    return rate * factors[loss]
+    return rate * loss_factor(loss, n_outputs)
 
 
 def _scaled(values: ArrayLike, name: str, factor: float) -> float | np.ndarray:

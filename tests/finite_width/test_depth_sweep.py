@@ -177,10 +177,12 @@ def test_diverged_runs_do_not_count_in_means():
         ({"seeds": 0}, ValueError, "seeds must be at least 1"),
         ({"rate": 1.0}, ValueError, "rate must be less than 1"),
         ({"rate": 0.0}, ValueError, "rate must be positive"),
+        ({"seeds": True}, TypeError, "seeds must be an integer, got True"),
+        ({"rate": True}, TypeError, "rate must be a real number, got True"),
         ({"steps": 2.5}, TypeError, "steps must be an integer"),
         ({"batch_size": 1000}, ValueError, "batch_size must be at most"),
         ({"validation_fraction": 0.01}, ValueError, "validation_fraction must leave"),
-        ({"architecture": "cnn"}, ValueError, "architecture must be one of"),
+        ({"architecture": "cnn"}, ValueError, "architecture must be 'fc' or 'conv'"),
         (
             {"depths": [1000], "width": 100_000},
             MemoryError,

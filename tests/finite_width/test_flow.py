@@ -80,7 +80,7 @@ def test_what_does_not_follow_the_flow_is_refused():
     with pytest.raises(ValueError, match="must be below 2n/λ_max"):
         fails(network, learning_rate=100.0)
     for rate in (0.0, float("nan")):
-        with pytest.raises(ValueError, match="learning_rate must be a positive number"):
+        with pytest.raises(ValueError, match="learning_rate must be positive and finite"):
             fails(network, learning_rate=rate)
     for times in ([math.inf], [0.0], 1.0):
         with pytest.raises(ValueError, match="times must be finite"):

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint
 import pytest
 from flax import linen, nnx
 from helpers import run_python
 
-from nt_residual import data, finite_width, stax
+from nt_residual import data, finite_width, regression, stax
 from nt_residual.finite_width import training
 from nt_residual.finite_width.learning_rate import largest_learning_rate
 from nt_residual.finite_width.training import TrainingDiverged, train
@@ -81,6 +82,25 @@ def test_a_step_is_that_of_gradient_descent_on_half_the_squared_norm(dtype):
         np.testing.assert_allclose(a, b, **tolerance)
     # One-hot targets are classes, of which the fraction that is wrong is told.
     assert set(found.history) == {"step", "loss", "validation_loss", "validation_error"}
+
+
+LOSSES = {
+    "mse": lambda f, y: optax.squared_error(f, y).mean(),
+    "half_mse": lambda f, y: optax.l2_loss(f, y).mean(),
+    "half_norm": lambda f, y: optax.l2_loss(f, y).sum(axis=-1).mean(),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_loss_has_the_meaning_and_the_time_that_regression_gives_it(loss):
+    y = np.sin(X @ np.ones((4, 10)) + np.arange(10)).astype("float32")
+    network, steps, rate = ((lambda p, x: x @ p), jnp.zeros((4, 10))), 500, 0.02
+    found = train(network, X, y, optimizer=training.gradient_descent(rate), steps=steps, loss=loss)
+    outputs = X @ found.network[1]
+    np.testing.assert_allclose(found.history["loss"][-1], LOSSES[loss](outputs, y), rtol=1e-5)
+    flow = regression.GradientFlow.fit(X @ X.T, y)
+    time = regression.time_of_steps(steps, rate, loss=loss, n_outputs=10)
+    np.testing.assert_allclose(outputs, flow.predict(X @ X.T, time), atol=0.01)
 
 
 def test_minibatches_depend_on_the_seed_and_evaluations_change_nothing():
@@ -163,14 +183,53 @@ def test_a_run_that_ended_goes_on_with_more_steps(tmp_path):
     assert every.history["step"].tolist() == [0, 5, 7, 10, 12, 14]
 
 
-def test_the_state_before_a_damaged_one_is_taken(tmp_path):
-    train(model(), X, LABELS, checkpoint=tmp_path / "run", steps=10, **BATCHES)
-    for file in (tmp_path / "run" / "states" / "10").rglob("*"):
+def damage(state):
+    for file in state.rglob("*"):
         if file.is_file():
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with pytest.warns(UserWarning, match="state of step 10 in .* cannot be read"):
-        again = train(model(), X, LABELS, checkpoint=tmp_path / "run", steps=10, **BATCHES)
+
+
+def contents(folder):
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder): path.read_bytes() for path in files}
+
+
+def test_a_damaged_state_is_kept_and_the_one_before_it_is_taken(tmp_path):
+    folder = tmp_path / "run"
+    train(model(), X, LABELS, checkpoint=folder, steps=10, **BATCHES)
+    damage(folder / "states" / "10")
+    damaged = contents(folder / "states" / "10")
+    with pytest.warns(UserWarning, match=r"state of step 10 in .* cannot be read, .* step 5"):
+        again = train(model(), X, LABELS, checkpoint=folder, steps=10, **BATCHES)
     assert_equal(again.network, train(model(), X, LABELS, steps=10, **BATCHES).network)
+    (kept,) = (folder / "unreadable").iterdir()
+    assert kept.name.startswith("10-")
+    assert contents(kept) == damaged
+    # Neither has the damaged one pushed out a good one.
+    assert {path.name for path in (folder / "states").iterdir()} == {"5", "10"}
+    damage(folder / "states" / "5")
+    more = train(model(), X, LABELS, checkpoint=folder, steps=12, **BATCHES)
+    assert_equal(more.network, train(model(), X, LABELS, steps=12, **BATCHES).network)
+
+
+def test_nothing_is_lost_while_no_state_can_be_read(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    options = {"checkpoint": folder, "steps": 10, **BATCHES}
+    whole = train(model(), X, LABELS, **options)
+    config = folder / "config.json"
+    # The version that wrote it differs, which alone is no reason to refuse.
+    config.write_text(config.read_text().replace(orbax.checkpoint.__version__, "0.0.1"))
+    before = contents(folder)
+
+    def fail(*arguments, **named):
+        raise OSError("the disk is away")
+
+    monkeypatch.setattr(orbax.checkpoint.CheckpointManager, "restore", fail)
+    with pytest.raises(OSError, match=r"step 10, OSError: the.* step 5, .*orbax 0\.0\.1, this"):
+        train(model(), X, LABELS, **options)
+    monkeypatch.undo()
+    assert contents(folder) == before
+    assert_equal(train(model(), X, LABELS, **options).network, whole.network)
 
 
 def test_modules_that_keep_keys_are_saved(tmp_path):
@@ -257,9 +316,9 @@ def test_early_stopping_waits_and_returns_the_best_parameters():
     assert found.network[1] == pytest.approx(-3, rel=1e-5)
 
 
-def test_two_devices_train_as_one_does():
+def test_a_run_does_not_depend_on_the_number_of_devices(tmp_path):
     code = """
-import os
+import os, sys
 os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
 import nt_residual
 import jax, numpy as np, optax
@@ -268,31 +327,41 @@ from jax.sharding import AxisType
 from nt_residual.finite_width import ResNet
 from nt_residual.finite_width.training import train
 rng = np.random.default_rng(0)
-x, y = rng.standard_normal((12, 4)).astype("float32"), rng.standard_normal((12, 1))
-optimizer = optax.scale(-0.01)
-meshes = None, jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
-for size in None, 4:
-    one, two = (
-        train(
-            ResNet(1, 4, in_dim=4, rngs=nnx.Rngs(0)), x, y, optimizer=optimizer, steps=5,
-            batch_size=size, mesh=mesh, validation=(x[:5], y[:5]), evaluate_every=5,
-        )
-        for mesh in meshes
+x, y = rng.standard_normal((16, 4)).astype("float32"), rng.standard_normal((16, 1))
+optimizer = optax.sgd(0.01, momentum=0.9)
+
+def run(devices, steps=6, size=None, **options):
+    mesh = None
+    if devices:
+        axis_types = (AxisType.Auto,)
+        mesh = jax.make_mesh((devices,), ("data",), axis_types, devices=jax.devices()[:devices])
+    return train(
+        ResNet(1, 4, in_dim=4, rngs=nnx.Rngs(0)), x, y, optimizer=optimizer, steps=steps,
+        batch_size=size, mesh=mesh, validation=(x[:5], y[:5]), evaluate_every=2, **options
     )
-    assert len(two.network.stage0_layer0[...].devices()) == 2
-    for a, b in zip(jax.tree.leaves(one.network), jax.tree.leaves(two.network)):
+
+def assert_close(one, other):
+    for a, b in zip(jax.tree.leaves(one.network), jax.tree.leaves(other.network), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     for name in one.history:
-        np.testing.assert_allclose(one.history[name], two.history[name], rtol=1e-5)
+        np.testing.assert_allclose(one.history[name], other.history[name], rtol=1e-5)
+
+for size in None, 8:
+    one, folder = run(None, size=size), f"{sys.argv[1]}/{size}"
+    # On 8 devices, then on 4, then without a mesh.
+    for steps, devices in ((2, 8), (4, 4), (6, None)):
+        resumed = run(devices, steps, size, checkpoint=folder)
+        assert len(resumed.network.stage0_layer0[...].devices()) == (devices or 1)
+    assert_close(one, resumed)
+assert_close(one, run(8, size=8))
 try:
-    train(ResNet(1, 4, in_dim=4, rngs=nnx.Rngs(0)), x, y, optimizer=optimizer, steps=5,
-          batch_size=3, mesh=meshes[1])
+    run(8, size=3)
 except ValueError as error:
     print(error)
 """
-    ran = run_python(code, devices=2)
+    ran = run_python(code, str(tmp_path), devices=8)
     assert ran.returncode == 0, ran.stderr
-    assert "divides the 3 inputs of a batch, got 2. Take 2 inputs" in ran.stdout
+    assert "divides the 3 inputs of a batch, got 8. Take 8 inputs" in ran.stdout
 
 
 @pytest.mark.usefixtures("x64")
@@ -320,7 +389,7 @@ def test_past_the_largest_learning_rate_training_is_refused():
         with pytest.raises(ValueError, match=f"must be below 2n/λ_max = {bound:.4g}"):
             train(model(), X, y, learning_rate=rate, steps=5)
     for rate in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="learning_rate must be a positive number and finite"):
+        with pytest.raises(ValueError, match="learning_rate must be positive and finite"):
             train(model(), X, y, learning_rate=rate, steps=5)
     with pytest.raises(TypeError, match=r"optax.sgd\(learning_rate\)"):
         train(model(), X, LABELS, learning_rate=0.1, loss="cross_entropy", steps=5)
@@ -329,12 +398,16 @@ def test_past_the_largest_learning_rate_training_is_refused():
 def test_what_cannot_be_trained_on_is_refused():
     attempt = functools.partial(train, model(), X, LABELS, **{**BATCHES, "steps": 5})
     for other, error, message in (
-        ({"loss": "hinge"}, ValueError, "one of"),
-        ({"loss": "mse"}, ValueError, r"centered_one_hot\(labels, 3\)"),
+        ({"loss": "hinge"}, ValueError, "loss must be 'mse', 'half_mse', 'half_norm' or 'cross"),
+        ({"loss": "half_norm"}, ValueError, r"centered_one_hot\(labels, 3\)"),
         ({"optimizer": None}, TypeError, "either optimizer"),
         ({"optimizer": 0.1}, TypeError, "one of optax"),
         ({"steps": 0}, ValueError, "steps must be at least 1"),
         ({"steps": None}, TypeError, "steps must be an integer"),
+        ({"steps": True}, TypeError, "steps must be an integer, got True"),
+        ({"seed": "0"}, TypeError, "seed must be an integer, got '0'"),
+        ({"evaluate_every": 2.0}, TypeError, "evaluate_every must be an integer, got 2.0"),
+        ({"batch_size": True}, TypeError, "batch_size must be an integer, got True"),
         ({"batch_size": 25}, ValueError, "at most the number of inputs, 24"),
         ({"patience": 3}, TypeError, "patience needs validation"),
         ({"validation": (HELD_OUT, LABELS)}, ValueError, "validation y must hold labels"),
