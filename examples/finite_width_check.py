@@ -61,7 +61,8 @@ def main(arguments=None):
             sweep = width_sweep(kernel, x, sizes, count, progress=True)
             sweep.plot(ax, label=f"γ = {gamma:g}")
             print(
-                f"{title}, γ = {gamma:g}: slope {sweep.slope:.2f} ± {2 * sweep.slope_error:.2f}, "
+                f"{title}, γ = {gamma:g}: slope {sweep.slope:.2f} "
+                f"± {sweep.slope_interval[1] - sweep.slope:.2f}, "
                 f"the limit is off by {sweep.limit_error:.1%} (sampling: "
                 f"{sweep.limit_sampling:.1%}): {'agrees' if sweep.agrees else 'does not agree'}"
             )

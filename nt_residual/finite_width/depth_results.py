@@ -18,6 +18,7 @@ from nt_residual.gram import durable
 from nt_residual.theory import plots
 
 _RUNS, _TABLE = "runs.jsonl", "table.csv"
+_TRAINED = "Networks of which the blocks are trained, the first and the last layer are not."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,7 @@ class DepthRun:
     steps: float = math.nan
     learning_rate: float = math.nan
     ntk_drift: float = math.nan
-    gradient_norms: tuple[float, ...] = ()
+    gradient_norms: tuple[float, ...] = dataclasses.field(default=(), repr=False)
     diverged: bool = False
 
 
@@ -82,7 +83,7 @@ class DepthRow:
     ntk_drift_se: float
     train_loss: float
     best_step: float
-    gradient_norms: tuple[float, ...]
+    gradient_norms: tuple[float, ...] = dataclasses.field(repr=False)
     runs: int
     diverged: int
 
@@ -109,6 +110,18 @@ class DepthSweep:
 
     runs: list[DepthRun]
 
+    def __repr__(self) -> str:
+        rows = [row for row in self.rows if not math.isnan(row.test_error)]
+        found = (
+            f"DepthSweep({len(self.runs)} runs, {sum(run.diverged for run in self.runs)} diverged"
+        )
+        if rows:
+            best = min(rows, key=lambda row: row.test_error)
+            found += (
+                f", least test error {_percent(best)} with γ = {best.gamma:g}, L = {best.depth}"
+            )
+        return found + ")"
+
     @property
     def rows(self) -> list[DepthRow]:
         """One for each γ and depth, in the order of `runs`."""
@@ -123,12 +136,11 @@ class DepthSweep:
             f"{'γ':>6} {'depth L':>8} {'test error':>15} {'NTK drift':>15} "
             f"{'first/last gradient':>20} {'train loss':>11} {'best step':>10} {'diverged':>9}"
         )
-        lines = [header, "─" * len(header)]
+        lines = [_TRAINED, header, "─" * len(header)]
         for row in self.rows:
-            error = f"{100 * row.test_error:.1f} ± {100 * row.test_error_se:.1f}%"
             drift = f"{row.ntk_drift:.3f} ± {row.ntk_drift_se:.3f}"
             lines.append(
-                f"{row.gamma:>6g} {row.depth:>8} {error:>15} {drift:>15} "
+                f"{row.gamma:>6g} {row.depth:>8} {_percent(row):>15} {drift:>15} "
                 f"{row.gradient_ratio:>20.2f} {row.train_loss:>11.2g} {row.best_step:>10.0f} "
                 f"{f'{row.diverged} of {row.runs}':>9}"
             )
@@ -147,6 +159,7 @@ class DepthSweep:
         """
         rows = self.rows
         figure = plots.new_figure(13, 4)
+        figure.suptitle(_TRAINED, fontsize="medium")
         errors, drifts, gradients = figure.subplots(1, 3)
         for i, gamma in enumerate(dict.fromkeys(row.gamma for row in rows)):
             mine = sorted((row for row in rows if row.gamma == gamma), key=lambda row: row.depth)
@@ -170,6 +183,10 @@ class DepthSweep:
             axes.grid(alpha=0.3)
             axes.legend(fontsize="small")
         return figure
+
+
+def _percent(row: DepthRow) -> str:
+    return f"{100 * row.test_error:.1f} ± {100 * row.test_error_se:.1f}%"
 
 
 def _row(runs: list[DepthRun]) -> DepthRow:

@@ -63,12 +63,15 @@ def depth_sweep(
     out: str | os.PathLike | None = None,
     progress: bool = False,
 ) -> DepthSweep:
-    """Trains networks of many depths with α = L^(−γ), and reports what each has learned.
+    """Train the blocks of networks of many depths with α = L^(−γ); report what each has learned.
 
-    Each network is a `ResNet` or `ConvResNet` of which the blocks are trained, on the squared loss
-    of one-hot labels, with minibatches and momentum, and stopped where the loss on validation
-    inputs is least. Images are centred by the mean of the training images, and scaled to mean
-    square 1.
+    Each network is a `ResNet` or `ConvResNet`. Its blocks are trained, its first and last layers
+    are not. `theory.suitable_schedule` has the α that theory advises for such networks. Networks
+    of which all layers are trained are another question: start with α = 1/√L there.
+
+    The loss is the squared one of one-hot labels, with minibatches and momentum. Training stops
+    where the loss on validation inputs is least. Images are centred by the mean of the training
+    images, and scaled to mean square 1.
 
     Which learning rate is right depends on γ and depth: the NTK of the blocks has the scale
     Σ α²/(1 + α²), which falls like L^(1−2γ). So that all are trained for the same time relative

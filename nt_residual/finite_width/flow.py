@@ -53,6 +53,14 @@ class FlowMatch:
     flow: np.ndarray
     distance: np.ndarray
 
+    def __repr__(self) -> str:
+        worst = int(np.argmax(self.distance))
+        return (
+            f"FlowMatch(distance={self.distance[-1]:.2g} at t={self.times[-1]:.3g}, at most "
+            f"{self.distance[worst]:.2g} at t={self.times[worst]:.3g}, {self.steps[-1]} steps, "
+            f"learning_rate={self.learning_rate:.3g})"
+        )
+
     def plot(self, ax: Any = None, *, label: str | None = None) -> Any:
         """Draws the distance against time.
 

@@ -24,7 +24,7 @@ _MOST_ITERATIONS = 200
 def largest_learning_rate(network: Any, x: ArrayLike | None = None) -> float:
     """Below it gradient descent on the squared loss converges, as long as the kernel stays.
 
-    For the loss (1/2n) Σ_i |f(x_i) − y_i|² of n inputs, summed over outputs, it is 2n/λ_max, with
+    For the loss 'half_norm', (1/2n) Σ_i |f(x_i) − y_i|² of n inputs, it is 2n/λ_max, with
     λ_max the largest eigenvalue of the NTK of all of them. In wide networks that hardly changes
     during training; in narrow ones it may grow.
 

@@ -52,6 +52,15 @@ class Trained:
     best_step: int
     stopped: str
 
+    def __repr__(self) -> str:
+        there = self.history["step"] == self.best_step if self.history else []
+        losses = {k: float(v[there][0]) for k, v in self.history.items() if k != "step"}
+        shown = "".join(f", {name}={value:.3g}" for name, value in losses.items())
+        return (
+            f"Trained(steps={self.steps}, best_step={self.best_step}{shown}, "
+            f"stopped={self.stopped!r})"
+        )
+
 
 class TrainingDiverged(ArithmeticError):
     """A loss was NaN or infinite.

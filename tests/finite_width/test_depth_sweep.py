@@ -50,7 +50,10 @@ def test_rows_are_complete_and_means_over_seeds():
         np.testing.assert_allclose(row.ntk_drift_se, abs(drifts[0] - drifts[1]) / 2)
         assert (row.runs, row.diverged, len(row.gradient_norms)) == (2, 0, row.depth)
         np.testing.assert_allclose(np.mean(np.square(runs[0].gradient_norms)), 1, rtol=1e-5)
-    text = found.table().splitlines()
+    trained, *text = found.table().splitlines()
+    assert "blocks are trained, the first and the last layer are not" in trained
+    best = min(100 * row.test_error for row in found.rows)
+    assert repr(found).startswith(f"DepthSweep(4 runs, 0 diverged, least test error {best:.1f} ±")
     assert len(text) == 4
     assert len({len(line) for line in text}) == 1
     figure = found.plot()
@@ -133,6 +136,12 @@ def test_a_sweep_that_was_interrupted_goes_on(tmp_path):
     table = (tmp_path / "sweep" / "table.csv").read_text("utf-8").splitlines()
     assert table[0].startswith("gamma,depth,test_error,test_error_se")
     assert len(table) == 3
+    # Damage elsewhere is no kill, and what is damaged is not deleted.
+    damaged = "{" + runs.read_text("utf-8")
+    runs.write_text(damaged, "utf-8")
+    with pytest.raises(ValueError, match=r"line 1 of .*runs.jsonl must be a run as JSON"):
+        depth_sweep(few_images(), **arguments)
+    assert runs.read_text("utf-8") == damaged
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
@@ -143,6 +152,9 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     other = few_images()._replace(y_test=few_images().y_test[::-1].copy())
     with pytest.raises(ValueError, match="differs in dataset"):
         depth_sweep(other, **arguments, out=tmp_path / "sweep")
+    (tmp_path / "sweep" / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config.json must hold .* as JSON, but cannot be read"):
+        depth_sweep(few_images(), **arguments, out=tmp_path / "sweep")
     with pytest.raises(FileExistsError, match="out must be a new folder"):
         depth_sweep(few_images(), **arguments, out=tmp_path)
 
@@ -157,6 +169,7 @@ def test_diverged_runs_are_counted_and_kept(tmp_path):
     assert [run.diverged for run in found.runs] == [True, True]
     assert math.isnan(found.runs[0].test_error)
     assert "2 of 2" in found.table()
+    assert repr(found) == "DepthSweep(2 runs, 2 diverged)"
     found.plot()
 
 

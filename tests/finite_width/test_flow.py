@@ -57,6 +57,7 @@ def test_the_distance_is_that_of_network_and_flow_at_the_steps_taken():
     np.testing.assert_allclose(match.flow[..., 0], flow, rtol=1e-4, atol=1e-5)
     apart = np.sqrt(np.mean((match.network - match.flow) ** 2) / np.mean(Y**2))
     assert match.distance[0] == pytest.approx(apart, rel=1e-5)
+    assert repr(match).startswith(f"FlowMatch(distance={apart:.2g} at t=")
     assert len(match.plot(label="width 16").lines[0].get_xdata()) == 1
 
 

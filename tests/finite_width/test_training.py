@@ -54,6 +54,9 @@ def test_classes_are_learned_and_frozen_layers_stay():
     outputs = nnx.jit(found.network)(HELD_OUT)
     log_likelihood = jax.nn.log_softmax(outputs)[np.arange(10), VALIDATION[1]]
     best = found.history["step"].tolist().index(found.best_step)
+    error = found.history["validation_error"][best]
+    assert f"best_step={found.best_step}, loss=" in repr(found)
+    assert repr(found).endswith(f"validation_error={error:.3g}, stopped='steps')")
     assert found.history["validation_loss"][best] == pytest.approx(
         -float(log_likelihood.mean()), rel=1e-5
     )
