@@ -53,6 +53,7 @@ OUT = os.environ.get("NT_RESIDUAL_OUT", "reproduction")  # A run that was ended 
 from IPython.display import Image, display
 
 from nt_residual.experiments import reproduce
+from nt_residual.experiments.claim import VERDICTS
 
 for name, claim in reproduce.CLAIMS.items():
     print(f"{name}: {claim.TITLE}")
@@ -73,7 +74,7 @@ for outcome in outcomes:
     for finding in outcome.findings:
         print(f"  The paper: {finding.claim}")
         print(f"   measured: {finding.measured}")
-        print(f"             {'agrees' if finding.agrees else 'DOES NOT AGREE'}\n")
+        print(f"             {VERDICTS[finding.agrees]}\n")
     display(Image(outcome.folder / "figure.png"))
 
 # %% [markdown]
@@ -81,5 +82,5 @@ for outcome in outcomes:
 # beside each claim in `rows.csv` and `result.json`.
 
 # %%
-agree = sum(outcome.agrees for outcome in outcomes)
+agree = sum(outcome.agrees is True for outcome in outcomes)
 print(f"{agree} of {len(outcomes)} claims agree with the paper in all their findings.")

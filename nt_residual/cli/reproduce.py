@@ -36,6 +36,7 @@ def run(chosen: argparse.Namespace) -> int:
     """Runs the command."""
     from nt_residual import data
     from nt_residual.experiments import reproduce
+    from nt_residual.experiments.claim import VERDICTS
 
     claims = list(dict.fromkeys(chosen.claims)) or list(reproduce.CLAIMS)
     unknown = [claim for claim in claims if claim not in reproduce.CLAIMS]
@@ -58,9 +59,9 @@ def run(chosen: argparse.Namespace) -> int:
             progress=True,
         )
     for outcome in outcomes:
-        agreed = sum(finding.agrees for finding in outcome.findings)
-        verdict = "agrees" if outcome.agrees else "DOES NOT AGREE"
-        print(f"{outcome.claim:<18}{verdict}, {agreed} of {len(outcome.findings)} findings")
+        agreed = sum(finding.agrees is True for finding in outcome.findings)
+        count = f"{agreed} of {len(outcome.findings)} findings agree"
+        print(f"{outcome.claim:<18}{VERDICTS[outcome.agrees]}: {count}")
     print(f"\nWrote {(chosen.out / 'report.html').resolve()}")
     return 0
 

@@ -29,12 +29,16 @@ class Finding:
     Attributes:
       claim: what the paper predicts, or what follows from it, with numbers where there are some.
       measured: what came out, with numbers.
-      agrees: whether the one meets the other, by the criterion that `claim` states.
+      agrees: whether the one meets the other, by the criterion that `claim` states; `None` if
+        the measurement cannot tell the prediction from others, see `VERDICTS`.
     """
 
     claim: str
     measured: str
-    agrees: bool
+    agrees: bool | None
+
+
+VERDICTS = {True: "agrees", False: "does not agree", None: "not decided at these depths"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,9 +45,10 @@ class Outcome:
     folder: pathlib.Path
 
     @property
-    def agrees(self) -> bool:
-        """Whether all of its findings agree with the paper."""
-        return all(finding.agrees for finding in self.findings)
+    def agrees(self) -> bool | None:
+        """Whether all of its findings agree with the paper; `None` if some are not decided."""
+        verdicts = {finding.agrees for finding in self.findings}
+        return False if False in verdicts else None if None in verdicts else True
 
 
 def plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nt_residual.experiments import record
+from nt_residual.experiments.claim import VERDICTS
 from nt_residual.experiments.record import Outcome
 
 # Figures keep a white ground in the dark: their text is black.
@@ -34,6 +35,7 @@ th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); text-align
   .findings td:last-child { min-width: 4.5rem; } }
 .yes { color: var(--good); font-weight: 600; }
 .no { color: var(--bad); font-weight: 600; }
+.open { color: var(--soft); font-weight: 600; }
 .soft { color: var(--soft); font-size: .9rem; }
 details { margin: .75rem 0; padding: .5rem .75rem; background: var(--panel); border-radius: 4px; }
 summary { cursor: pointer; }
@@ -57,7 +59,7 @@ def render(outcomes: Sequence[Outcome], setting: str) -> str:
       >>> "0 of 0 claims" in render([], "quick")
       True
     """
-    agreed = sum(outcome.agrees for outcome in outcomes)
+    agreed = sum(outcome.agrees is True for outcome in outcomes)
     sections = "\n".join(_section(outcome) for outcome in outcomes)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -103,11 +105,15 @@ def _table(kind: str, columns: Sequence[str], body: str) -> str:
 
 
 def _count(outcome: Outcome) -> str:
-    return f"{sum(f.agrees for f in outcome.findings)} of {len(outcome.findings)}"
+    verdicts = [finding.agrees for finding in outcome.findings]
+    undecided = verdicts.count(None)
+    more = f", {undecided} not decided" if undecided else ""
+    return f"{verdicts.count(True)} of {len(verdicts)}{more}"
 
 
-def _verdict(agrees: bool, text: str) -> str:
-    return f'<span class="{"yes" if agrees else "no"}">{"✓" if agrees else "✗"} {text}</span>'
+def _verdict(agrees: bool | None, text: str) -> str:
+    kind, mark = {True: ("yes", "✓"), False: ("no", "✗"), None: ("open", "?")}[agrees]
+    return f'<span class="{kind}">{mark} {text}</span>'
 
 
 def _section(outcome: Outcome) -> str:
@@ -115,7 +121,7 @@ def _section(outcome: Outcome) -> str:
     taken = outcome.provenance
     findings = "".join(
         f"<tr><td>{_text(f.claim)}</td><td>{_text(f.measured)}</td>"
-        f"<td>{_verdict(f.agrees, 'agrees' if f.agrees else 'does not')}</td></tr>\n"
+        f"<td>{_verdict(f.agrees, VERDICTS[f.agrees])}</td></tr>\n"
         for f in outcome.findings
     )
     return f"""<section id="{_text(outcome.claim)}">

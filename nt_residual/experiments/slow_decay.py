@@ -110,14 +110,15 @@ def _rate(gamma: float, rows: list[Row]) -> Finding:
 def _on_its_way(gamma: float, rows: list[Row]) -> Finding:
     """Where no depth within reach is near the limit, all that can be seen is the way to it."""
     slopes, predicted, last = _slopes(rows), 2 * gamma - 1, rows[-1]
+    steeper = predicted - 0.1 < slopes[-1] < slopes[0] < 0 and np.all(np.diff(slopes) < 0)
     return Finding(
         claim=f"γ = {gamma:g}: the distance of the kernel to 1/4 falls like L^({predicted:.2g}) at "
         f"last, beyond the depths computed, where T is {last.effective_time:.2g} at most "
-        "(criterion, which cannot tell that limit from others: it falls ever more steeply, "
-        "no more than that).",
+        "(criterion: it falls ever more steeply. That can refute this limit, and cannot tell it "
+        "from others).",
         measured=f"The slope goes from {slopes[0]:.2f} to {slopes[-1]:.2f}; at depth {last.depth} "
         f"the distance is still {last.distance:.2g}.",
-        agrees=bool(predicted - 0.1 < slopes[-1] < slopes[0] < 0 and np.all(np.diff(slopes) < 0)),
+        agrees=None if steeper else False,
     )
 
 

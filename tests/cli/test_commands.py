@@ -96,8 +96,8 @@ def test_reproduce_runs_all_claims_and_tells_which_agree(claims, capsys):
     assert settings["dataset"] == "digits"
     assert settings["resume"] is False
     assert text.splitlines()[:2] == [
-        "parity            agrees, 1 of 1 findings",
-        "minimax           DOES NOT AGREE, 0 of 1 findings",
+        "parity            agrees: 1 of 1 findings agree",
+        "minimax           does not agree: 0 of 1 findings agree",
     ]
     assert str(pathlib.Path("nt-residual-report/report.html").resolve()) in text
 

@@ -102,7 +102,10 @@ def test_the_relative_error_of_a_constant_kernel_is_that_of_the_mean(results):
 
 def test_slowly_falling_alphas_degenerate_at_their_rate(results):
     result = results[slow_decay]
-    assert all(agreed(slow_decay, result))
+    verdicts = agreed(slow_decay, result)
+    # The rate of γ = 0.4 shows at depths beyond those alone.
+    assert verdicts.count(None) == 1
+    assert False not in verdicts
     assert not any(agreed(slow_decay, changed(result, distance=0.2, error=0.2)))
 
 

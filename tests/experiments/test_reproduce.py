@@ -134,6 +134,20 @@ def test_all_claims_keep_the_protocol():
         assert claim.QUICK.keys() <= claim.FULL.keys()
 
 
+def test_what_is_not_decided_is_no_agreement(finished):
+    _, (first, _) = finished
+    agrees, undecided, differs = (
+        Finding("said", "found", verdict) for verdict in (True, None, False)
+    )
+    mixed = dataclasses.replace(first, findings=[agrees, undecided])
+    assert mixed.agrees is None
+    assert dataclasses.replace(first, findings=[differs, undecided]).agrees is False
+    page = report.render([mixed], "quick")
+    assert "For 0 of 1 claims all findings agree" in page
+    assert '<span class="open">? 1 of 2, 1 not decided</span>' in page
+    assert '<span class="open">? not decided at these depths</span>' in page
+
+
 def test_text_of_others_cannot_become_markup(finished):
     _, (first, _) = finished
     evil = '<script>alert("x")</script>'
