@@ -2,8 +2,9 @@
 
     uv run python examples/which_alpha.py [--out FILE] [--dim 3]
 
-With α = L^(−γ) the exponent γ decides what the kernel of a deep network becomes. The figure
-shows, for four of them: the kernel of 1000 blocks; how fast it
+Start with α = 1/√L in a network of which all layers are trained; 1/L is for the kernel regime with
+the blocks trained alone. With α = L^(−γ) the exponent γ decides what the kernel of a deep network
+becomes. The figure shows, for four of them: the kernel of 1000 blocks; how fast it
 approaches its limit; its eigenvalues on the sphere; and the test error of kernel regression
 that they predict, for a target that is an odd harmonic and noisy.
 """
@@ -34,8 +35,10 @@ def main(arguments=None):
     for gamma in GAMMAS:
         regime = theory.regime(schedules.PowerLaw(gamma))
         print(f"{label(gamma)}, {regime.name}. {regime.advice}\n")
-    choice = theory.suitable_schedule(options.depth, odd_harmonics=True)
-    print(f"For odd targets: α = {choice.alpha:.3g} at {options.depth} blocks. {choice.reason}")
+    for trained in ("all", "blocks"):
+        choice = theory.suitable_schedule(options.depth, trained=trained)
+        where = f"trained={trained!r}, {options.depth} blocks"
+        print(f"{where}: α = {choice.alpha:.3g}. {choice.reason}\n")
 
     figure = theory.plots.new_figure(11, 8.5)
     axes = figure.subplots(2, 2)
@@ -66,7 +69,7 @@ def main(arguments=None):
     theory.plots.learning_curve(curves, ax=axes[1, 1])
     axes[1, 1].set_title("predicted error, target of degree 3, noise 0.5, ridge 0.1")
     figure.savefig(options.out, dpi=110)
-    print(f"\nwrote {options.out}")
+    print(f"wrote {options.out}")
 
 
 if __name__ == "__main__":

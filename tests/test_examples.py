@@ -42,7 +42,7 @@ def test_which_alpha_draws_its_figure_and_gives_advice(tmp_path, capsys):
     assert out.read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert printed.count("γ = ") == 4
-    assert "For odd targets: α = 0.141" in printed
+    assert "trained='all', 50 blocks: α = 0.141" in printed
 
 
 def test_conv_kernel_draws_its_figure(tmp_path, capsys):

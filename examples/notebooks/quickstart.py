@@ -95,7 +95,7 @@ for gamma in (0.25, 0.5, 1.0):
     regime = theory.regime(schedules.PowerLaw(gamma))
     print(f"γ = {gamma:g}, {regime.name}: {regime.advice}\n")
 choice = theory.suitable_schedule(DEPTH)
-print(f"For {DEPTH} blocks α = {choice.alpha:g}. {choice.reason}")
+print(f"For {DEPTH} blocks α = {choice.alpha:.3g}. {choice.reason}")
 
 # %% [markdown]
 # ## Regression, stopped in time

@@ -31,7 +31,6 @@ def run(chosen: argparse.Namespace) -> int:
 
     schedule = schedules.PowerLaw(chosen.gamma, chosen.c)
     found = theory.regime(schedule, trained=chosen.trained)
-    suitable = theory.suitable_schedule(chosen.depth, trained=chosen.trained)
     kernels = [found.limit]
     if chosen.depth != math.inf:
         with options.wrong_input():
@@ -58,9 +57,11 @@ def run(chosen: argparse.Namespace) -> int:
         ],
     )
     print(f"\n{textwrap.fill(found.advice, 88)}\n")
-    law = f"α = L^(−{suitable.schedule.gamma:g})"
-    print(f"Suitable: {_of_depth(f'{law} = {suitable.alpha:.4g}', chosen.depth)}")
-    print(textwrap.fill(suitable.reason, 88))
+    for trained, name in (("all", "All layers trained"), ("blocks", "Blocks trained alone")):
+        start = theory.suitable_schedule(chosen.depth, trained=trained)
+        law = _of_depth(f"α = L^(−{start.schedule.gamma:g}) = {start.alpha:.4g}", chosen.depth)
+        print(f"{name}: start with {law}")
+        print(textwrap.fill(start.reason, 88))
     return 0
 
 

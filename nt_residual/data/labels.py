@@ -28,7 +28,7 @@ def centered_one_hot(labels: ArrayLike, n_classes: int) -> np.ndarray:
       array([[-0.5,  0.5],
              [ 0.5, -0.5]])
     """
-    return np.eye(n_classes)[_checked(labels, n_classes)] - 1 / n_classes
+    return _one_hot(labels, n_classes) - 1 / n_classes
 
 
 def signs(labels: ArrayLike, n_classes: int) -> np.ndarray:
@@ -52,7 +52,7 @@ def signs(labels: ArrayLike, n_classes: int) -> np.ndarray:
       array([[-1.,  1.],
              [ 1., -1.]])
     """
-    return 2 * np.eye(n_classes)[_checked(labels, n_classes)] - 1
+    return 2 * _one_hot(labels, n_classes) - 1
 
 
 def check_range(labels: np.ndarray, n_classes: int, name: str, remedy: str) -> None:
@@ -63,7 +63,7 @@ def check_range(labels: np.ndarray, n_classes: int, name: str, remedy: str) -> N
         )
 
 
-def _checked(labels: ArrayLike, n_classes: int) -> np.ndarray:
+def _one_hot(labels: ArrayLike, n_classes: int) -> np.ndarray:
     _checks.integer(n_classes, "n_classes", 2, "Pass the number of classes.")
     labels = np.asarray(labels)
     if labels.dtype.kind not in "iu":
@@ -71,4 +71,4 @@ def _checked(labels: ArrayLike, n_classes: int) -> np.ndarray:
     if labels.ndim != 1:
         raise ValueError(f"labels must have shape (n,), got shape {labels.shape}.")
     check_range(labels, n_classes, "labels", "Number the classes from 0, or raise n_classes.")
-    return labels
+    return np.eye(n_classes)[labels]

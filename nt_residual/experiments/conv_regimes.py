@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nt_residual import conv, data, schedules, theory
+from nt_residual import _checks, conv, data, schedules, theory
 
 GAMMAS = (0.0, 0.25, 0.5, 1.0)
 DEPTHS = (1, 3, 10, 32, 100, 316, 1000)
@@ -105,7 +105,9 @@ def run(
       >>> round(result.rows[0].mean, 2)
       0.46
     """
-    depths = sorted({_check_depth(depth) for depth in depths})
+    remedy = "Pass finite numbers of blocks: ∞ is what they are compared with."
+    depths = sorted({_checks.integer(depth, "each of depths", 1, remedy) for depth in depths})
+    _checks.integer(n_images, "n_images", 10, "Pass the number of digits.")
     alphas = [schedules.PowerLaw(gamma) for gamma in gammas]
     kernels = [
         conv.ResidualKernel(depth, alpha, _SHAPE, padding=padding)
@@ -121,13 +123,6 @@ def run(
             limits[kernel.schedule] = _limit(kernel, images)
         rows.append(_row(kernel, images, limits[kernel.schedule]))
     return Result(rows, len(images))
-
-
-def _check_depth(depth: int) -> int:
-    checked = schedules.check_depth(depth)
-    if checked == math.inf:
-        raise ValueError("depths must be finite, got ∞: it is what they are compared with.")
-    return int(checked)
 
 
 def _limit(kernel: Any, images: np.ndarray) -> np.ndarray | float:

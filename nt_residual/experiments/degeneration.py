@@ -100,6 +100,7 @@ def run(
       >>> [round(row.distance, 2) for row in found.of(0.0)]
       [0.45, 0.11]
     """
+    _checks.integer(seeds, "seeds", 1, "Pass the number of sets of points.")
     sets = [
         data.sphere.load(n_train, n_test, _DIM, _COEFFICIENTS, seed=seed) for seed in range(seeds)
     ]

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nt_residual import data, regression, theory
+from nt_residual import _checks, data, regression, theory
 
 # Eigenvalues of these kernels lie between n/2 and 1e-3, so all is learned between these times.
 TIMES = np.append(np.geomspace(0.1, 1e7, 81), math.inf)
@@ -79,7 +79,7 @@ def prepare(dataset: data.Dataset, label_noise: float, seed: int) -> Sets:
     Raises:
       ValueError: if `label_noise` is out of range.
     """
-    if not 0 <= label_noise < 1:
+    if not _checks.number(label_noise, "label_noise") < 1:
         raise ValueError(f"label_noise must be in [0, 1), got {label_noise}.")
     n_val = len(dataset.x_train) // 4
     x_val, x_train = np.split(data.unit_norm(dataset.x_train), [n_val])

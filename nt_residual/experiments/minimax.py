@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from nt_residual import data, regression, rntk, schedules, theory
+from nt_residual import _checks, data, regression, rntk, schedules, theory
 from nt_residual.experiments.claim import Finding, Slope, slope
 
 TITLE = "Early stopping is minimax optimal, interpolation is not"
@@ -111,6 +111,7 @@ def run(
       >>> [f.agrees for f in findings(found)]  # doctest: +SKIP
       [True, True, True]
     """
+    _checks.integer(seeds, "seeds", 1, "Pass the number of sets of points.")
     if math.inf not in depths:
         raise ValueError(f"depths must have infinity among them, got {depths}. Add math.inf.")
     rows, expected = [], {}

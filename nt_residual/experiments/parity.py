@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nt_residual import data, rntk, schedules, theory
+from nt_residual import _checks, data, rntk, schedules, theory
 from nt_residual.experiments.claim import Finding
 from nt_residual.experiments.on_sphere import mean_best_error
 
@@ -86,6 +86,7 @@ def run(
       >>> abs(found.eigenvalues[1.0]) < 1e-12 < found.eigenvalues[0.5]
       True
     """
+    _checks.integer(seeds, "seeds", 1, "Pass the number of sets of points.")
     if math.inf not in depths:
         raise ValueError(f"depths must have infinity among them, got {depths}. Add math.inf.")
     # P_k has the mean square 1/(2k + 1).

@@ -43,13 +43,14 @@ def _degenerate(schedule: schedules.Schedule, trained: str) -> list[str]:
         "The kernel tends to the constant 1/4 between any two different inputs, so infinitely "
         "deep networks learn nothing but the mean.",
         _slow_decline(schedule, trained),
-        "Let α fall at least as fast as L^(-1/2).",
+        "Let α fall at least as fast as L^(-1/2): start with gamma = 1/2.",
     ]
 
 
 def _critical(schedule: schedules.Schedule, trained: str) -> list[str]:
     return [
-        "The kernel has a limit that depends on c and learns targets of either parity.",
+        "The kernel has a limit that depends on c and learns targets of either parity, whatever "
+        "layers are trained: start with this gamma.",
         "Networks are within 0.01 of it from about 10 blocks on for c = 1, from about 160 for "
         "c = 3."
         if trained == "blocks"
@@ -68,10 +69,10 @@ def _learnable(schedule: schedules.Schedule, trained: str) -> list[str]:
         "minimax optimal.",
         _near_limit(schedule, trained),
         "Without biases it has no odd harmonics beyond degree 1, so on inputs that come with "
-        "their negatives it cannot learn them at all: append a constant feature, or use "
-        "gamma = 1/2, which keeps them.",
-        "All this is for networks of which only the blocks are trained: training every layer "
-        "(trained='all') leads to the linear kernel cos θ.",
+        "their negatives it cannot learn them at all: append a constant feature (bias= of the "
+        "estimators does), or use gamma = 1/2, which keeps them.",
+        "All this is for the kernel regime with the blocks trained alone. Training every layer "
+        "(trained='all') leads to the linear kernel cos θ: start such networks with gamma = 1/2.",
     ]
 
 
@@ -80,7 +81,8 @@ def _linear(schedule: schedules.Schedule, trained: str) -> list[str]:
         "With all layers trained the share of the blocks vanishes, and the kernel tends to the "
         "linear one, cos θ: infinitely deep networks learn linear functions only.",
         _near_limit(schedule, trained),
-        "Train the blocks alone (trained='blocks'), or use gamma = 1/2.",
+        "Start with gamma = 1/2. In the kernel regime you may train the blocks alone "
+        "(trained='blocks') in its place.",
     ]
 
 

@@ -14,7 +14,7 @@ class Choice:
     Attributes:
       schedule: α as a function of depth.
       alpha: α at the depth asked for, 0 at infinite depth.
-      reason: why this one; a sentence or two.
+      reason: why this one; a few sentences.
     """
 
     schedule: schedules.PowerLaw
@@ -25,44 +25,49 @@ class Choice:
 def suitable_schedule(
     depth: int | float,
     *,
-    trained: Literal["blocks", "all"] = "blocks",
+    trained: Literal["all", "blocks"] = "all",
     odd_harmonics: bool = False,
 ) -> Choice:
-    """The residual scale with which a network of a given depth generalises.
+    """Return the residual scale to start with at a given depth.
 
-        α = 1/L     in general
-        α = 1/√L    if all layers are trained, or odd harmonics matter
+        α = 1/√L    if all layers are trained, with normalization layers and Adam too
+        α = 1/L     in the kernel regime with the blocks trained alone; 1/√L for odd harmonics
+
+    With all layers trained 1/√L is the only power for which the kernel of a deep network is
+    neither a constant nor linear. For feature learning at infinite depth it is singled out too,
+    for blocks of one layer (Yang et al.); with deeper blocks, in μP, it transfers learning rates
+    from one depth to another (Bordelon et al.). None of this tells the constant c of c/√L: tune
+    it, from 1 on. The theory of this package is that of infinite width without normalization
+    layers, trained by gradient flow.
 
     Args:
       depth: the number of blocks L ≥ 1, or `math.inf`.
-      trained: 'blocks' if only the blocks are trained, 'all' if the first and the last
-        layer are too.
-      odd_harmonics: whether odd harmonics of degree 3 and more must be learned. It
-        matters for inputs that come with their negatives, as points spread over a whole
-        sphere do; not for inputs with a constant feature or none but positive ones.
+      trained: 'all' for a network of which all layers are trained; 'blocks' for the kernel regime
+        with the first and the last layer fixed, as in arXiv 2403.04545.
+      odd_harmonics: whether odd harmonics of degree 3 and more must be learned, for
+        `trained='blocks'`. It matters for inputs that come with their negatives, as points spread
+        over a whole sphere do; not for inputs with a constant feature (`bias=` of the estimators)
+        or none but positive ones.
 
     Returns:
       The schedule, α at this depth, and the reason.
 
     Raises:
-      TypeError: if `depth` is not a number or `odd_harmonics` not a bool.
+      TypeError: if `depth` is not an integer or `math.inf`, or another argument has another type.
       ValueError: if `depth` < 1 or `trained` is unknown.
 
     Example:
       >>> suitable_schedule(100).alpha
-      0.01
-      >>> suitable_schedule(100, odd_harmonics=True).alpha
       0.1
+      >>> suitable_schedule(100, trained="blocks").alpha
+      0.01
 
-    Reference: arXiv 2403.04545.
+    Reference: arXiv 2403.04545 (kernels); Yang et al. 2023, arXiv 2310.02244; Bordelon et al.
+      2023, arXiv 2309.16620.
     """
     depth = schedules.check_depth(depth)
     _checks.choice(trained, "trained", ("blocks", "all"))
-    if not isinstance(odd_harmonics, bool):
-        raise TypeError(
-            f"odd_harmonics must be True or False, got {odd_harmonics!r}. Pass True if odd "
-            "functions of the input beyond linear ones must be learned."
-        )
+    odd_harmonics = _checks.boolean(odd_harmonics, "odd_harmonics")
     gamma = 0.5 if trained == "all" or odd_harmonics else 1.0
     schedule = schedules.PowerLaw(gamma)
     alpha = 0.0 if depth == math.inf else float(schedule(int(depth))[0])
@@ -71,11 +76,14 @@ def suitable_schedule(
 
 def _reason(trained: str, odd_harmonics: bool) -> str:
     if trained == "all":
-        reason = (
-            "With all layers trained, α that fall faster than L^(-1/2) leave the linear kernel, "
-            "and α that fall more slowly a constant: gamma = 1/2 is the only one that does neither."
+        return (
+            "With all layers trained, alpha that falls faster than 1/sqrt(L) leaves the linear "
+            "kernel, and alpha that falls more slowly a constant: gamma = 1/2 is the only one that "
+            "does neither. For feature learning at infinite depth it is singled out too, for "
+            "blocks of one layer (arXiv 2310.02244), and with deeper blocks and muP it transfers "
+            "learning rates between depths (arXiv 2309.16620). Normalization layers are beyond "
+            "the theory of these kernels, and so is the constant c: start with 1 and tune it."
         )
-        return reason + (" It keeps odd harmonics too." if odd_harmonics else "")
     if odd_harmonics:
         return (
             "For gamma > 1/2 the kernel of a deep network has no odd harmonics beyond degree 1, "
@@ -83,6 +91,7 @@ def _reason(trained: str, odd_harmonics: bool) -> str:
             "eigenvalues."
         )
     return (
-        "For gamma > 1/2 early-stopped regression is minimax optimal however deep the network, and "
-        "with gamma = 1 the kernel is within 0.01 of its limit from 9 blocks on."
+        "In the kernel regime with the blocks trained alone, early-stopped regression is minimax "
+        "optimal for every gamma > 1/2 however deep the network, and with gamma = 1 the kernel is "
+        "within 0.01 of its limit from 9 blocks on."
     )

@@ -64,7 +64,7 @@ def zonal_power(coefficients: Mapping[int, float], dim: int) -> dict[int, float]
     power = {}
     for degree, coefficient in coefficients.items():
         count = multiplicity(dim, degree)
-        power[degree] = _checks.number(abs(coefficient), f"|a_{degree}|") ** 2 / count
+        power[degree] = _checks.number(coefficient, f"a_{degree}", negative=True) ** 2 / count
     return power
 
 

@@ -22,7 +22,8 @@ def test_regime_tells_the_limit_and_what_to_do(gamma, name, capsys):
     assert at_90 in " ".join(f"{line} " for line in text.splitlines() if "90°" in line)
     words = " ".join(text.split())
     assert theory.regime(schedule).advice in words
-    assert "Suitable: α = L^(−1) = 0.02 at L = 50" in words
+    assert "All layers trained: start with α = L^(−0.5) = 0.1414 at L = 50" in words
+    assert "Blocks trained alone: start with α = L^(−1) = 0.02 at L = 50" in words
 
 
 def test_regime_of_infinite_depth_shows_the_limit_alone(capsys):
@@ -31,7 +32,7 @@ def test_regime_of_infinite_depth_shows_the_limit_alone(capsys):
     assert "linear" in text
     assert "L = ∞" in text
     assert "L = 1000" not in text
-    assert "Suitable: α = L^(−0.5)" in text
+    assert "start with α = L^(−0.5) = 0 as L → ∞" in text
 
 
 def test_spectrum_lists_eigenvalues_and_writes_them(tmp_path, capsys):

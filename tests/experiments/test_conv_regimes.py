@@ -54,5 +54,5 @@ def test_the_figure_has_a_mark_per_row_in_each_panel(result):
 
 
 def test_infinite_depth_is_refused():
-    with pytest.raises(ValueError, match="depths must be finite, got ∞"):
+    with pytest.raises(TypeError, match="each of depths must be an integer, got inf"):
         conv_regimes.run([10, math.inf])

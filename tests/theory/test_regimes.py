@@ -161,14 +161,13 @@ def test_the_suitable_schedule_leaves_a_kernel_that_learns_what_matters(
     assert learned[3] or not odd_harmonics
 
 
+def test_the_first_answer_to_which_alpha_is_one_over_the_root_of_the_depth_everywhere():
+    assert theory.suitable_schedule(100).alpha == pytest.approx(0.1)
+    for gamma in (0.25, 0.5, 1.0):
+        for trained in ("blocks", "all"):
+            advice = theory.regime(schedules.PowerLaw(gamma), trained=trained).advice
+            assert re.search("start (such networks )?with (gamma = 1/2|this gamma)", advice, re.I)
+
+
 def test_the_suitable_schedule_of_infinite_depth_has_vanishing_alpha():
     assert theory.suitable_schedule(math.inf).alpha == 0
-
-
-def test_the_suitable_schedule_refuses_what_is_no_depth_or_option():
-    with pytest.raises(ValueError, match="depth must be at least 1"):
-        theory.suitable_schedule(0)
-    with pytest.raises(ValueError, match="trained must be 'blocks' or 'all'"):
-        theory.suitable_schedule(10, trained="none")
-    with pytest.raises(TypeError, match="odd_harmonics must be True or False"):
-        theory.suitable_schedule(10, odd_harmonics="yes")

@@ -1,0 +1,171 @@
+"""Arguments of public functions: integers, numbers, booleans and choices.
+
+One law: a wrong type is a `TypeError`, a wrong value a `ValueError`, a bool is no number, a float
+no integer; and each error names the argument.
+"""
+
+import math
+
+import numpy as np
+import pytest
+
+from nt_residual import data, rntk, schedules, theory
+from nt_residual.experiments import constant_alpha, conv_regimes, digits, parity, reproduce
+
+SCHEDULE = schedules.PowerLaw(0.5)
+KERNEL = rntk.ResidualKernel(math.inf, schedules.PowerLaw(1.0))
+SPECTRUM = theory.spectrum(KERNEL, 3, 20)
+X = np.eye(3, dtype=np.float32)
+LABELS = np.array([0, 1])
+
+
+def _dot(x1, x2, get):
+    return x1 @ x2.T
+
+
+def _residual(**options):
+    return rntk.ResidualKernel(2, SCHEDULE, **options)
+
+
+def _recursion(**options):
+    return rntk.residual_kernel(X, alphas=np.ones(2), **options)
+
+
+def _degenerate(depths=(1, 2), **options):
+    return constant_alpha.run(depths, **{"n_train": 5, "n_test": 5, "seeds": 1, **options})
+
+
+def _sphere(**options):
+    given = {"n_train": 2, "n_test": 2, "dim": 3, "coefficients": {1: 1.0}}
+    return data.sphere.load(**(given | options))
+
+
+# A function of each argument's value, the name of the argument, and a value that is out of range.
+INTEGERS = [
+    (lambda v: SCHEDULE(v), "depth", 0),
+    (lambda v: schedules.Explicit([1.0])(v), "depth", 0),
+    (lambda v: rntk.ResidualKernel(v, SCHEDULE), "depth", 0),
+    (lambda v: KERNEL.at_depth(v), "depth", 0),
+    (lambda v: rntk.power_series(KERNEL, v), "count", 0),
+    (lambda v: rntk.compile_homogeneous(_dot, dim=v), "dim", 1),
+    (lambda v: theory.suitable_schedule(v), "depth", 0),
+    (lambda v: theory.convergence(SCHEDULE, [v, 10]), "depths", 0),
+    (lambda v: theory.spectrum(KERNEL, v, 2), "dim", 1),
+    (lambda v: theory.spectrum(KERNEL, 3, v), "max_degree", -1),
+    (lambda v: theory.multiplicity(v, 2), "dim", 1),
+    (lambda v: theory.multiplicity(3, v), "degree", -1),
+    (lambda v: theory.zonal_power({1: 1.0}, v), "dim", 1),
+    (lambda v: theory.zonal_power({v: 1.0}, 3), "degree", -1),
+    (lambda v: theory.learning_curve(SPECTRUM, {v: 1.0}, 10), "degree", -1),
+    (lambda v: theory.minimax_rate(v), "dim", 1),
+    (lambda v: theory.stopping_time(10, v), "dim", 1),
+    (lambda v: theory.stopping_scale(v, noise=1, target_norm=1, prefactor=1), "dim", 1),
+    (lambda v: data.centered_one_hot(LABELS, v), "n_classes", 1),
+    (lambda v: data.signs(LABELS, v), "n_classes", 1),
+    (lambda v: data.load("digits", v), "n_train", -1),
+    (lambda v: data.load("digits", n_test=v), "n_test", -1),
+    (lambda v: data.load("digits", seed=v), "seed", -1),
+    (lambda v: data.sphere.uniform(v, 3), "n", 0),
+    (lambda v: data.sphere.uniform(3, v), "dim", 1),
+    (lambda v: data.sphere.uniform(3, 3, seed=v), "seed", -1),
+    (lambda v: data.sphere.zonal(X, {v: 1.0}), "degree", -1),
+    (lambda v: data.sphere.source(SPECTRUM, 1.0, v), "max_degree", 0),
+    (lambda v: data.sphere.norm({v: 1.0}, SPECTRUM), "degree", -1),
+    (lambda v: _sphere(n_train=v), "n_train", 0),
+    (lambda v: _sphere(n_test=v), "n_test", 0),
+    (lambda v: _sphere(dim=v), "dim", 1),
+    (lambda v: _sphere(seed=v), "seed", -1),
+    (lambda v: _degenerate([v, 20]), "depths", 0),
+    (lambda v: _degenerate(seeds=v), "seeds", 0),
+    (lambda v: _degenerate(n_train=v), "n_train", 0),
+    (lambda v: parity.run([8], seeds=v), "seeds", 0),
+    (lambda v: parity.run([8], n_test=v), "n_test", 0),
+    (lambda v: conv_regimes.run([v]), "depths", 0),
+    (lambda v: conv_regimes.run([1], n_images=v), "n_images", 9),
+    (lambda v: digits.run(v), "depth", 0),
+]
+NUMBERS = [
+    (lambda v: schedules.PowerLaw(v), "gamma", -1.0),
+    (lambda v: schedules.PowerLaw(0.5, v), "c", 0.0),
+    (lambda v: schedules.Constant(v), "c", 0.0),
+    (lambda v: rntk.ResidualKernel(math.inf, SCHEDULE, effective_time=v), "effective_time", -1.0),
+    (lambda v: _residual(effective_time=v), "effective_time", -1.0),
+    (lambda v: rntk.compile_homogeneous(_dot, tol=v), "tol", 0.0),
+    (lambda v: rntk.compile_homogeneous(_dot, norm=v, dim=3), "norm", 0.0),
+    (lambda v: theory.regime(SCHEDULE, effective_time=v), "effective_time", -1.0),
+    (lambda v: theory.convergence(SCHEDULE, [1, 2], effective_time=v), "effective_time", -1.0),
+    (lambda v: theory.stopping_time(10, 3, scale=v), "scale", 0.0),
+    (lambda v: theory.stopping_scale(3, noise=v, target_norm=1, prefactor=1), "noise", 0.0),
+    (lambda v: theory.stopping_scale(3, noise=1, target_norm=v, prefactor=1), "target_norm", 0.0),
+    (lambda v: theory.stopping_scale(3, noise=1, target_norm=1, prefactor=v), "prefactor", 0.0),
+    (lambda v: theory.learning_curve(SPECTRUM, {1: 1.0}, 10, noise=v), "noise", -1.0),
+    (lambda v: theory.learning_curve(SPECTRUM, {1: 1.0}, 10, ridge=v), "ridge", -1.0),
+    (lambda v: theory.zonal_power({1: v}, 3), "a_1", math.nan),
+    (lambda v: data.zca(X, regularization=v), "regularization", 0.0),
+    (lambda v: data.sphere.source(SPECTRUM, v), "smoothness", -1.0),
+    (lambda v: data.sphere.norm({1: 1.0}, SPECTRUM, v), "smoothness", -1.0),
+    (lambda v: _sphere(noise=v), "noise", -1.0),
+    (lambda v: digits.run(2, label_noise=v), "label_noise", 1.0),
+]
+BOOLEANS = [
+    (lambda v: _residual(normalize=v), "normalize"),
+    (lambda v: _recursion(normalize=v), "normalize"),
+    (lambda v: theory.suitable_schedule(10, odd_harmonics=v), "odd_harmonics"),
+]
+CHOICES = [
+    (lambda v: _residual(kind=v), "kind"),
+    (lambda v: _residual(trained=v), "trained"),
+    (lambda v: _recursion(kind=v), "kind"),
+    (lambda v: _recursion(trained=v), "trained"),
+    (lambda v: rntk.compile_homogeneous(_dot, get=v), "get"),
+    (lambda v: theory.regime(SCHEDULE, trained=v), "trained"),
+    (lambda v: theory.rate(SCHEDULE, kind=v), "kind"),
+    (lambda v: theory.rate(SCHEDULE, trained=v), "trained"),
+    (lambda v: theory.convergence(SCHEDULE, [1, 2], kind=v), "kind"),
+    (lambda v: theory.suitable_schedule(10, trained=v), "trained"),
+    (lambda v: SPECTRUM.decay(v), "parity"),
+    (lambda v: data.load(v), "name"),
+    (lambda v: data.standardize(X, per=v), "per"),
+    (lambda v: reproduce.run([v]), "claims"),
+    (lambda v: reproduce.run(setting=v), "setting"),
+    (lambda v: reproduce.run(dataset=v), "dataset"),
+]
+
+
+def _cases(rows):
+    return [pytest.param(*row, id=f"{i}-{row[1]}") for i, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize(("call", "name", "wrong"), _cases(INTEGERS))
+def test_an_integer_is_an_integer(call, name, wrong):
+    for value in (True, np.True_, 2.0, np.float32(2), "2"):
+        with pytest.raises(TypeError, match=rf"\b{name}\b.* must be an integer, got"):
+            call(value)
+    with pytest.raises(ValueError, match=rf"\b{name}\b.* must be"):
+        call(wrong)
+
+
+@pytest.mark.parametrize(("call", "name", "wrong"), _cases(NUMBERS))
+def test_a_number_is_a_number(call, name, wrong):
+    for value in (True, np.True_, "1", 1j):
+        with pytest.raises(TypeError, match=rf"\b{name}\b.* must be a real number, got"):
+            call(value)
+    for value in (wrong, math.nan):
+        with pytest.raises(ValueError, match=rf"\b{name}\b.* must be"):
+            call(value)
+
+
+@pytest.mark.parametrize(("call", "name"), _cases(BOOLEANS))
+def test_a_boolean_is_true_or_false(call, name):
+    for value in (1, 0.0, "yes", None):
+        with pytest.raises(TypeError, match=f"{name} must be True or False, got"):
+            call(value)
+
+
+@pytest.mark.parametrize(("call", "name"), _cases(CHOICES))
+def test_a_choice_is_one_of_those_named(call, name):
+    for value in (1, True):
+        with pytest.raises(TypeError, match=rf"\b{name} must be '"):
+            call(value)
+    with pytest.raises(ValueError, match=rf"\b{name} must be '.*, got 'neither'"):
+        call("neither")
