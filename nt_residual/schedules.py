@@ -285,6 +285,12 @@ class Explicit:
         # A tuple makes the schedule hashable, as kernels built from it must be.
         object.__setattr__(self, "alphas", tuple(check_alphas(self.alphas).tolist()))
 
+    def __repr__(self) -> str:
+        # A network may have a million blocks.
+        few = self.alphas if len(self.alphas) <= 8 else (*self.alphas[:3], ..., self.alphas[-1])
+        shown = ", ".join("…" if alpha is ... else repr(alpha) for alpha in few)
+        return f"Explicit([{shown}])"
+
     def __call__(self, depth: int) -> np.ndarray:
         """Returns the α of each block, float64 of shape (depth,)."""
         if check_depth(depth) != len(self.alphas):

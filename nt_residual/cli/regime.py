@@ -57,8 +57,11 @@ def run(chosen: argparse.Namespace) -> int:
         ],
     )
     print(f"\n{textwrap.fill(found.advice, 88)}\n")
-    for trained, name in (("all", "All layers trained"), ("blocks", "Blocks trained alone")):
-        start = theory.suitable_schedule(chosen.depth, trained=trained)
+    starts = {
+        "All layers trained": theory.suitable_schedule(chosen.depth),
+        "Blocks trained alone": theory.suitable_schedule(chosen.depth, trained="blocks"),
+    }
+    for name, start in starts.items():
         law = _of_depth(f"α = L^(−{start.schedule.gamma:g}) = {start.alpha:.4g}", chosen.depth)
         print(f"{name}: start with {law}")
         print(textwrap.fill(start.reason, 88))

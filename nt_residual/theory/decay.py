@@ -28,7 +28,7 @@ class Decay:
     uncertainty: float
     sorted_exponent: float
     sorted_prefactor: float
-    degrees: np.ndarray
+    degrees: np.ndarray = dataclasses.field(repr=False)
 
 
 def fit(

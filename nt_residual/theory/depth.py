@@ -39,12 +39,12 @@ class Convergence:
 
     depths: np.ndarray
     error: np.ndarray
-    effective_time: np.ndarray
-    theta: np.ndarray
+    effective_time: np.ndarray = dataclasses.field(repr=False)
+    theta: np.ndarray = dataclasses.field(repr=False)
     slope: float
     slope_error: float
     rate: Rate | None
-    predicted: np.ndarray | None
+    predicted: np.ndarray | None = dataclasses.field(repr=False)
     predicted_slope: float | None
 
 

@@ -34,8 +34,8 @@ class LearningCurve:
     n: np.ndarray | float
     excess: np.ndarray | float
     total: np.ndarray | float
-    kappa: np.ndarray | float
-    learnability: np.ndarray
+    kappa: np.ndarray | float = dataclasses.field(repr=False)
+    learnability: np.ndarray = dataclasses.field(repr=False)
     noise: float
     ridge: float
 

@@ -49,13 +49,13 @@ class Spectrum:
     """
 
     dim: int
-    degree: np.ndarray
-    eigenvalue: np.ndarray
-    quadrature_error: np.ndarray
-    multiplicity: np.ndarray
-    log_multiplicity: np.ndarray
-    mass: np.ndarray
-    mass_error: np.ndarray
+    degree: np.ndarray = dataclasses.field(repr=False)
+    eigenvalue: np.ndarray = dataclasses.field(repr=False)
+    quadrature_error: np.ndarray = dataclasses.field(repr=False)
+    multiplicity: np.ndarray = dataclasses.field(repr=False)
+    log_multiplicity: np.ndarray = dataclasses.field(repr=False)
+    mass: np.ndarray = dataclasses.field(repr=False)
+    mass_error: np.ndarray = dataclasses.field(repr=False)
     diagonal: float
     tail: float
 

@@ -27,7 +27,7 @@ def test_regime_tells_the_limit_and_what_to_do(gamma, name, capsys):
 
 
 def test_regime_of_infinite_depth_shows_the_limit_alone(capsys):
-    assert cli.main(["regime", "--depth=inf", "--trained=all"]) == 0
+    assert cli.main(["regime", "--gamma=1", "--depth=inf", "--trained=all"]) == 0
     text = capsys.readouterr().out
     assert "linear" in text
     assert "L = ∞" in text
@@ -37,7 +37,9 @@ def test_regime_of_infinite_depth_shows_the_limit_alone(capsys):
 
 def test_spectrum_lists_eigenvalues_and_writes_them(tmp_path, capsys):
     out = tmp_path / "spectrum.csv"
-    assert cli.main(["spectrum", "--depth=inf", "--max-degree=20", "--out", str(out)]) == 0
+    assert (
+        cli.main(["spectrum", "--gamma=1", "--depth=inf", "--max-degree=20", f"--out={out}"]) == 0
+    )
     text = capsys.readouterr().out
     lines = [line.split() for line in text.splitlines()]
     assert ["4", "0.00260417", "9", "2.3438%"] in lines
@@ -51,6 +53,13 @@ def test_spectrum_lists_eigenvalues_and_writes_them(tmp_path, capsys):
     expected = theory.spectrum(limit, 3, 20)
     assert [float(row["eigenvalue"]) for row in rows] == expected.eigenvalue.tolist()
     assert [float(row["multiplicity"]) for row in rows] == expected.multiplicity.tolist()
+
+
+def test_spectrum_fits_even_and_odd_degrees_apart_where_they_follow_two_laws(capsys):
+    assert cli.main(["spectrum", "--gamma=1", "--depth=1000"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Even degrees 10 to 20 decay like k^(−3.15 ± 0.03), odd degrees 11 to 19" in text
+    assert "In theory both tend to k^(−3) at degrees well above 32." in text
 
 
 def test_spectrum_draws_a_figure(tmp_path, capsys):

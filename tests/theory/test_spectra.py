@@ -355,3 +355,15 @@ def test_even_and_odd_degrees_of_one_exponent_are_fitted_together():
     kernel = rntk.ResidualKernel(10, schedules.PowerLaw(gamma=1.0))
     law = theory.spectrum(kernel, 3, 100).decay()
     assert abs(law.exponent - 3) < 2 * law.uncertainty < 0.1
+
+
+def test_what_is_computed_prints_in_a_line_without_its_arrays():
+    found = theory.spectrum(LEARNABLE, 3, 60)
+    curve = theory.learning_curve(found, {1: 1.0}, 10)
+    convergence = theory.convergence(schedules.PowerLaw(0.5), [10, 20])
+    deep = rntk.ResidualKernel(1000, schedules.Explicit(np.linspace(0, 1, 1000)))
+    for each in (found, found.decay(), curve, convergence, deep):
+        assert len(repr(each)) < 250
+        assert "\n" not in repr(each)
+    assert repr(schedules.Explicit([0.5, 0.25])) == "Explicit([0.5, 0.25])"
+    assert repr(deep.schedule).endswith(", …, 1.0])")
