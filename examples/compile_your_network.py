@@ -14,14 +14,12 @@ import functools
 import pathlib
 import time
 
-import nt_residual  # isort: split
-
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
-from neural_tangents import stax
 
-from nt_residual import data, rntk, schedules, theory
+from nt_residual import data, rntk, schedules, stax, theory
+from nt_residual import neural_tangents as nt
 
 DIM = 64  # Pixels of a digit.
 NORM = DIM**0.5
@@ -30,29 +28,31 @@ REPEATS = 5
 
 def dense():
     """A layer without biases that keeps the variance of ReLU networks."""
-    return stax.Dense(1, W_std=2**0.5)
+    return nt.stax.Dense(1, W_std=2**0.5)
 
 
 def residual(activation, depth, layers):
     """A residual network with several layers a block, and α = 1/√depth."""
     inner = [layer for _ in range(layers) for layer in (dense(), activation)]
-    blocks = nt_residual.stax.ResidualStack(
-        stax.serial(*inner, stax.Dense(1)), schedules.PowerLaw(gamma=0.5)(depth), normalize=True
+    blocks = stax.ResidualStack(
+        nt.stax.serial(*inner, nt.stax.Dense(1)),
+        schedules.PowerLaw(gamma=0.5)(depth),
+        normalize=True,
     )
-    return stax.serial(stax.Dense(1), blocks, stax.Dense(1))
+    return nt.stax.serial(nt.stax.Dense(1), blocks, nt.stax.Dense(1))
 
 
 def networks(depth):
     """Networks by name, with what `compile_homogeneous` is to be told about each."""
-    leaky, absolute = nt_residual.stax.ABRelu(0.2, 1.0), nt_residual.stax.ABRelu(-1.0, 1.0)
-    biased = stax.Dense(1, W_std=1.5, b_std=0.3)
+    leaky, absolute = stax.ABRelu(0.2, 1.0), stax.ABRelu(-1.0, 1.0)
+    biased = nt.stax.Dense(1, W_std=1.5, b_std=0.3)
     return {
-        f"ReLU, {depth} blocks": (residual(nt_residual.stax.Relu(), depth, layers=1), {}),
+        f"ReLU, {depth} blocks": (residual(stax.Relu(), depth, layers=1), {}),
         f"leaky ReLU, {depth} blocks of two": (residual(leaky, depth, layers=2), {}),
-        "absolute value, no blocks": (stax.serial(*[dense(), absolute] * 3, dense()), {}),
+        "absolute value, no blocks": (nt.stax.serial(*[dense(), absolute] * 3, dense()), {}),
         # With biases, or such an activation, a kernel is a function of the angle for one norm only.
         "Erf and biases, no blocks": (
-            stax.serial(*[biased, stax.Erf()] * 3, biased),
+            nt.stax.serial(*[biased, nt.stax.Erf()] * 3, biased),
             {"norm": NORM, "dim": DIM},
         ),
     }

@@ -18,48 +18,45 @@ import argparse
 import pathlib
 import warnings
 
-import nt_residual  # isort: split
-
 import jax
 import matplotlib.pyplot as plt
-import neural_tangents as nt
 import numpy as np
-from neural_tangents import stax
 from tqdm import tqdm
 
-from nt_residual import data, schedules
+from nt_residual import data, schedules, stax
+from nt_residual import neural_tangents as nt
 
 
 def conv(width, strides=(1, 1)):
     """A 3x3 convolution that keeps the variance of ReLU networks."""
-    return stax.Conv(width, (3, 3), strides, padding="SAME", W_std=2**0.5)
+    return nt.stax.Conv(width, (3, 3), strides, padding="SAME", W_std=2**0.5)
 
 
 def network(width, depth=8):
     """A residual network of convolutions, pooling and attention, of any width."""
-    relu = nt_residual.stax.Relu()
-    blocks = nt_residual.stax.ResidualStack(
-        stax.serial(relu, conv(width)), alphas=schedules.PowerLaw(gamma=0.5)(depth)
+    relu = stax.Relu()
+    blocks = stax.ResidualStack(
+        nt.stax.serial(relu, conv(width)), alphas=schedules.PowerLaw(gamma=0.5)(depth)
     )
-    halving = nt_residual.stax.Residual(
-        stax.serial(relu, conv(width, strides=(2, 2))),
+    halving = stax.Residual(
+        nt.stax.serial(relu, conv(width, strides=(2, 2))),
         alpha=0.5,
-        shortcut=stax.AvgPool((2, 2), strides=(2, 2)),
+        shortcut=nt.stax.AvgPool((2, 2), strides=(2, 2)),
     )
-    attention = nt_residual.stax.Residual(
-        stax.GlobalSelfAttention(
+    attention = stax.Residual(
+        nt.stax.GlobalSelfAttention(
             width, n_chan_key=width, n_chan_val=width, n_heads=2, linear_scaling=True
         ),
         alpha=0.5,
         normalize=True,
     )
-    return stax.serial(
-        stax.Conv(width, (3, 3), padding="SAME"),
+    return nt.stax.serial(
+        nt.stax.Conv(width, (3, 3), padding="SAME"),
         blocks,
         halving,
         attention,
-        stax.GlobalAvgPool(),
-        stax.Dense(1),
+        nt.stax.GlobalAvgPool(),
+        nt.stax.Dense(1),
     )
 
 

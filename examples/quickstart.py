@@ -12,14 +12,12 @@ import argparse
 import math
 import pathlib
 
-import nt_residual  # isort: split
-
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
-from neural_tangents import stax
 
-from nt_residual import data, regression, rntk, schedules, theory
+from nt_residual import data, regression, rntk, schedules, stax, theory
+from nt_residual import neural_tangents as nt
 
 SCHEDULE = schedules.PowerLaw(gamma=0.5)  # α = 1/√L in each of L blocks.
 
@@ -58,10 +56,10 @@ def learn(axes, kernel, n):
 
 def compose(kernel, x):
     """The network of the kernel in layers of neural-tangents, and how far both are apart."""
-    branch = stax.serial(stax.Dense(1, W_std=2**0.5), nt_residual.stax.Relu(), stax.Dense(1))
-    blocks = nt_residual.stax.ResidualStack(branch, SCHEDULE(kernel.depth), normalize=True)
-    first, last = (nt_residual.stax.Frozen(stax.Dense(1)) for _ in range(2))
-    _, _, kernel_fn = stax.serial(first, blocks, last)
+    branch = nt.stax.serial(nt.stax.Dense(1, W_std=2**0.5), stax.Relu(), nt.stax.Dense(1))
+    blocks = stax.ResidualStack(branch, SCHEDULE(kernel.depth), normalize=True)
+    first, last = (stax.Frozen(nt.stax.Dense(1)) for _ in range(2))
+    _, _, kernel_fn = nt.stax.serial(first, blocks, last)
     layers = np.asarray(jax.jit(kernel_fn, static_argnames="get")(x, None, get="ntk"))
     # The kernel is 1 on the diagonal, that of the layers has the size of their parameters.
     difference = np.abs(layers / layers[0, 0] - np.asarray(kernel(x))).max()

@@ -1,8 +1,9 @@
 """Infinitely wide residual networks of any depth, in JAX.
 
-Importing this package makes `import neural_tangents` work on today's JAX, without
-TensorFlow. Its parts are imported when they are first used:
+Importing this package makes neural-tangents work on today's JAX, without TensorFlow:
+`from nt_residual import neural_tangents as nt`. Its parts are imported when they are first used:
 
+* `neural_tangents`: that package, which may also be imported by its own name from then on;
 * `schedules`: the residual scale α as a function of depth;
 * `stax`: residual layers for neural-tangents;
 * `rntk`: the kernel of fully-connected residual networks in closed form;
@@ -30,6 +31,8 @@ import typing
 from nt_residual import compat
 
 if typing.TYPE_CHECKING:
+    import neural_tangents as neural_tangents
+
     from nt_residual import (
         conv,
         data,
@@ -53,6 +56,7 @@ __all__ = [
     "experiments",
     "finite_width",
     "gram",
+    "neural_tangents",
     "regression",
     "rntk",
     "schedules",
@@ -64,6 +68,8 @@ compat.install()
 
 
 def __getattr__(name: str):
+    if name == "neural_tangents":
+        return importlib.import_module(name)
     if name in __all__:
         return importlib.import_module(f"nt_residual.{name}")
     raise AttributeError(f"module 'nt_residual' has no attribute {name!r}")

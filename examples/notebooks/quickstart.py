@@ -50,14 +50,12 @@ N = 80 if FAST else 400
 # %%
 import math
 
-import nt_residual  # isort: split
-
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
-from neural_tangents import stax
 
-from nt_residual import data, regression, rntk, schedules, theory
+from nt_residual import data, regression, rntk, schedules, stax, theory
+from nt_residual import neural_tangents as nt
 
 # On GPU and TPU a float32 product is not one unless this is asked for.
 jax.config.update("jax_default_matmul_precision", "highest")
@@ -130,15 +128,15 @@ plt.show()
 # %% [markdown]
 # ## In layers of neural-tangents
 #
-# After `import nt_residual` all of neural-tangents works on today's JAX, and residual layers join
+# Imported from `nt_residual`, all of neural-tangents works on today's JAX, and residual layers join
 # its own: any branch, any shortcut. Here is the network of the kernel above.
 
 # %%
-branch = stax.serial(stax.Dense(1, W_std=2**0.5), nt_residual.stax.Relu(), stax.Dense(1))
-_, _, kernel_fn = stax.serial(
-    nt_residual.stax.Frozen(stax.Dense(1)),
-    nt_residual.stax.ResidualStack(branch, schedule(DEPTH), normalize=True),
-    nt_residual.stax.Frozen(stax.Dense(1)),
+branch = nt.stax.serial(nt.stax.Dense(1, W_std=2**0.5), stax.Relu(), nt.stax.Dense(1))
+_, _, kernel_fn = nt.stax.serial(
+    stax.Frozen(nt.stax.Dense(1)),
+    stax.ResidualStack(branch, schedule(DEPTH), normalize=True),
+    stax.Frozen(nt.stax.Dense(1)),
 )
 layers = kernel_fn(x, None, "ntk")
 np.allclose(layers / layers[0, 0], kernel(x), atol=1e-4)

@@ -48,6 +48,8 @@ class NeuralTangentsFinder(importlib.abc.MetaPathFinder):
         """See `importlib.abc.MetaPathFinder.find_spec`."""
         if fullname != PACKAGE and not fullname.startswith(PACKAGE + "."):
             return None
+        if fullname == PACKAGE:
+            _forget_failed_import()
         if fullname == f"{PACKAGE}.experimental":
             return importlib.util.spec_from_file_location(fullname, _STAND_IN)
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
@@ -91,6 +93,15 @@ def _import(
     module = builtins.__import__(name, globals, locals, fromlist, level)
     # `import jax.numpy as jnp` asks for the top module and walks down from it.
     return overlays.get(module.__name__, module)
+
+
+def _forget_failed_import() -> None:
+    """Lets modules be imported anew that an import of neural-tangents left when it failed.
+
+    Without `install` it fails on today's JAX, and those that were done by then saw no overlays.
+    """
+    for name in [name for name in sys.modules if name.startswith(f"{PACKAGE}.")]:
+        del sys.modules[name]
 
 
 def _check_installed(spec: importlib.machinery.ModuleSpec | None) -> None:

@@ -7,13 +7,9 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import neural_tangents as nt
 import numpy as np
 from jax.typing import ArrayLike
-
-import nt_residual  # noqa: F401
-
-# isort: split
-import neural_tangents as nt
 
 from nt_residual.finite_width import losses
 from nt_residual.finite_width.descent import hashable

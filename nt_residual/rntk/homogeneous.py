@@ -182,9 +182,9 @@ def compile_homogeneous(
         and no `norm` is given, is not finite, or if no series reaches `tol`.
 
     Example:
-      >>> import nt_residual
-      >>> from neural_tangents import stax
-      >>> _, _, kernel_fn = stax.serial(stax.Dense(1), nt_residual.stax.Relu(), stax.Dense(1))
+      >>> from nt_residual import neural_tangents as nt
+      >>> from nt_residual import stax
+      >>> _, _, kernel_fn = nt.stax.serial(nt.stax.Dense(1), stax.Relu(), nt.stax.Dense(1))
       >>> kernel = compile_homogeneous(kernel_fn)
       >>> kernel(np.eye(3))[0].round(4)
       Array([0.3333, 0.0531, 0.0531], dtype=float32)

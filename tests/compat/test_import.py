@@ -168,3 +168,38 @@ def test_parts_are_found_as_attributes_and_others_are_not():
     assert nt_residual.rntk.ResidualKernel
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = nt_residual.nothing
+
+
+FAILED = """
+try:
+    import neural_tangents
+    raise AssertionError
+except ImportError:
+    assert "nt_residual" not in sys.modules
+"""
+# Alone neural-tangents fails for want of TensorFlow. Where that is, many of its modules are
+# imported before it asks for a name that JAX has moved.
+TENSORFLOW = "sys.modules['neural_tangents.experimental'] = types.ModuleType('experimental')\n"
+BEFORE = {
+    "alone": "",
+    "after nt_residual": "import nt_residual, neural_tangents",
+    "after it failed": FAILED,
+    "after it failed with TensorFlow": TENSORFLOW + FAILED,
+}
+
+
+@pytest.mark.parametrize("before", BEFORE.values(), ids=BEFORE)
+def test_neural_tangents_is_an_attribute_in_any_order_of_imports(before):
+    result = run_python(f"""
+import sys, types
+{before}
+from nt_residual import neural_tangents as nt
+import jax.numpy as jnp, neural_tangents
+assert nt is neural_tangents
+k = nt.stax.serial(nt.stax.Dense(4), nt.stax.Relu(), nt.stax.Dense(1))[2](jnp.eye(2), None, "ntk")
+nt.predict.max_learning_rate(k)  # One of those that are replaced.
+loaders = {{type(m.__loader__) for n, m in sys.modules.items() if n.startswith(nt.__name__ + "._")}}
+assert loaders == {{type(nt.__loader__)}}, loaders
+print(nt.__version__)
+""")
+    assert result.stdout.strip() == compat.NEURAL_TANGENTS_VERSION, result.stderr
