@@ -13,8 +13,8 @@ on nothing else:
 * `experimental` stands in for the module that needs TensorFlow;
 * `replacements` lists the functions of neural-tangents that are replaced: in
   `empirical` and `rules` for structured derivatives, which work on the
-  `linear_program` that JAX's public functions give, and in `parallel` for
-  `batch` on several devices;
+  `linear_program` that JAX's public functions give, in `parallel` for
+  `batch` on several devices, and in `layers` for masks and inputs of two sizes;
 * `precision` turns double precision on for a while.
 
 Neither JAX nor SciPy is ever written to, not even while neural-tangents is

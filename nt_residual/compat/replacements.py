@@ -1,7 +1,7 @@
 """What is replaced in modules of neural-tangents once they have run, by module.
 
 What is here is needed on each JAX from 0.7.2 on, the oldest that nt_residual supports,
-except where the installed version is asked for.
+except where the installed version is asked for. `layers` mends faults of neural-tangents itself.
 """
 
 import functools
@@ -49,10 +49,28 @@ def _empirical(module: Any) -> Mapping[str, Any]:
     }
 
 
+def _linear(module: Any) -> Mapping[str, Any]:
+    from nt_residual.compat import layers
+
+    return {
+        "_check_is_implemented": layers.check_mask,
+        "jnp": Overlay("jax.numpy", module.jnp, {"trace": layers.trace}),
+    }
+
+
 def _predict(module: Any) -> Mapping[str, Any]:
     from nt_residual.compat import scipy_names
 
     return {"sp": scipy_names.overlay(module.sp)}
+
+
+def _requirements(module: Any) -> Mapping[str, Any]:
+    from nt_residual.compat import layers
+
+    return {
+        "_inputs_to_kernel": layers.with_checked_sizes(module._inputs_to_kernel),
+        "mean_and_var": layers.without_mask_of_scalars(module.mean_and_var),
+    }
 
 
 def _rules(module: Any) -> Mapping[str, Any]:
@@ -66,5 +84,7 @@ _REPLACEMENTS = {
     "neural_tangents._src.batching": _batching,
     "neural_tangents._src.empirical": _empirical,
     "neural_tangents._src.predict": _predict,
+    "neural_tangents._src.stax.linear": _linear,
+    "neural_tangents._src.stax.requirements": _requirements,
     "neural_tangents._src.utils.rules": _rules,
 }

@@ -33,8 +33,8 @@ def Frozen(layer):
   parameters is zero.
 
   Example:
-    >>> from neural_tangents import stax
     >>> from nt_residual.stax import Frozen
+    >>> from neural_tangents import stax
     >>> import jax.numpy as jnp
     >>> dense = stax.Dense(512)
     >>> _, _, kernel_fn = stax.serial(dense, stax.Relu(), Frozen(dense))

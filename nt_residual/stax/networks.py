@@ -22,6 +22,7 @@ from .. import schedules
 from .frozen import Frozen
 from .relu import Relu
 from .residual import Residual, check_layer
+from .scale import check_scalar
 from .stack import ResidualStack, check_alphas, check_range
 
 
@@ -106,10 +107,12 @@ def FullyConnectedResNet(
     `(init_fn, apply_fn, kernel_fn)`.
 
   Raises:
-    TypeError: if a size is not an integer, `schedule` gives no real numbers, or
-      `activation` is not a layer.
-    ValueError: if a size is less than 1, an option is unknown, or the schedule
-      does not give `depth` numbers or one that is NaN, infinite or negative.
+    TypeError: if a size is not an integer, `W_std` not a real number, an option
+      not a string or bool, `activation` not a layer, or `schedule` gives no
+      real numbers.
+    ValueError: if a size is less than 1, `W_std` is NaN, infinite or negative,
+      an option is unknown, or the schedule does not give `depth` numbers or one
+      that is NaN, infinite or negative.
   """
   depth = _check_size(depth, 'depth')
   width = _check_size(width, 'width')
@@ -214,11 +217,8 @@ def ConvResNet(
     `(batch_size, height, width, channels)`.
 
   Raises:
-    TypeError: if a size is not an integer, `schedule` gives no real numbers, or
-      `activation` is not a layer.
-    ValueError: if a size is less than 1, an option is unknown, or the schedule
-      does not give one number per block or one that is NaN, infinite or
-      negative.
+    TypeError: as `FullyConnectedResNet`.
+    ValueError: as `FullyConnectedResNet`.
   """
   channels = _check_size(channels, 'channels')
   depths = tuple(depth) if isinstance(depth, (tuple, list)) else (depth,)
@@ -305,8 +305,8 @@ def WideResNet(
     `(batch_size, height, width, channels)`.
 
   Raises:
-    TypeError: as `ConvResNet`.
-    ValueError: as `ConvResNet`.
+    TypeError: as `FullyConnectedResNet`.
+    ValueError: as `FullyConnectedResNet`.
 
   See "`Wide Residual Networks <https://arxiv.org/abs/1605.07146>`_".
   """
@@ -356,12 +356,8 @@ def _conv_resnet(
   """Stages are tuples: blocks, channels, stride, filter of the projection."""
   out_dim = _check_size(out_dim, 'out_dim')
   freeze = _check_trained(trained)
-  if pooling not in ('flatten', 'gap'):
-    raise ValueError(f"`pooling` must be 'flatten' or 'gap', got {pooling!r}.")
-  if padding not in ('SAME', 'CIRCULAR'):
-    raise ValueError(
-        f"`padding` must be 'SAME' or 'CIRCULAR', got {padding!r}."
-    )
+  _check_choice(pooling, 'pooling', ('flatten', 'gap'))
+  _check_choice(padding, 'padding', ('SAME', 'CIRCULAR'))
   sizes = [_check_size(blocks, 'depth') for blocks, *_ in stages]
   alphas = all_alphas = _alphas(schedule, sum(sizes))
 
@@ -432,16 +428,15 @@ def _branch(block, activation, layer, W_std):
   """A branch of one or two layers, each made by `layer` from its `W_std`."""
   activation = Relu() if activation is None else activation
   check_layer(activation, 'activation')
+  _check_choice(block, 'block', ('two_layer', 'preactivation', 'one_layer'))
+  W_std = check_scalar(W_std, 'W_std')
+  if isinstance(W_std, float) and W_std < 0:
+    raise ValueError(f'`W_std` must not be negative, got {W_std}.')
   if block == 'two_layer':
     return stax.serial(layer(W_std), activation, layer(1.0))
   if block == 'one_layer':
     return stax.serial(activation, layer(W_std))
-  if block == 'preactivation':
-    return stax.serial(activation, layer(W_std), activation, layer(W_std))
-  raise ValueError(
-      f"`block` must be 'two_layer', 'preactivation' or 'one_layer', got "
-      f'{block!r}.'
-  )
+  return stax.serial(activation, layer(W_std), activation, layer(W_std))
 
 
 def _alphas(schedule, depth):
@@ -462,9 +457,15 @@ def _alphas(schedule, depth):
 
 def _check_trained(trained):
   """What is done to the layers that only `trained='all'` trains."""
-  if trained not in ('blocks', 'all'):
-    raise ValueError(f"`trained` must be 'blocks' or 'all', got {trained!r}.")
+  _check_choice(trained, 'trained', ('blocks', 'all'))
   return Frozen if trained == 'blocks' else lambda layer: layer
+
+
+def _check_choice(value, name, choices):
+  if value not in choices:
+    error = ValueError if isinstance(value, str) else TypeError
+    listed = ', '.join(map(repr, choices[:-1])) + f' or {choices[-1]!r}'
+    raise error(f'`{name}` must be {listed}, got {value!r}.')
 
 
 def _check_size(value, name):
@@ -473,8 +474,7 @@ def _check_size(value, name):
       raise TypeError
     size = operator.index(value)
   except TypeError:
-    error = ValueError if isinstance(value, float) else TypeError
-    raise error(f'`{name}` must be an integer, got {value!r}.') from None
+    raise TypeError(f'`{name}` must be an integer, got {value!r}.') from None
   if size < 1:
     raise ValueError(f'`{name}` must be at least 1, got {size}.')
   return size

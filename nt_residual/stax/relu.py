@@ -22,6 +22,8 @@ from jax import lax
 from jax import numpy as jnp
 from neural_tangents import stax
 
+from .scale import check_scalar
+
 
 def Relu():
   r"""ReLU nonlinearity, :math:`\max(x, 0)`, with an accurate kernel.
@@ -29,8 +31,8 @@ def Relu():
   See `ABRelu`.
 
   Example:
-    >>> from neural_tangents import stax
     >>> from nt_residual.stax import Relu
+    >>> from neural_tangents import stax
     >>> import jax.numpy as jnp
     >>> _, _, kernel_fn = stax.serial(
     ...     stax.Dense(512, W_std=2**0.5), Relu(), stax.Dense(1))
@@ -72,8 +74,8 @@ def ABRelu(a, b):
   that matters use float64, or the kernels of `nt_residual.rntk`.
 
   Example:
-    >>> from neural_tangents import stax
     >>> from nt_residual.stax import ABRelu
+    >>> from neural_tangents import stax
     >>> import jax.numpy as jnp
     >>> _, _, kernel_fn = stax.serial(stax.Dense(512), ABRelu(-1, 1))
     >>> kernel_fn(jnp.ones((1, 3)), None, ('nngp', 'ntk'))
@@ -88,11 +90,14 @@ def ABRelu(a, b):
     `(init_fn, apply_fn, kernel_fn)`.
 
   Raises:
-    ValueError: from `kernel_fn`, if the input is not Gaussian.
+    TypeError: if a slope is not a real scalar.
+    ValueError: if a slope is NaN or infinite; from `kernel_fn`, if the input is
+      not Gaussian.
 
   See "`Invariance of Weight Distributions in Rectified MLPs
   <https://arxiv.org/abs/1711.09090>`_" for the kernel.
   """
+  a, b = check_scalar(a, 'a'), check_scalar(b, 'b')
 
   def init_fn(rng, input_shape):
     return input_shape, ()
@@ -236,9 +241,11 @@ def _own_variances(k: 'nt.Kernel', var):
 
   Those of `cov1` were summed in another order, and differ in the last digits.
   Where they differ by more, rows and columns of the NNGP are not the same: each
-  batch may have its own graph, or this may be a part of a larger kernel.
+  batch may have its own graph, or this may be a part of a larger kernel. Images
+  of two batches may differ in size, too.
   """
-  if k.nngp.shape[0] != k.nngp.shape[1]:
+  paired = k.nngp.shape[: 2 if k.diagonal_spatial else None]
+  if paired[::2] != paired[1::2]:
     return var
   own = _variances(k.nngp, k, False)
   rounding = 64 * jnp.finfo(var.dtype).eps * var

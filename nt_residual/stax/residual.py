@@ -19,6 +19,7 @@ import inspect
 import math
 
 import neural_tangents as nt
+import numpy as np
 from jax import numpy as jnp
 from neural_tangents import stax
 
@@ -43,8 +44,8 @@ def Residual(branch, alpha=1.0, shortcut=None, normalize: bool = False):
   many blocks leave the range of the dtype; blocks in `stax.serial` cannot.
 
   Example:
-    >>> from neural_tangents import stax
     >>> from nt_residual.stax import Residual
+    >>> from neural_tangents import stax
     >>> import jax.numpy as jnp
     >>> branch = stax.serial(stax.Dense(512, W_std=2**0.5), stax.Relu(),
     ...                      stax.Dense(512))
@@ -76,7 +77,8 @@ def Residual(branch, alpha=1.0, shortcut=None, normalize: bool = False):
     `(init_fn, apply_fn, kernel_fn)`.
 
   Raises:
-    TypeError: if `alpha` is not a real scalar, or a layer is not a triple.
+    TypeError: if `alpha` is not a real scalar, `normalize` not a bool, or a
+      layer not a triple.
     ValueError: if `alpha` is NaN or infinite; from `init_fn` and `kernel_fn`,
       if shapes of branch and shortcut differ; from `kernel_fn`, if the branch
       is not mean-zero Gaussian and independent of the shortcut, that is if it
@@ -86,6 +88,7 @@ def Residual(branch, alpha=1.0, shortcut=None, normalize: bool = False):
   shortcut = stax.Identity() if shortcut is None else shortcut
   check_layer(branch, 'branch')
   check_layer(shortcut, 'shortcut')
+  check_bool(normalize, 'normalize')
   return stax.serial(
       stax.FanOut(2),
       stax.parallel(_without_axes_of(shortcut, branch), _Branch(branch)),
@@ -141,6 +144,7 @@ def _Add(alpha, normalize):
   def kernel_fn(ks, **kwargs) -> 'nt.Kernel':
     shortcut, branch = ks
     check_shapes(shortcut.shape1, branch.shape1)
+    check_shapes(shortcut.shape2, branch.shape2)
     _check_layout(shortcut, branch)
     if branch.is_reversed != shortcut.is_reversed:
       branch = branch.reverse()
@@ -168,7 +172,10 @@ def _Add(alpha, normalize):
     shortcut, branch = mask
     if shortcut is None or branch is None:
       return shortcut if branch is None else branch
-    return shortcut & branch
+    # A branch masks all channels of a pixel alike, and so does the sum then,
+    # which layers such as `GlobalAvgPool` need.
+    one = tuple(i for i, n in enumerate(branch.shape) if n == 1)
+    return jnp.all(shortcut, one, keepdims=True) & branch
 
   return init_fn, apply_fn, kernel_fn, mask_fn
 
@@ -185,6 +192,12 @@ def check_layer(layer, name):
         f'`{name}` must be a layer, an `(init_fn, apply_fn, kernel_fn)` triple,'
         f' got {layer!r}. Pass `stax.Dense(512)`, say, not `stax.Dense`.'
     )
+
+
+def check_bool(value, name):
+  """Raises a `TypeError` if `value` is neither `True` nor `False`."""
+  if not isinstance(value, (bool, np.bool_)):
+    raise TypeError(f'`{name}` must be True or False, got {value!r}.')
 
 
 def _without_axes_of(layer, other):

@@ -32,8 +32,8 @@ def Scale(alpha):
   are differentiable in :math:`\alpha`.
 
   Example:
-    >>> from neural_tangents import stax
     >>> from nt_residual.stax import Scale
+    >>> from neural_tangents import stax
     >>> import jax.numpy as jnp
     >>> _, _, kernel_fn = stax.serial(stax.Dense(512), Scale(0.5))
     >>> kernel_fn(jnp.ones((1, 3)), None, 'ntk')
@@ -133,19 +133,22 @@ def as_factor(scale, inputs):
 
 
 def _check_alpha(alpha):
-  traced = isinstance(alpha, jax.core.Tracer)
-  value = alpha if traced else np.asarray(alpha)
-  if value.ndim or not is_real(value.dtype):
-    raise TypeError(
-        f'`alpha` must be a real scalar, got {alpha!r}. For one value per '
-        f'block use `ResidualStack(branch, alphas)`.'
-    )
+  remedy = 'For one value per block use `ResidualStack(branch, alphas)`.'
+  return check_scalar(alpha, 'alpha', remedy)
+
+
+def check_scalar(value, name, remedy=''):
+  """Returns a finite real number as a float, a traced one as it is."""
+  traced = isinstance(value, jax.core.Tracer)
+  array = value if traced else np.asarray(value)
+  if array.ndim or not is_real(array.dtype):
+    message = f'`{name}` must be a real scalar, got {value!r}. {remedy}'
+    raise TypeError(message.rstrip())
   if traced:
-    return alpha
-  alpha = float(value)
-  if not math.isfinite(alpha):
-    raise ValueError(f'`alpha` must be finite, got {alpha}.')
-  return alpha
+    return value
+  if not math.isfinite(array):
+    raise ValueError(f'`{name}` must be finite, got {value}.')
+  return float(array)
 
 
 def is_real(dtype):

@@ -24,7 +24,7 @@ from jax import lax, random
 from jax import numpy as jnp
 from neural_tangents import stax
 
-from .residual import Residual
+from .residual import Residual, check_bool
 from .scale import is_real
 from .vanishing import abstract_init
 
@@ -58,8 +58,8 @@ def ResidualStack(
     tell if the alphas are traced as well or the branch amplifies.
 
   Example:
-    >>> from neural_tangents import stax
     >>> from nt_residual.stax import ResidualStack
+    >>> from neural_tangents import stax
     >>> import jax.numpy as jnp
     >>> branch = stax.serial(stax.Dense(512, W_std=2**0.5), stax.Relu(),
     ...                      stax.Dense(512))
@@ -95,7 +95,8 @@ def ResidualStack(
     leading axis of size `depth`.
 
   Raises:
-    TypeError: if `alphas` does not hold real numbers.
+    TypeError: if `alphas` does not hold real numbers, an option is not a bool,
+      or a layer not a triple.
     ValueError: if `alphas` is not one-dimensional, is empty, or has a value
       that is NaN, infinite or negative; from `init_fn` and `kernel_fn`, if a
       block changes the shape of its input.
@@ -103,6 +104,7 @@ def ResidualStack(
       they make of finite inputs is not finite.
   """
   alphas = check_alphas(alphas)
+  check_bool(remat, 'remat')
   depth = alphas.shape[0]
   block_init_fn, block_apply_fn, block_kernel_fn = Residual(
       branch, _ALPHA, shortcut, normalize
@@ -150,6 +152,7 @@ def ResidualStack(
     blocks = jnp.asarray(alphas, k.nngp.dtype)
     out = apply_block(k, _first(blocks))
     _check_shapes(out.shape1, k.shape1)
+    _check_shapes(out.shape2, k.shape2)
     return _scan(apply_block, out, _others(blocks), remat)
 
   layer = init_fn, apply_fn, kernel_fn

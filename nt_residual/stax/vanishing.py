@@ -34,8 +34,8 @@ def vanishes(layer, input_shape, **kwargs):
   no memory, whatever the width.
 
   Example:
-    >>> from neural_tangents import stax
     >>> from nt_residual.stax.vanishing import vanishes
+    >>> from neural_tangents import stax
     >>> vanishes(stax.serial(stax.Relu(), stax.Dense(3)), (1, 3))
     True
     >>> vanishes(stax.serial(stax.Dense(3), stax.Relu()), (1, 3))

@@ -130,6 +130,42 @@ def test_a_masked_input_gives_the_output_of_the_cropped_one(x64):
     np.testing.assert_allclose(stax.unmask_fn(lambda y: y)(masked), expected, rtol=1e-12)
 
 
+POOLING = {
+    "GlobalAvgPool": stax.GlobalAvgPool,
+    "GlobalSumPool": stax.GlobalSumPool,
+    "AvgPool": lambda: stax.AvgPool((2,), padding="SAME"),
+    "SumPool": lambda: stax.SumPool((2,), padding="SAME"),
+}
+
+
+@pytest.mark.parametrize("pooling", POOLING.values(), ids=POOLING)
+def test_a_mask_goes_through_pooling_in_the_first_layer(pooling, x64):
+    x = random.normal(random.PRNGKey(0), (3, 5, 1))
+    masked = x.at[:, 3:].set(7.0)
+    readout = stax.GlobalSumPool if "Global" not in pooling.__name__ else stax.Identity
+    layers = [stax.Dense(4), stax.Erf(), stax.Dense(3)]
+    _, _, kernel_fn = stax.serial(pooling(), *layers, readout())
+    for kind in ("nngp", "ntk"):
+        actual = kernel_fn(masked, None, kind, mask_constant=7.0)
+        np.testing.assert_allclose(actual, kernel_fn(x[:, :3], None, kind), rtol=1e-12)
+
+
+@pytest.mark.parametrize("pooling", POOLING.values(), ids=POOLING)
+def test_a_mask_for_each_channel_is_refused_by_pooling_with_the_remedy(pooling):
+    x = jnp.ones((2, 5, 3)).at[:, 3:].set(7.0)
+    with pytest.raises(NotImplementedError, match=r"one mask for all channels.*stax\.Dense"):
+        pooling()[2](x, None, mask_constant=7.0)
+    assert stax.serial(stax.Dense(3), pooling())[2](x, None, "ntk", mask_constant=7.0).shape
+
+
+@pytest.mark.parametrize("layout", [{}, {"diagonal_spatial": False}])
+@pytest.mark.parametrize("first", [stax.Identity, lambda: stax.Dense(4)])
+def test_flatten_refuses_batches_of_different_size(first, layout):
+    _, _, kernel_fn = stax.serial(first(), stax.Flatten(), stax.Dense(1))
+    with pytest.raises(ValueError, match=r"x1 and x2 of the same size.*GlobalAvgPool"):
+        kernel_fn(jnp.ones((2, 4, 3)), jnp.ones((2, 6, 3)), "ntk", **layout)
+
+
 def test_dropout_keeps_a_share_of_the_units_and_the_mean():
     init_fn, apply_fn, _ = stax.Dropout(0.25)
     x = jnp.ones((4, 20_000))

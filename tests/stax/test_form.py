@@ -48,6 +48,8 @@ def test_files_have_the_licence_of_neural_tangents(path):
 def test_factories_are_documented_as_those_of_neural_tangents_are(factory):
     sections = inspect.getdoc(factory).splitlines()
     assert "Example:" in sections
+    # Typed into a new session, too: neural_tangents can be imported after nt_residual only.
+    assert "nt_residual" in next(line for line in sections if ">>>" in line)
     assert "Returns:" in sections
     assert "  `(init_fn, apply_fn, kernel_fn)`" in inspect.getdoc(factory)
     for name in inspect.signature(factory).parameters:

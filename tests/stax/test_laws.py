@@ -192,6 +192,18 @@ def test_the_masked_kernel_is_that_of_the_cropped_input(case):
     assert_close(outputs, apply_fn(params, x1[kept]))
 
 
+@every_case(
+    lambda case: case.crop is not None,
+    main=lambda case: case in (CASES["ABRelu"], CASES["Residual_attention"]),
+)
+def test_batches_of_different_size_have_the_kernel_of_padded_inputs(case):
+    x1, x2 = inputs(case, sizes=(2, 2))
+    kept = (slice(None),) * (case.crop + 1) + (slice(None, -2),)
+    padded = jnp.full_like(x2, 100.0).at[kept].set(x2[kept])
+    expected = compiled(case)(x1, padded, mask_constant=100.0)
+    assert_close(compiled(case)(x1, x2[kept]), expected)
+
+
 @every_case(lambda case: not case.samples)
 def test_a_compiled_network_gives_the_same_outputs(case):
     x, _ = inputs(case)

@@ -85,11 +85,9 @@ def test_sizes_that_are_not_positive_integers_are_refused(name):
     for value in (0, -1):
         with pytest.raises(ValueError, match=f"`{name}` must be at least 1, got {value}"):
             stax.FullyConnectedResNet(**{**sizes, name: value})
-    for value in (1.5, math.inf):
-        with pytest.raises(ValueError, match=f"`{name}` must be an integer, got {value}"):
+    for value in (1.5, 2.0, math.inf, True, np.bool_(True), "2"):
+        with pytest.raises(TypeError, match=f"`{name}` must be an integer, got {value!r}"):
             stax.FullyConnectedResNet(**{**sizes, name: value})
-    with pytest.raises(TypeError, match=f"`{name}` must be an integer, got '2'"):
-        stax.FullyConnectedResNet(**{**sizes, name: "2"})
 
 
 # What blocks can be.
@@ -250,6 +248,26 @@ def test_the_wide_residual_network_is_that_of_neural_tangents(x64):
     assert sizes[0] == sizes[1] - 10
 
 
+def test_images_of_different_size_have_the_kernel_of_wide_random_networks():
+    x1, x2 = (random.normal(random.PRNGKey(0), (2, size, 3)) for size in (4, 7))
+    options = {"schedule": schedules.Constant(0.5), "pooling": "gap", "filter_shape": (3,)}
+    init_fn, apply_fn, kernel_fn = stax.ConvResNet((1, 1), 128, 1, **options)
+    ntk_fn = jax.jit(nt.empirical_ntk_fn(apply_fn, vmap_axes=0))
+    sampled = []
+    for key in random.split(random.PRNGKey(1), 40):
+        _, params = init_fn(key, x1.shape)
+        sampled.append(ntk_fn(x1, x2, params))
+    expected = jax.jit(lambda x1, x2: kernel_fn(x1, x2, "ntk"))(x1, x2)
+    assert np.linalg.norm(np.mean(sampled, 0) - expected) < 0.05 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("layout", [{}, {"diagonal_spatial": False}])
+def test_images_of_different_size_are_refused_where_they_are_flattened(layout):
+    _, _, kernel_fn = stax.ConvResNet(2, 8, pooling="flatten")
+    with pytest.raises(ValueError, match=r"x1 and x2 of the same size.*GlobalAvgPool"):
+        kernel_fn(jnp.ones((2, 4, 4, 3)), jnp.ones((2, 6, 4, 3)), "ntk", **layout)
+
+
 # Schedules.
 
 
@@ -300,6 +318,15 @@ def test_unknown_options_are_refused():
             factory(2, 2, schedule=lambda depth: np.ones(5))
         with pytest.raises(TypeError, match="`activation` must be a layer"):
             factory(2, 2, activation=nt_stax.Relu)
+        for name in ("trained", "block"):
+            with pytest.raises(TypeError, match=f"`{name}` must be '.* or '.*', got None"):
+                factory(2, 2, **{name: None})
+        for name in ("normalize", "remat"):
+            with pytest.raises(TypeError, match=f"`{name}` must be True or False, got 'no'"):
+                factory(2, 2, **{name: "no"})
+        for value, error in ((-1.0, ValueError), (np.nan, ValueError), (True, TypeError)):
+            with pytest.raises(error, match=f"`W_std` must .*, got {value}"):
+                factory(2, 2, W_std=value)
     with pytest.raises(ValueError, match="`pooling` must be 'flatten' or 'gap', got 'max'"):
         stax.ConvResNet(2, 2, pooling="max")
     with pytest.raises(ValueError, match="`padding` must be 'SAME' or 'CIRCULAR', got 'VALID'"):
@@ -309,8 +336,9 @@ def test_unknown_options_are_refused():
             stax.ConvResNet(depth, 2)
     with pytest.raises(ValueError, match="`filter_shape` must"):
         stax.ConvResNet(2, 2, filter_shape=())
-    with pytest.raises(TypeError, match="`filter_shape` must"):
-        stax.ConvResNet(2, 2, filter_shape=3)
+    for filter_shape in (3, (1.5, 3), (True, 3)):
+        with pytest.raises(TypeError, match="`filter_shape` must"):
+            stax.ConvResNet(2, 2, filter_shape=filter_shape)
 
 
 def test_inputs_that_are_no_images_are_refused():

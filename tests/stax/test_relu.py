@@ -145,6 +145,14 @@ def test_inputs_that_are_zero_have_a_kernel_of_zero():
     np.testing.assert_array_equal(k.ntk[0], 0)
 
 
+@pytest.mark.parametrize("slope", [np.nan, np.inf, True, "1", None, 1j, [0.5, 1.0]])
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_slopes_that_are_not_finite_real_numbers_are_refused(name, slope):
+    error = ValueError if isinstance(slope, float) else TypeError
+    with pytest.raises(error, match=f"`{name}` must be (finite|a real scalar), got"):
+        stax.ABRelu(**{"a": 0.1, "b": 1.0, name: slope})
+
+
 def test_an_input_that_is_not_gaussian_is_refused():
     with pytest.raises(ValueError, match="must be Gaussian"):
         stax.Relu()[2](jnp.ones((2, 3)))
@@ -164,6 +172,20 @@ def test_rows_and_columns_of_a_kernel_may_differ_where_inputs_do_not(x64):
         kernels.append(nt_stax.serial(*layers)[2](x, x, ("nngp", "ntk"), pattern=tuple(patterns)))
     for ours, theirs in zip(*kernels, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-7)
+
+
+@pytest.mark.parametrize("layout", [{}, {"diagonal_batch": False}, {"diagonal_spatial": False}])
+@pytest.mark.parametrize("small", [(4,), (3, 2), (3, 4)], ids=str)
+def test_images_of_two_batches_may_differ_in_size(small, layout, x64):
+    large = (6, 4)[: len(small)]
+    x1, x2 = (random.normal(random.PRNGKey(0), (2, *size, 3)) for size in (small, large))
+    kernels = []
+    for relu in (stax.Relu(), nt_stax.Relu()):
+        net = nt_stax.serial(nt_stax.Dense(8), relu, nt_stax.GlobalAvgPool(), nt_stax.Dense(1))
+        kernels += [net[2](x1, x2, ("nngp", "ntk"), **layout)]
+        kernels += [[k.T for k in net[2](x2, x1, ("nngp", "ntk"), **layout)]]
+    np.testing.assert_allclose(kernels[:2], kernels[2:], rtol=1e-7)
+    np.testing.assert_allclose(kernels[0], kernels[1], rtol=1e-12)
 
 
 def test_a_kernel_may_be_continued_in_batches(x64):

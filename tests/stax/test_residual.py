@@ -122,6 +122,21 @@ def test_blocks_can_be_built_in_threads(x1):
     assert not errors
 
 
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_masked_input_of_several_channels_may_be_pooled_after_a_block(stacked, x64):
+    x = random.normal(random.PRNGKey(0), (3, 5, 2))
+    masked = x.at[:, 3:].set(100.0)
+    block = stax.ResidualStack(dense_branch(2), [0.5] * 2)
+    block = block if stacked else stax.Residual(dense_branch(2), 0.5)
+    init_fn, apply_fn, kernel_fn = nt_stax.serial(block, nt_stax.GlobalAvgPool(), nt_stax.Dense(1))
+    for get in ("nngp", "ntk"):
+        got = kernel_fn(masked, None, get, mask_constant=100.0)
+        np.testing.assert_allclose(got, kernel_fn(x[:, :3], None, get), rtol=1e-12)
+    _, params = init_fn(random.PRNGKey(1), x.shape)
+    got = nt_stax.unmask_fn(apply_fn)(params, masked, mask_constant=100.0)
+    np.testing.assert_allclose(got, apply_fn(params, x[:, :3]), rtol=1e-12)
+
+
 # Branches that are not independent of the shortcut. What can be told of layers in general
 # is tested in `test_vanishing`.
 
@@ -219,3 +234,14 @@ def test_a_branch_of_another_width_is_refused(x1):
             init_fn(random.PRNGKey(0), x1.shape)
         with pytest.raises(ValueError, match="must have the same output shape"):
             kernel_fn(x1)
+
+
+def test_outputs_that_differ_in_size_in_the_second_batch_alone_are_refused():
+    # Four pixels become two in both, five become two in the branch and three in the shortcut.
+    shortcut = nt_stax.AvgPool((2,), (2,), "SAME")
+    block = stax.Residual(nt_stax.Conv(3, (2,), (2,), "VALID"), 0.5, shortcut)
+    x1, x2 = jnp.ones((2, 4, 3)), jnp.ones((2, 5, 3))
+    assert block[2](x1, None, "nngp").shape == (2, 2, 2, 2)
+    for inputs in ((x1, x2), (x2, x1)):
+        with pytest.raises(ValueError, match=r"must have the same output shape, got \(2, 2, 3\)"):
+            block[2](*inputs)
