@@ -80,5 +80,5 @@ def stored(path: str | os.PathLike) -> dict[str, Any] | None:
 
 def _foreign(path: pathlib.Path) -> bool:
     """Whether there is more than what a kill leaves before there is a configuration."""
-    expected = {_LOCK, durable.temporary_of(path / _CONFIG).name}
-    return not path.is_dir() or any(file.name not in expected for file in path.iterdir())
+    expected = {path / _LOCK, *durable.leftovers(path / _CONFIG)}
+    return not path.is_dir() or not expected.issuperset(path.iterdir())

@@ -3,6 +3,8 @@
 import contextlib
 import os
 import pathlib
+import re
+import secrets
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -30,15 +32,17 @@ def replace(path: pathlib.Path, text: str) -> None:
 def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
     """Opens a file to write bytes to, which has them all once this ends, and else the old ones.
 
+    Of several writers at once the last to end has its bytes there, all of them.
+
     Args:
       path: its directory must exist.
 
     Raises:
       OSError: if it cannot be written; the old file is as it was.
     """
-    temporary = temporary_of(path)
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(6)}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -50,9 +54,13 @@ def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
     _sync_directory(path.parent)
 
 
-def temporary_of(path: pathlib.Path) -> pathlib.Path:
-    """Where `replace` writes before it renames: what a kill may leave behind."""
-    return path.with_name(path.name + ".tmp")
+def leftovers(path: pathlib.Path) -> list[pathlib.Path]:
+    """Return the temporary files of writers of `path` that were killed, or still write.
+
+    Whoever is the only writer, as the holder of a lock is, may delete them.
+    """
+    pattern = re.compile(re.escape(path.name) + r"\.[0-9a-f]{12}\.tmp")
+    return [file for file in path.parent.glob("*.tmp") if pattern.fullmatch(file.name)]
 
 
 def append(path: pathlib.Path, text: str) -> None:

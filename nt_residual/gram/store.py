@@ -72,6 +72,9 @@ def fill(
     _check_space(directory, manifest)
     directory.mkdir(parents=True, exist_ok=True)
     with durable.exclusive(layout.lock(directory)):
+        for file in (layout.manifest(directory), layout.journal(directory)):
+            for leftover in durable.leftovers(file):
+                leftover.unlink(missing_ok=True)
         # Looked at again, since another process may have been at work until now.
         if not _is_there(directory, manifest):
             manifest.write(directory)
@@ -157,7 +160,7 @@ def _is_there(directory: pathlib.Path, manifest: Manifest) -> bool:
         raise FileExistsError(f"{directory} is a file. Pass the path of a directory, or of none.")
     if not layout.manifest(directory).exists():
         # What is left if the process was killed before the manifest was written.
-        remains = {layout.lock(directory), durable.temporary_of(layout.manifest(directory))}
+        remains = {layout.lock(directory), *durable.leftovers(layout.manifest(directory))}
         if directory.exists() and not remains.issuperset(directory.iterdir()):
             raise FileExistsError(
                 f"{directory} holds something else than a stored matrix, and is left as it is. "

@@ -339,8 +339,26 @@ def test_what_a_kill_before_the_first_tile_leaves_is_taken_over(tmp_path, tiles)
     path = tmp_path / "k"
     path.mkdir()
     (path / "lock").write_text("")
-    (path / "manifest.json.tmp").write_text("{")
+    left = path / "manifest.json.0123456789ab.tmp"
+    left.write_text("{")
     np.testing.assert_array_equal(_fill(path, tiles), tiles.matrix)
+    assert not left.exists()
+
+
+def test_of_two_writers_of_one_file_the_last_to_end_has_all_of_its_bytes_there(tmp_path):
+    path = tmp_path / "file"
+    with durable.replacing(path) as first, durable.replacing(path) as second:
+        second.write(b"2" * 5)
+        first.write(b"1" * 9)
+        second.flush()
+        assert len(durable.leftovers(path)) == 2
+    assert path.read_bytes() == b"1" * 9
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(ZeroDivisionError), durable.replacing(path) as file:
+        file.write(b"3")
+        raise ZeroDivisionError
+    assert path.read_bytes() == b"1" * 9
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": "nt_residual.gram", "version": 99}'])
