@@ -180,20 +180,3 @@ def check_dtype(dtype: Any, of_kernel: np.dtype) -> np.dtype:
             f"dtype={wanted} needs jax.config.update('jax_enable_x64', True), and float64 inputs."
         )
     return wanted
-
-
-class Current:
-    """A kernel as it is now: compiled anew, since what it depends on may have changed."""
-
-    def __init__(self, kernel):
-        self.kernel = kernel
-
-    def __call__(self, x1, x2):
-        """Calls the kernel."""
-        return self.kernel(x1, x2)
-
-
-def as_static(kernel: Any) -> Any:
-    """The kernel as a static argument of `jax.jit`: itself if it can never change."""
-    frozen = getattr(getattr(kernel, "__dataclass_params__", None), "frozen", False)
-    return kernel if frozen and kernel.__hash__ else Current(kernel)

@@ -58,6 +58,10 @@ class Manifest:
         if self.dtype not in _DTYPES:
             raise ValueError(f"dtype must be one of {_DTYPES} to be stored, got {self.dtype}.")
 
+    def __hash__(self) -> int:
+        # Without the fingerprint, a dictionary.
+        return hash((self.shape, self.dtype, self.tile_shape, self.symmetric))
+
     @property
     def numpy_dtype(self) -> np.dtype:
         """The dtype of the entries."""

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from tqdm import tqdm
 
 from nt_residual import memory
-from nt_residual.gram import blocks, fingerprint, inputs, sharded, tiling
+from nt_residual.gram import blocks, fingerprint, inputs, owned, sharded, tiling
 from nt_residual.gram import store as stores
 
 _REMEDIES = (
@@ -80,6 +80,7 @@ def compute(
     """
     x1, x2, same = inputs.check_batches(x1, x2)
     entry = inputs.check_dtype(dtype, inputs.check_kernel(kernel, x1, x2))
+    kernel = owned.own(kernel)
     options = {
         "tile_size": inputs.check_tile_size(tile_size),
         "dtype": entry,
@@ -95,7 +96,7 @@ def compute(
             "tiles are written by one process from one device. Pass inputs of one device."
         )
     if mesh is not None:
-        return sharded.compute(inputs.as_static(kernel), x1, x2, mesh, progress=progress, **options)
+        return sharded.compute(kernel, x1, x2, mesh, progress=progress, **options)
     x1 = jnp.asarray(x1)
     x2 = x1 if same else jax.device_put(x2, next(iter(x1.devices())))
     if store is not None:

@@ -1,5 +1,6 @@
 """The Gram matrix of a data set that is never stored: tiles are computed in each product."""
 
+import functools
 import math
 from typing import Any
 
@@ -10,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from nt_residual import memory
-from nt_residual.gram import blocks, inputs, sharded, tiling
+from nt_residual.gram import blocks, inputs, owned, sharded, tiling
 
 # Of multiplications with additions. Kernels that cost more take longer than is said.
 _OPERATIONS_PER_SECOND = 5e10
@@ -61,7 +62,7 @@ class MatrixFree:
     ):
         x = inputs.check_batch(x, "x")
         dtype = inputs.check_kernel(kernel, x, x)
-        size = inputs.check_tile_size(tile_size)
+        kernel, size = owned.own(kernel), inputs.check_tile_size(tile_size)
         if mesh is None:
             mesh = sharded.mesh_of(x, "x")
         if mesh is None:
@@ -79,7 +80,7 @@ class MatrixFree:
             same=True,
             spare=memory.available(next(iter(sample.devices()))),
         )
-        self._set(x, (inputs.as_static(kernel), made.cut1, dtype, mesh))
+        self._set(x, (kernel, made.cut1, dtype, mesh))
 
     def _set(self, x, rest):
         self.x = x
@@ -87,13 +88,13 @@ class MatrixFree:
 
     def tree_flatten(self):
         """What JAX traces, and what it compiles for."""
-        return (self.x,), (self.kernel, self._cut, self.dtype, self.mesh)
+        return (self.x,), (owned.static(self.kernel), self._cut, self.dtype, self.mesh)
 
     @classmethod
     def tree_unflatten(cls, rest, children):
         """Inverse of `tree_flatten`."""
-        made, (x,) = object.__new__(cls), children
-        made._set(x, rest)
+        made, (x,), (kernel, *others) = object.__new__(cls), children, rest
+        made._set(x, (owned.from_static(kernel), *others))
         return made
 
     @property
@@ -105,6 +106,11 @@ class MatrixFree:
     def tile_size(self) -> int:
         """The side of a tile."""
         return self._cut.size
+
+    @property
+    def jit(self) -> Any:
+        """`jax.jit` for functions of it. Nothing that is compiled keeps the kernel alive."""
+        return functools.partial(owned.jit, self.kernel)
 
     def product(self, v: jax.Array) -> jax.Array:
         """K @ v for v of shape (n,) or (n, o), the same shape; also inside of `jax.jit`.
@@ -119,7 +125,7 @@ class MatrixFree:
             )
         columns = v.reshape(len(v), -1)
         wide = jnp.promote_types(jnp.promote_types(v.dtype, self.dtype), jnp.float32)
-        return _product(self, columns.astype(wide)).reshape(v.shape)
+        return self.jit(_product)(self, columns.astype(wide)).reshape(v.shape)
 
     @property
     def seconds(self) -> float:
@@ -134,13 +140,13 @@ class MatrixFree:
     def diagonal(self) -> np.ndarray:
         """K_ii, float64, shape (n,)."""
         cut, found = self._cut, np.empty(self._cut.n)
+        diagonal_of_tile = self.jit(_diagonal_of_tile)
         for k in range(cut.count):
             start = cut.start(k)
-            found[start : start + cut.size] = _diagonal_of_tile(self, np.int32(k))
+            found[start : start + cut.size] = diagonal_of_tile(self, np.int32(k))
         return found
 
 
-@jax.jit
 def _product(matrix: MatrixFree, v: jax.Array) -> jax.Array:
     pairs = jnp.asarray(blocks.upper_pairs(matrix._cut.count), jnp.int32)
     if matrix.mesh is None:
@@ -183,7 +189,6 @@ def _matmul(a, b):
     return jnp.matmul(a, b, precision="highest")
 
 
-@jax.jit
 def _diagonal_of_tile(matrix: MatrixFree, k) -> jax.Array:
     rows = matrix._cut.take(matrix.x, k)
     return jnp.diagonal(blocks.entries(matrix.kernel, rows, rows, matrix.dtype))

@@ -7,6 +7,7 @@ operators as they are.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from nt_residual.gram import sharded
+from nt_residual.gram import owned, sharded
 from nt_residual.gram.matrix_free import MatrixFree
 from nt_residual.gram.store import Stored
 
@@ -38,6 +39,11 @@ class Operator(Protocol):
     @property
     def seconds(self) -> float:
         """About how long one product takes."""
+        ...
+
+    @property
+    def jit(self) -> Callable[..., Any]:
+        """`jax.jit` for functions of it. Nothing that is compiled keeps the operator alive."""
         ...
 
     def product(self, v: jax.Array) -> jax.Array:
@@ -65,6 +71,7 @@ class Dense:
 
     matrix: jax.Array
     mesh: Mesh | None = None
+    jit = staticmethod(owned.shared)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from nt_residual import memory
-from nt_residual.gram import blocks, tiling
+from nt_residual.gram import blocks, owned, tiling
 from nt_residual.gram.blocks import Cut
 
 _REMEDIES = "Use more devices, or gram.MatrixFree, which computes tiles when they are needed."
@@ -64,7 +64,7 @@ def compute(kernel, x1, x2, mesh, *, tile_size, dtype, same, progress):
     """The matrix k(x1, x2), sharded by rows over all axes of the mesh.
 
     Args:
-      kernel: such that `jax.jit` can take it for a static argument.
+      kernel: what `owned.own` made of one.
       x1: shape (n1, …), n1 a multiple of the number of devices.
       x2: shape (n2, …), or `x1`.
       mesh: the devices.
@@ -92,11 +92,14 @@ def compute(kernel, x1, x2, mesh, *, tile_size, dtype, same, progress):
         functools.partial(jnp.zeros, (len(x1), len(x2)), dtype), out_shardings=by_rows
     )()
     finite = jax.jit(lambda: jnp.ones(mesh.size, bool), out_shardings=by_rows)()
+    static = ("kernel", "rows", "columns", "mesh", "same")
+    step = owned.jit(kernel, _step, static_argnames=static, donate_argnums=(1, 2))
     pairs = [(i, j) for i in range(rows.count) for j in range(columns.count)]
     quiet = not progress or jax.process_index() > 0
     for i, j in tqdm(pairs, desc=f"Gram matrix on {mesh.size} devices", unit="tile", disable=quiet):
         options = {"rows": rows, "columns": columns, "mesh": mesh, "same": same}
-        matrix, finite = _step(kernel, matrix, finite, x1, x2, np.int32(i), np.int32(j), **options)
+        begin = np.int32(i), np.int32(j)
+        matrix, finite = step(owned.static(kernel), matrix, finite, x1, x2, *begin, **options)
         if progress:  # Steps are begun long before they are done, unless somebody waits.
             finite.block_until_ready()
     if not jax.jit(jnp.all, out_shardings=everywhere)(finite):
@@ -133,9 +136,6 @@ def relabelled(x: jax.Array, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_single_device_arrays(x.shape, sharding, parts)
 
 
-@functools.partial(
-    jax.jit, static_argnames=("kernel", "rows", "columns", "mesh", "same"), donate_argnums=(1, 2)
-)
 def _step(kernel, matrix, finite, x1, x2, i, j, *, rows: Cut, columns: Cut, mesh: Mesh, same: bool):
     """Every device adds tile (i, j) of its own rows."""
     by_rows, everywhere = PartitionSpec(mesh.axis_names), PartitionSpec()

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from tqdm import tqdm
 
 from nt_residual import memory
-from nt_residual.gram import durable, layout
+from nt_residual.gram import durable, layout, owned
 from nt_residual.gram import manifest as manifests
 from nt_residual.gram.chunks import Chunks
 from nt_residual.gram.journal import Journal, Tile
@@ -23,7 +23,7 @@ from nt_residual.gram.manifest import Manifest
 _BYTES_PER_SECOND = 1e9
 
 
-@jax.tree_util.register_static
+@jax.tree_util.register_pytree_node_class
 class Stored:
     """A matrix on disk, of which only what is asked for is read.
 
@@ -51,6 +51,17 @@ class Stored:
         self.path = path.absolute()
         self._manifest = manifest
         self._chunks = Chunks(self.path, manifest)
+        # Programs that call back here live no longer than this object.
+        self.jit = owned.new_jit()
+
+    def tree_flatten(self):
+        """What JAX traces, which is nothing, and what it compiles for."""
+        return (), (self.path, self._manifest)
+
+    @classmethod
+    def tree_unflatten(cls, rest, children):
+        """Inverse of `tree_flatten`."""
+        return cls(*rest)
 
     @property
     def shape(self) -> tuple[int, int]:

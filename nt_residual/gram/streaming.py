@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from tqdm import tqdm
 
 from nt_residual import memory
-from nt_residual.gram import blocks, inputs, programs, tiling
+from nt_residual.gram import blocks, inputs, owned, tiling
 
 
 def product(
@@ -45,6 +45,7 @@ def product(
     """
     x1, x2, _ = inputs.check_batches(x1, x2)
     dtype = inputs.check_kernel(kernel, x1, x2)
+    kernel = owned.own(kernel)
     vector = _checked_vector(v, len(x2))
     size = inputs.check_tile_size(tile_size)
     rows = _on_one_device(x1)
@@ -61,8 +62,8 @@ def product(
     )
     wide = jnp.promote_types(dtype, jnp.float32)
     factor = jax.device_put(vector.reshape(len(vector), -1).astype(wide), device)
-    tile_row = functools.partial(_rows, kernel, made.cut1, made.cut2)
-    run = programs.compiled(tile_row, rows, columns, factor, jax.ShapeDtypeStruct((), np.int32))
+    tile_row = owned.jit(kernel, _rows, static_argnums=(0, 1, 2))
+    run = functools.partial(tile_row, owned.static(kernel), made.cut1, made.cut2)
     out = np.empty((len(rows), factor.shape[1]), wide)
     for i in tqdm(range(made.cut1.count), desc="Predictions", unit="tile", disable=not progress):
         start = made.cut1.start(i)

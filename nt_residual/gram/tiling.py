@@ -1,6 +1,5 @@
 """How large tiles are, and the program that makes them."""
 
-import functools
 import math
 from typing import Any, NamedTuple
 
@@ -8,7 +7,7 @@ import jax
 import numpy as np
 
 from nt_residual import memory
-from nt_residual.gram import blocks, programs
+from nt_residual.gram import blocks, owned
 from nt_residual.gram.blocks import Cut
 
 # Large enough for matrix products at full speed, small enough for progress to be seen.
@@ -47,7 +46,7 @@ def program(
     """The program for the tile size asked for, or for one that fits.
 
     Args:
-      kernel: a function of two batches.
+      kernel: what `owned.own` made of one.
       x1: shape (n1, …).
       x2: shape (n2, …), as many features.
       tile_size: the largest number of rows and columns of a tile; `None` picks one such that
@@ -77,8 +76,10 @@ def _program(kernel, x1, x2, side, dtype, same) -> Program:
     at = jax.sharding.SingleDeviceSharding(device)
     x1, x2 = (jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at) for x in (x1, x2))
     index = jax.ShapeDtypeStruct((), np.int32)
-    tile = functools.partial(blocks.tile, kernel, cut1=cut1, cut2=cut2, dtype=dtype, same=same)
-    run = programs.compiled(tile, x1, x2, index, index)
+    static = ("kernel", "cut1", "cut2", "dtype", "same")
+    tile = owned.jit(kernel, blocks.tile, static_argnames=static)
+    options = {"cut1": cut1, "cut2": cut2, "dtype": dtype, "same": same}
+    run = tile.lower(owned.static(kernel), x1, x2, index, index, **options).compile()
     working = _working_memory(run, cut1.size * cut2.size * np.dtype(dtype).itemsize)
     return Program(cut1, cut2, run, working)
 

@@ -61,7 +61,7 @@ class Krylov:
           ValueError: if K has an entry that is NaN or infinite.
         """
         basis = self._with_room(count)
-        basis, following, *rows = _continued(
+        basis, following, *rows = self._operator.jit(_continued, static_argnames="count")(
             self._operator, basis, self.next, self.size, self._negligible, count=count
         )
         diagonal, coupling = (np.asarray(row, np.float64) for row in rows)
@@ -102,7 +102,6 @@ class Krylov:
         memory.check({f"a basis of {count} vectors per output": size}, limit, where, remedy)
 
 
-@functools.partial(jax.jit, static_argnames="count")
 def _continued(operator: Any, basis, following, size, negligible, *, count: int):
     """`count` more steps of Lanczos' process from the vectors that follow the basis.
 

@@ -221,7 +221,7 @@ class Lanczos:
         beyond = np.array([f[0, -1] for f in fitted])
         c, expected = (self._combined(w)[0] for w in (weights, [f[:, :-1] for f in fitted]))
         expected = expected + (krylov.next.T * beyond.astype(self._dtype))
-        found = np.asarray(_distance(self._operator, c, expected), np.float64)
+        found = np.asarray(self._operator.jit(_distance)(self._operator, c, expected), np.float64)
         length = (self._norms > 0) * [np.linalg.norm(w) for w in weights]
         value = np.divide(found, length, out=np.zeros_like(found), where=length > 0)
         self._noise = _Noise(krylov.size, time, value)
@@ -269,7 +269,6 @@ def _combine(basis: jax.Array, weights: jax.Array) -> jax.Array:
     return jnp.einsum("omn,otm->tno", basis, weights, precision="highest")
 
 
-@jax.jit
 def _distance(operator: Operator, c: jax.Array, expected: jax.Array) -> jax.Array:
     """|K c − expected| for each column."""
     return jnp.linalg.norm(operator.product(c) - expected, axis=0)

@@ -129,10 +129,9 @@ def _sampled_asymmetry(found: Operator) -> float:
     n = found.shape[0]
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (n, 2))
     v = found.place(signs.astype(jnp.promote_types(found.dtype, jnp.float32)))
-    (_, uv), (vu, _) = np.asarray(_quadratic(found, v), np.float64)
+    (_, uv), (vu, _) = np.asarray(found.jit(_quadratic)(found, v), np.float64)
     return abs(uv - vu) / n
 
 
-@jax.jit
 def _quadratic(found: Operator, v: jax.Array) -> jax.Array:
     return jnp.matmul(v.T, found.product(v), precision="highest")

@@ -158,6 +158,8 @@ def clenshaw(coefficients: jax.Array | np.ndarray, z: jax.Array) -> jax.Array:
 class Fit:
     """A function of the angle as a series in float64, from which shorter ones are cut.
 
+    Two are equal, and hash the same, where all numbers are.
+
     Attributes:
       coefficients: of T_0, T_1, …, float64.
       variable: z as a function of the angle.
@@ -168,6 +170,16 @@ class Fit:
     coefficients: np.ndarray
     variable: Variable
     error: float
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Fit) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple:
+        return self.coefficients.tobytes(), self.variable, self.error
 
     def at_angle(self, theta: np.ndarray) -> np.ndarray:
         """The series in float64 NumPy."""

@@ -35,13 +35,13 @@ _CHUNK = 256
 
 
 @jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class HomogeneousKernel:
     """The kernel scale·(|x| |x'|/d)^degree r(θ), of which only r is not trivial.
 
-    Made by `compile_homogeneous`. It is immutable, hashable by identity, and may be
-    passed through `jax.jit` as an argument, where it is static. Pickles keep the series and
-    leave out `kernel_fn`, which is a closure as a rule.
+    Made by `compile_homogeneous`. It is immutable, hashable, and may be passed through `jax.jit`
+    as an argument, where it is static. Two are equal where all but `kernel_fn` is. Pickles keep
+    the series and leave out `kernel_fn`, which is a closure as a rule.
 
     Attributes:
       kernel_fn: what it was compiled from; `None` where the kernel comes from a pickle.
@@ -53,7 +53,7 @@ class HomogeneousKernel:
       fit: r as a series, r(0) = 1.
     """
 
-    kernel_fn: KernelFn | None
+    kernel_fn: KernelFn | None = dataclasses.field(compare=False)
     get: str
     degree: float
     scale: float
@@ -87,7 +87,7 @@ class HomogeneousKernel:
                 self._check_shape_and_norm(x, name)
         scale = self.scale / x1.shape[1] ** self.degree
         check_range(x1, x2, dtype, math.log(scale), degree=self.degree)
-        profile = _profile(self, x1.dtype.name, x1.shape[1])
+        profile = _profile(self.fit, x1.dtype.name, scale, self.degree)
         return tiles.evaluate(profile, x1, x2).astype(dtype)
 
     def at_angle(self, theta: ArrayLike) -> np.ndarray:
@@ -338,6 +338,5 @@ def _check_on_random_inputs(
 
 
 @functools.lru_cache(maxsize=256)
-def _profile(kernel: HomogeneousKernel, dtype: str, features: int) -> tiles.Profile:
-    scale = kernel.scale / features**kernel.degree
-    return tiles.profile_of(kernel.fit, dtype, scale=scale, degree=kernel.degree)
+def _profile(fit: chebyshev.Fit, dtype: str, scale: float, degree: float) -> tiles.Profile:
+    return tiles.profile_of(fit, dtype, scale=scale, degree=degree)

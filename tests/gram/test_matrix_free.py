@@ -1,3 +1,8 @@
+import copy
+import gc
+import pickle
+import weakref
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +10,7 @@ import pytest
 
 from nt_residual import gram, memory, rntk, schedules
 from nt_residual.gram.operators import as_operator
+from nt_residual.regression import GradientFlow
 
 KERNEL = rntk.ResidualKernel(100, schedules.PowerLaw(0.5))
 
@@ -101,6 +107,106 @@ def test_vectors_that_do_not_fit_are_refused():
         gram.MatrixFree(KERNEL, np.full((3, 2), np.nan, np.float32))
     with pytest.raises(TypeError, match="x must hold real floats"):
         gram.MatrixFree(KERNEL, [[1, 2]])
+
+
+# Lifetimes.
+
+
+def _closure(seed):
+    data = np.full(4, seed, np.float32)
+    return lambda a, b: jnp.exp(a @ b.T / 6) + jnp.asarray(data).sum()
+
+
+def _multiply(kernel):
+    matrix = gram.MatrixFree(kernel, _inputs(4), tile_size=3)
+    matrix.product(jnp.ones(4))
+    matrix.diagonal()
+
+
+def _in_a_function_of_the_user(kernel):
+    _applied(gram.MatrixFree(kernel, _inputs(4)), jnp.ones(4))
+
+
+@jax.jit
+def _applied(matrix, v):
+    return matrix.product(v)
+
+
+def _fit(kernel):
+    flow = GradientFlow.fit(gram.MatrixFree(kernel, _inputs(4)), np.arange(4.0))
+    flow.predict(x_test=_inputs(2), t=1.0)
+
+
+def _compute(kernel):
+    gram.compute(kernel, _inputs(4), tile_size=3)
+
+
+def _spread(kernel):
+    mesh = jax.make_mesh((1,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+    gram.compute(kernel, _inputs(4), mesh=mesh)
+
+
+def _stream(kernel):
+    gram.product(kernel, _inputs(2), _inputs(4), np.ones(4))
+
+
+@pytest.mark.parametrize(
+    "use", [_multiply, _in_a_function_of_the_user, _fit, _compute, _spread, _stream]
+)
+def test_no_kernel_that_closes_over_data_is_kept_nor_what_was_compiled_for_it(use):
+    use(_closure(0))  # What is compiled for shapes alone stays.
+    gc.collect()
+    before = len(jax.devices()[0].client.live_executables())
+    kernels = [_closure(seed) for seed in range(1, 4)]
+    for kernel in kernels:
+        use(kernel)
+    alive = [weakref.ref(kernel) for kernel in kernels]
+    del kernel, kernels
+    gc.collect()
+    assert [reference() for reference in alive] == [None] * 3
+    if use is not _in_a_function_of_the_user:
+        assert len(jax.devices()[0].client.live_executables()) == before
+
+
+def test_stored_matrices_are_not_kept(tmp_path):
+    alive = []
+    for seed in range(2):
+        k = gram.compute(_rbf, _inputs(4) + seed, tile_size=2, store=tmp_path / str(seed))
+        alive.append(weakref.ref(k))
+        GradientFlow.fit(k, np.arange(4.0))
+        _applied(k, jnp.ones(4))
+        del k
+    gc.collect()
+    assert [reference() for reference in alive] == [None] * 2
+
+
+def test_equal_kernels_share_what_is_compiled_and_one_that_may_change_is_compiled_anew():
+    x = _inputs(8)
+    gram.compute(KERNEL, x, tile_size=3)
+    before = len(jax.devices()[0].client.live_executables())
+    gram.compute(rntk.ResidualKernel(100, schedules.PowerLaw(0.5)), x, tile_size=3)
+    assert len(jax.devices()[0].client.live_executables()) == before
+    jax.clear_caches()
+    np.testing.assert_allclose(gram.compute(KERNEL, x, tile_size=3), KERNEL(x), atol=1e-5)
+    factor = [1.0]
+    product = lambda a, b: factor[0] * a @ b.T  # noqa: E731
+    once = gram.compute(product, x)
+    factor[0] = 2.0
+    np.testing.assert_array_equal(gram.compute(product, x), 2 * once)
+
+
+def test_a_matrix_without_its_kernel_says_so():
+    leaves, tree = jax.tree.flatten(gram.MatrixFree(_closure(0), _inputs(4)))
+    gc.collect()
+    with pytest.raises(ReferenceError, match=r"kernel of this gram\.MatrixFree is gone\. Keep"):
+        jax.tree.unflatten(tree, leaves)
+
+
+def test_matrices_are_copied_and_pickled_with_their_kernels():
+    matrix = gram.MatrixFree(_rbf, _inputs(6), tile_size=4)
+    expected = matrix.product(jnp.ones(6))
+    for again in (copy.deepcopy(matrix), pickle.loads(pickle.dumps(matrix))):
+        np.testing.assert_array_equal(again.product(jnp.ones(6)), expected)
 
 
 # Operators, and what memory there is.

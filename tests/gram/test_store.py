@@ -354,11 +354,6 @@ def test_of_two_writers_of_one_file_the_last_to_end_has_all_of_its_bytes_there(t
         assert len(durable.leftovers(path)) == 2
     assert path.read_bytes() == b"1" * 9
     assert list(tmp_path.iterdir()) == [path]
-    with pytest.raises(ZeroDivisionError), durable.replacing(path) as file:
-        file.write(b"3")
-        raise ZeroDivisionError
-    assert path.read_bytes() == b"1" * 9
-    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": "nt_residual.gram", "version": 99}'])
