@@ -21,6 +21,7 @@ _REMEDIES = (
 )
 
 
+@sharded.no_mesh()
 def compute(
     kernel: blocks.Kernel,
     x1: ArrayLike,

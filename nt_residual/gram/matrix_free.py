@@ -52,6 +52,7 @@ class MatrixFree:
              [1.3849]], dtype=float32)
     """
 
+    @sharded.no_mesh()
     def __init__(
         self,
         kernel: blocks.Kernel,
@@ -112,6 +113,7 @@ class MatrixFree:
         """`jax.jit` for functions of it. Nothing that is compiled keeps the kernel alive."""
         return functools.partial(owned.jit, self.kernel)
 
+    @sharded.no_mesh()
     def product(self, v: jax.Array) -> jax.Array:
         """K @ v for v of shape (n,) or (n, o), the same shape; also inside of `jax.jit`.
 
@@ -133,10 +135,12 @@ class MatrixFree:
         operations = self._cut.n**2 * max(1, math.prod(self.x.shape[1:]))
         return operations / _OPERATIONS_PER_SECOND / (self.mesh.size if self.mesh else 1)
 
+    @sharded.no_mesh()
     def place(self, v: Any) -> jax.Array:
         """An array where `product` wants its argument."""
         return jax.device_put(v, self.x.sharding)
 
+    @sharded.no_mesh()
     def diagonal(self) -> np.ndarray:
         """K_ii, float64, shape (n,)."""
         cut, found = self._cut, np.empty(self._cut.n)

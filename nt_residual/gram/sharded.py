@@ -5,7 +5,9 @@ symmetric matrix is computed in the order of the inputs in which its mirror imag
 another device may hold, is: both are the same number, and no entry is ever sent.
 """
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any, cast
 
 import jax
@@ -39,6 +41,20 @@ def check_mesh(mesh: Any, n: int | None = None) -> Mesh:
             f"{mesh.size}. {_remedy(n, mesh.size)}"
         )
     return mesh
+
+
+@contextlib.contextmanager
+def no_mesh() -> Iterator[None]:
+    """Leave the context of `jax.set_mesh`, where compiled functions take arrays of its mesh only.
+
+    Inside a function that JAX traces the context stays as it is.
+    """
+    context = contextlib.nullcontext()
+    if not jax.sharding.get_abstract_mesh().empty:
+        with contextlib.suppress(ValueError):  # As it is raised inside a trace.
+            context = jax.set_mesh(Mesh(np.empty((), object), ()))
+    with context:
+        yield
 
 
 def mesh_of(x: Any, name: str) -> Mesh | None:

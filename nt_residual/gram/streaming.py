@@ -9,9 +9,10 @@ from jax.typing import ArrayLike
 from tqdm import tqdm
 
 from nt_residual import memory
-from nt_residual.gram import blocks, inputs, owned, tiling
+from nt_residual.gram import blocks, inputs, owned, sharded, tiling
 
 
+@sharded.no_mesh()
 def product(
     kernel: blocks.Kernel,
     x1: ArrayLike,

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from nt_residual import gram
 from nt_residual.gram.inputs import check_count
+from nt_residual.gram.sharded import no_mesh
 from nt_residual.regression import inputs, products, solvers, training_kernel
 from nt_residual.regression.eigh import Eigh
 from nt_residual.regression.inputs import real_array as real_array
@@ -70,6 +71,7 @@ class GradientFlow:
     _kernel: gram.MatrixFree | None
 
     @classmethod
+    @no_mesh()
     def fit(
         cls,
         k_train: ArrayLike | gram.MatrixFree | gram.Stored,
@@ -120,6 +122,7 @@ class GradientFlow:
         data = kernel if isinstance(kernel, gram.MatrixFree) else None
         return cls(ridge, reason, targets.ndim == 1, fitted, data)
 
+    @no_mesh()
     def predict(
         self,
         k_test_train: ArrayLike | gram.Stored | None = None,
@@ -187,6 +190,7 @@ class GradientFlow:
         values = flat.reshape(len(flat), times.size, columns.shape[1] // times.size)
         return self._shaped(np.moveaxis(values, 1, 0), times)
 
+    @no_mesh()
     def solve(self, t: ArrayLike) -> Solution:
         """The dual coefficients c_t: predictions are k(x, X) c_t.
 
@@ -219,6 +223,7 @@ class GradientFlow:
             residual=report.residual if times.ndim else report.residual[0],
         )
 
+    @no_mesh()
     def training_error(self, t: ArrayLike) -> np.ndarray:
         """The mean squared residual over training points and outputs.
 
@@ -231,7 +236,7 @@ class GradientFlow:
         times = inputs.check_times(t)
         report = self._solver.report(times.ravel())
         if not report.converged:
-            warnings.warn(report.message, RuntimeWarning, stacklevel=2)
+            warnings.warn(report.message, RuntimeWarning, stacklevel=3)
         errors = self._solver.training_error(times.ravel())
         return errors if times.ndim else errors[0]
 
@@ -323,7 +328,7 @@ class GradientFlow:
         """The coefficients of all times side by side: one product serves all of them."""
         report = self._solver.report(times)
         if not report.converged:
-            warnings.warn(report.message, RuntimeWarning, stacklevel=3)
+            warnings.warn(report.message, RuntimeWarning, stacklevel=4)  # Past `no_mesh`.
         return np.moveaxis(self._solver.coefficients(times), 0, 1).reshape(self.n_train, -1)
 
     def _shaped(self, values: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -104,6 +104,44 @@ assert sum(made) == 48 * 48 + 16 * 3 * 3, sum(made)
     _check(run_python(_SETUP + code, devices=8))
 
 
+def test_values_in_the_context_of_a_mesh_are_those_outside():
+    code = """
+from nt_residual import conv, regression
+
+def linear(a, b):
+    return 1 + a.reshape(len(a), -1) @ b.reshape(len(b), -1).T
+
+images = x[:, :4].reshape(48, 2, 2, 1)
+of_images = conv.ResidualKernel(2, schedules.PowerLaw(0.5), (2, 2))
+homogeneous = rntk.compile_homogeneous(lambda a, b, get: (a @ b.T / a.shape[1]) ** 2)
+over = mesh_of(8)
+fit, y = regression.GradientFlow.fit, np.sin(x[:, 0])
+uses = [
+    lambda: kernel(x),
+    lambda: homogeneous(x),
+    lambda: rntk.residual_kernel(x, alphas=np.full(3, 0.3, np.float32)),
+    lambda: of_images(images),
+    lambda: gram.compute(kernel, x, tile_size=20),
+    lambda: gram.compute(kernel, x, mesh=over),
+    lambda: gram.compute(of_images, images, images[:5], mesh=over),
+    lambda: gram.MatrixFree(linear, x, tile_size=20).product(v),
+    lambda: gram.MatrixFree(linear, x, mesh=over).product(v),
+    lambda: gram.MatrixFree(linear, x).diagonal(),
+    lambda: gram.product(linear, x, x[:5], v[:5]),
+    lambda: fit(whole, y, solver="lanczos").predict(whole[:3], 1.0),
+    lambda: fit(whole, y, solver="lanczos").solve(1.0).value,
+    lambda: fit(gram.compute(kernel, x, mesh=over), y).training_error(1.0),
+    lambda: fit(gram.MatrixFree(kernel, x), y).predict(x_test=x[:3], t=1.0),
+]
+outside = [np.asarray(use()) for use in uses]
+for kind in (AxisType.Auto, AxisType.Explicit):
+    with jax.set_mesh(mesh_of(8, kind=kind)):
+        for use, expected in zip(uses, outside):
+            np.testing.assert_allclose(np.asarray(use()), expected, rtol=1e-5, atol=1e-6)
+"""
+    _check(run_python(_SETUP + code, devices=8))
+
+
 def test_bad_meshes_and_values_are_refused_on_many_devices():
     code = """
 def refused(error, message, *arguments, **options):
