@@ -6,7 +6,7 @@ from typing import Any
 
 from nt_residual.cli import options
 
-_RULES = ("holdout", "kfold", "gcv", "loo", "theory")
+_RULES = ("auto", "holdout", "kfold", "gcv", "loo", "theory")
 # What integers are taken for classes: so many, or fewer, each so often on average.
 _MOST_CLASSES, _LEAST_COUNT = 100, 5
 
@@ -49,14 +49,8 @@ def _add_training(parser: options.Parser) -> None:
             lambda t: isinstance(t, str) or t >= 0,
             f"one of {', '.join(_RULES)}, or a time ≥ 0",
         ),
-        default="holdout",
+        default="auto",
         help=f"how to find the time: {', '.join(_RULES)}; or the time, inf for the interpolant",
-    )
-    parser.add_argument(
-        "--keep-lengths",
-        action="store_true",
-        help="do not divide inputs by their distance from the mean: the network sees angles only "
-        "where it is done, which suits images",
     )
     parser.add_argument("--n-train", type=options.at_least(2), help="rows to train on, of all")
     parser.add_argument(
@@ -128,7 +122,6 @@ def _model(chosen: argparse.Namespace, classify: bool) -> Any:
     names = ("depth", "gamma", "c", "kind", "trained", "stopping")
     return estimator(
         **{name: getattr(chosen, name) for name in names},
-        normalize_inputs=not chosen.keep_lengths,
         random_state=chosen.seed,
     )
 

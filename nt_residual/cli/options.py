@@ -123,12 +123,12 @@ def path_ending(*endings: str) -> Callable[[str], pathlib.Path]:
     return checked(pathlib.Path, lambda path: str(path).lower().endswith(endings), expected)
 
 
-def add_network(parser: argparse.ArgumentParser, default_gamma: float = 1.0) -> None:
+def add_network(parser: argparse.ArgumentParser) -> None:
     """Adds what describes a network: its depth, α = c·L^(−γ), and what of it is trained."""
     parser.add_argument(
         "--depth", type=depth, default=1000, help="number of residual blocks L, or inf"
     )
-    parser.add_argument("--gamma", type=gamma, default=default_gamma, help="γ in α = c·L^(−γ)")
+    parser.add_argument("--gamma", type=gamma, default=0.5, help="γ in α = c·L^(−γ)")
     parser.add_argument("--c", type=positive, default=1.0, help="c in α = c·L^(−γ)")
     parser.add_argument(
         "--trained", choices=["blocks", "all"], default="blocks", help="what layers are trained"

@@ -169,6 +169,8 @@ def _decomposed(estimator: Estimator, arrays: dict[str, Any]) -> dict[str, Any]:
             "trained": kernel.trained,
         },
         "preparation_": {
+            "scale": preparation.scale,
+            "bias": preparation.bias,
             "normalize": bool(preparation.normalize),
             "dtype": np.dtype(preparation.dtype).name,
         },
@@ -183,7 +185,11 @@ def _estimator(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Estimat
     schedule = schedules.PowerLaw(kernel.pop("gamma"), kernel.pop("c"))
     model.kernel_ = ResidualKernel(schedule=schedule, **kernel)
     model.preparation_ = Preparation(
-        arrays["preparation_.mean"], preparation["normalize"], np.dtype(preparation["dtype"])
+        arrays["preparation_.mean"],
+        preparation["scale"],
+        preparation["bias"],
+        preparation["normalize"],
+        np.dtype(preparation["dtype"]),
     )
     model.stopping_ = None
     if found is not None:
@@ -202,7 +208,7 @@ def _check_shapes(model: Any) -> None:
     """Refuses arrays that do not belong together, on which `predict` would fail."""
     count, features, outputs = len(model.x_train_), model.n_features_in_, np.shape(model.offset_)
     expected = [
-        ("x_train_", model.x_train_, (count, features)),
+        ("x_train_", model.x_train_, (count, model.preparation_.n_features)),
         ("dual_coef_", model.dual_coef_, (count, *outputs)),
         ("preparation_.mean", model.preparation_.mean, (features,)),
     ]

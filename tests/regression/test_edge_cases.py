@@ -119,7 +119,8 @@ def test_coefficients_beyond_the_range_of_the_kernel_are_refused():
 
 def test_many_equal_rows_have_no_direction():
     x = np.full((20000, 2), 0.1)
-    preparation = Preparation.fit(x, center=True, normalize=True, dtype=np.dtype(np.float32))
+    options = {"center": True, "bias": 0.0, "normalize": True, "dtype": np.dtype(np.float32)}
+    preparation = Preparation.fit(x, **options)
     assert not preparation.apply(x)[1].any()
 
 

@@ -1,30 +1,29 @@
 import importlib.util
 import math
-import pickle
 import sys
+import warnings
 
+import jax
 import joblib
 import numpy as np
 import pytest
-from helpers import run_python
+import scipy.sparse
+from helpers import enable_x64, run_python
+from sklearn import datasets
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from nt_residual import data, rntk, schedules, theory
-from nt_residual.regression import GradientFlow, angles, kernel_estimator
+from nt_residual.regression import GradientFlow, kernel_estimator
 from nt_residual.regression.estimators import RNTKClassifier, RNTKRegressor
 
-STOPPING = ["holdout", "kfold", "gcv", "loo", "theory", 20.0]
+STOPPING = ["auto", "holdout", "kfold", "gcv", "loo", "theory", 60.0]
 BOTH = [RNTKRegressor, RNTKClassifier]
-
-
-@pytest.fixture(autouse=True)
-def cache(monkeypatch):
-    """A cache of angles of the test's own."""
-    monkeypatch.setattr(angles, "CACHE", angles.Cache(limit=2**28))
-    return angles.CACHE
 
 
 @pytest.fixture
@@ -52,20 +51,26 @@ def test_scikit_learn_finds_nothing_to_complain_about(estimator, check):
 # What is computed.
 
 
+@pytest.mark.parametrize("bias", [0, 0.5])
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("outputs", ["vector", "matrix"])
-def test_predictions_are_those_of_the_flow_on_prepared_inputs(points, outputs, normalize):
+def test_predictions_are_those_of_the_flow_on_prepared_inputs(points, outputs, normalize, bias):
     x, y, new, _ = points
     y = np.stack([y, y**2], axis=1) if outputs == "matrix" else y
-    model = RNTKRegressor(50, 0.5, 2.0, stopping=30.0, normalize_inputs=normalize, ridge=0.1)
+    model = RNTKRegressor(
+        50, 0.5, 2.0, stopping=30.0, normalize_inputs=normalize, bias=bias, ridge=0.1
+    )
     predicted = model.fit(x, y).predict(new)
-    centred, new = x - x.mean(axis=0), new - x.mean(axis=0)
+    scale = np.sqrt(np.mean(np.sum((x - x.mean(axis=0)) ** 2, axis=1)))
+    inputs = [(a - x.mean(axis=0)) / scale for a in (x, new)]
+    if bias:
+        inputs = [np.column_stack([a, np.full(len(a), bias)]) for a in inputs]
     if normalize:
-        centred, new = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (centred, new))
+        inputs = [a / np.linalg.norm(a, axis=1, keepdims=True) for a in inputs]
+    train, new = map(np.float32, inputs)
     kernel = rntk.ResidualKernel(50, schedules.PowerLaw(0.5, 2.0))
-    centred, new = np.float32(centred), np.float32(new)
-    flow = GradientFlow.fit(kernel(centred), y - y.mean(axis=0), ridge=0.1)
-    expected = y.mean(axis=0) + flow.predict(kernel(new, centred), 30.0)
+    flow = GradientFlow.fit(kernel(train), y - y.mean(axis=0), ridge=0.1)
+    expected = y.mean(axis=0) + flow.predict(kernel(new, train), 30.0)
     np.testing.assert_allclose(predicted, expected, rtol=0, atol=2e-5)
 
 
@@ -75,11 +80,13 @@ def test_every_rule_learns_from_noisy_data(points, stopping):
     model = RNTKRegressor(stopping=stopping, random_state=0).fit(x, y)
     error = np.mean((model.predict(new) - truth) ** 2)
     interpolant = RNTKRegressor(stopping=math.inf).fit(x, y)
-    assert error < 0.7 * np.mean((interpolant.predict(new) - truth) ** 2)
+    # The theory leaves a constant open.
+    factor = 0.95 if stopping == "theory" else 0.7
+    assert error < factor * np.mean((interpolant.predict(new) - truth) ** 2)
     assert error < 0.2 * np.var(truth)
-    if stopping in ("theory", 20.0):
+    if stopping in ("theory", 60.0):
         assert model.stopping_ is None
-        expected = theory.stopping_time(120, 3) if stopping == "theory" else 20.0
+        expected = theory.stopping_time(120, 3) if stopping == "theory" else 60.0
         assert model.stopping_time_ == expected
     else:
         assert model.stopping_time_ == model.stopping_.time
@@ -114,20 +121,46 @@ def test_interpolation_in_float64_reproduces_the_targets(points):
     np.testing.assert_allclose(model.predict(x), y, atol=1e-7)
 
 
+@pytest.mark.parametrize("features", [3, 8])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_more_than_the_cache_holds_is_computed_in_tiles(points, dtype, cache):
-    x, y, new, _ = points
-    models = []
-    for limit in (2**28, 0):
-        cache.limit = limit
-        model = RNTKRegressor(stopping="kfold", ridge=0.1, dtype=dtype, random_state=0)
-        models.append(model.fit(x, y).predict(new))
-    computed = cache.computed
-    RNTKRegressor(stopping="holdout", random_state=0).fit(x, y)
-    assert cache.computed == computed
-    matrix = np.asarray(kernel_estimator._Blocks(model.kernel_, model.x_train_).whole())
+def test_the_matrix_in_tiles_is_that_of_the_kernel(dtype, features):
+    x = np.random.default_rng(0).standard_normal((300, features))
+    x[1], x[2], x[299] = -x[0], x[0] * (1 + 1e-6 * x[3]), x[0]
+    x = x.astype(dtype)
+    kernel = rntk.ResidualKernel(1000, schedules.PowerLaw(0.5))
+    matrix = kernel_estimator._matrix(kernel, x)
+    assert matrix.dtype == dtype
     np.testing.assert_array_equal(matrix, matrix.T)
-    np.testing.assert_allclose(*models, atol={"float32": 1e-3, "float64": 1e-8}[dtype])
+    with enable_x64(dtype == "float64"):
+        expected = np.asarray(kernel(x))
+    scale = np.linalg.norm(x, axis=1)[:, None] * np.linalg.norm(x, axis=1)
+    # Twice what each of them may be off.
+    assert np.max(np.abs(matrix - expected) / scale) < {"float32": 4e-6, "float64": 4e-10}[dtype]
+    np.testing.assert_allclose(np.diag(matrix), np.diag(expected), rtol=3 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_one_program_serves_every_number_of_rows(points, dtype):
+    x, y, new, _ = points
+    model = RNTKRegressor(depth=77, dtype=dtype).fit(x, y)
+    model.predict(new)
+    compiled = kernel_estimator._evaluate._cache_size()
+    for n in (50, 51, 119):
+        RNTKRegressor(depth=77, dtype=dtype).fit(x[:n], y[:n]).predict(new[: n // 2])
+    big = np.random.default_rng(0).standard_normal((600, 3))
+    RNTKRegressor(depth=77, dtype=dtype, stopping=1.0).fit(big, big[:, 0]).predict(big)
+    assert kernel_estimator._evaluate._cache_size() == compiled
+
+
+def test_a_prediction_does_not_depend_on_the_other_rows(points):
+    x, y, new, _ = points
+    x, y = np.tile(x, (3, 1)) + 1e-3 * np.random.default_rng(1).standard_normal((360, 3)), [*y] * 3
+    model = RNTKRegressor(stopping=1000.0).fit(x, y)
+    together = model.predict(np.concatenate([x, new]))
+    one_by_one = np.concatenate([model.predict(row[None]) for row in [*x[:20], *new[:20]]])
+    np.testing.assert_allclose(
+        one_by_one, together[[*range(20), *range(360, 380)]], rtol=1e-12, atol=1e-12
+    )
 
 
 def test_lanczos_gives_the_same_as_eigh(points):
@@ -139,15 +172,98 @@ def test_lanczos_gives_the_same_as_eigh(points):
     np.testing.assert_allclose(second.predict(new), first.predict(new), atol=1e-3)
 
 
-# Rows without direction.
+# What the defaults learn.
+
+
+def _scaled(estimator):
+    return make_pipeline(StandardScaler(), estimator)
+
+
+CLASSES = {
+    "circles": (0.94, datasets.make_circles(400, noise=0.15, factor=0.5, random_state=0)),
+    # `SVC()` has 0.9.
+    "moons": (0.89, datasets.make_moons(400, noise=0.3, random_state=0)),
+    "iris": (0.94, datasets.load_iris(return_X_y=True)),
+    "breast cancer": (0.97, datasets.load_breast_cancer(return_X_y=True)),
+}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_default_classifier_is_as_good_as_a_support_vector_machine(name):
+    least, (x, y) = CLASSES[name]
+    ours, theirs = (
+        np.mean(cross_val_score(_scaled(estimator), x, y, cv=5))
+        for estimator in (RNTKClassifier(), SVC())
+    )
+    assert ours >= least
+    assert ours >= theirs - 0.03
+
+
+def _functions():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((300, 3))
+    length = np.linalg.norm(x, axis=1)
+    line = rng.uniform(-3, 3, (100, 1))
+    noise = 0.1 * rng.standard_normal(300)
+    ray = rng.uniform(0, 3, (200, 1))
+    return {
+        "Friedman's first": (0.87, *datasets.make_friedman1(400, noise=0.5, random_state=0)),
+        "an odd cubic of the direction": (0.985, x, (x[:, 0] / length) ** 3),
+        "one feature": (0.95, line, np.sin(line[:, 0]) + noise[:100]),
+        "one feature in a wide range": (
+            0.95,
+            np.linspace(-31, 31, 100)[:, None],
+            np.linspace(-31, 31, 100) ** 3,
+        ),
+        "the length": (0.75, x, np.cos(2 * length) + noise),
+        "the length along a line": (0.95, ray * [1.0, 2.0], np.sin(3 * ray[:, 0]) + noise[:200]),
+    }
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_a_row_equal_to_the_mean_is_predicted_to_have_the_mean_target(points, normalize):
+@pytest.mark.parametrize("name", _functions())
+def test_the_default_regressor_learns(name, normalize):
+    least, x, y = _functions()[name]
+    folds = KFold(5, shuffle=True, random_state=0)
+    model = RNTKRegressor(normalize_inputs=normalize)
+    assert np.mean(cross_val_score(_scaled(model), x, y, cv=folds)) >= least
+
+
+@pytest.mark.parametrize("exponent", [-100, 0, 100])
+def test_units_of_inputs_and_targets_do_not_matter(points, exponent):
+    x, y, new, _ = points
+    scale = 10.0**exponent
+    expected = RNTKRegressor().fit(x, y).predict(new)
+    for factors in ((scale, 1), (1, scale)):
+        model = RNTKRegressor().fit(factors[0] * x, factors[1] * y)
+        predicted = model.predict(factors[0] * new) / factors[1]
+        np.testing.assert_allclose(predicted, expected, rtol=0, atol=1e-3)
+
+
+def test_one_is_left_out_of_few_rows_and_a_part_held_out_of_many(points):
+    x, y, *_ = points
+    loo, auto = (RNTKRegressor(stopping=s).fit(x, y).stopping_time_ for s in ("loo", "auto"))
+    assert loo == auto
+    x = np.random.default_rng(0).standard_normal((501, 3))
+    y = x[:, 0] + 0.1 * x[:, 1]
+    first, second = (
+        RNTKRegressor(stopping=s, random_state=0).fit(x, y) for s in ("holdout", "auto")
+    )
+    assert first.stopping_time_ == second.stopping_time_
+    assert RNTKRegressor(solver="lanczos").fit(x[:100], y[:100]).solver_ == "lanczos"
+
+
+# Rows without direction, and columns without information.
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_without_bias_a_row_equal_to_the_mean_is_predicted_to_have_the_mean_target(
+    points, normalize
+):
     x, y, new, _ = points
     x = np.concatenate([x, x.mean(axis=0, keepdims=True)])
     y = np.append(y, 5.0)
-    model = RNTKRegressor(stopping=10.0, normalize_inputs=normalize).fit(x, y)
+    model = RNTKRegressor(stopping=10.0, normalize_inputs=normalize, bias=0).fit(x, y)
     assert len(model.x_train_) == 120
     mean = np.concatenate([new[:1], x.mean(axis=0, keepdims=True)])
     np.testing.assert_allclose(model.predict(mean)[1], y.mean())
@@ -155,15 +271,38 @@ def test_a_row_equal_to_the_mean_is_predicted_to_have_the_mean_target(points, no
     np.testing.assert_allclose(model.predict(mean[1:]), [y.mean()])
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+def test_with_bias_a_row_equal_to_the_mean_is_a_row_like_any_other(points, normalize):
+    x, y, *_ = points
+    x, y = np.concatenate([x, x.mean(axis=0, keepdims=True)]), np.append(y, 5.0)
+    model = RNTKRegressor(stopping=math.inf, normalize_inputs=normalize, dtype="float64").fit(x, y)
+    np.testing.assert_allclose(model.predict(x[-1:]), [5.0], atol=1e-6)
+
+
 @pytest.mark.parametrize("center", [True, False])
 def test_inputs_none_of_which_has_a_direction_are_refused(center):
     x = np.full((5, 2), 0.1 if center else 0.0)
-    with pytest.raises(ValueError, match=r"X must have rows that differ from .*got 5 samples"):
-        RNTKRegressor(center=center).fit(x, np.arange(5.0))
-    one = np.concatenate([x, x + 1])[4:6] if not center else None
-    if one is not None:
-        with pytest.raises(ValueError, match="needs at least 2 rows of X to divide, got 1"):
-            RNTKRegressor(center=False).fit(one, [0.0, 1.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match=r"X must have rows that differ from .*Pass bias=1"):
+            RNTKRegressor(center=center, bias=0).fit(x, np.arange(5.0))
+        model = RNTKRegressor(center=center).fit(x, np.arange(5.0))
+    np.testing.assert_allclose(model.predict(x), 2.0)
+    one = np.array([[0.0, 0.0], [1.0, 2.0]])
+    with pytest.raises(ValueError, match="needs at least 2 rows of X to divide, got 1"):
+        RNTKRegressor(center=False, bias=0, stopping="holdout").fit(one, [0.0, 1.0])
+
+
+def test_a_constant_column_that_centering_removes_is_reported(points):
+    x, y, *_ = points
+    ones = np.column_stack([x, np.ones(len(x))])
+    with pytest.warns(UserWarning, match=r"X has 1 constant columns .*column 3.*pass bias="):
+        RNTKRegressor(stopping=1.0).fit(ones, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        RNTKRegressor(stopping=1.0, center=False).fit(ones, y)
+        # Pixels that are always zero lose nothing.
+        RNTKRegressor(stopping=1.0).fit(ones * [1, 1, 1, 0], y)
 
 
 # Classes.
@@ -219,28 +358,13 @@ def test_handwritten_digits_are_classified():
 
 
 @pytest.mark.parametrize("estimator", BOTH)
-def test_a_grid_search_computes_angles_once_for_each_split(points, estimator, cache, monkeypatch):
+def test_a_grid_search_over_networks_finds_one_that_is_good(points, estimator):
     x, y, new, truth = points
-    kernels, compute = [], angles.kernel_matrix
-    monkeypatch.setattr(angles, "kernel_matrix", lambda k, *x: kernels.append(k) or compute(k, *x))
     if estimator is RNTKClassifier:
         y, truth = _labels(y), _labels(truth)
-    grid = {"depth": [10, 1000], "gamma": [0.25, 0.5, 1.0]}
-    search = GridSearchCV(estimator(random_state=0), grid, cv=3, error_score="raise").fit(x, y)
-    # Between training inputs, and between them and those left out, in three splits; then all.
-    assert len(kernels) == 3 * 2 * 6 + 1
-    assert len(set(kernels)) == 6
-    assert cache.computed == 3 * 2 + 1
-    assert cache.found == len(kernels) - cache.computed
-    assert search.score(new, truth) > 0.7
-
-
-def test_angles_do_not_travel_with_the_model(points, cache):
-    x, y, *_ = points
-    model = RNTKRegressor(random_state=0).fit(x, y)
-    assert cache.size > 2**20
-    arrays = model.x_train_.nbytes + model.dual_coef_.nbytes
-    assert len(pickle.dumps(model)) < arrays + 5000
+    grid = {"depth": [10, 1000], "bias": [0.0, 1.0]}
+    search = GridSearchCV(estimator(), grid, cv=3, error_score="raise").fit(x, y)
+    assert search.score(new, truth) > 0.6
 
 
 def test_models_saved_and_loaded_in_another_process_predict_the_same(points, tmp_path):
@@ -271,10 +395,13 @@ np.save({str(tmp_path / "1.npy")!r}, models[1].predict_proba(new))
         ({"stopping": "early"}, ValueError, r"stopping must be one of .*got 'early'"),
         ({"stopping": -1.0}, ValueError, r"stopping must be one of .* or a time ≥ 0.*got -1.0"),
         ({"stopping": math.nan}, ValueError, "stopping must be one of .*got nan"),
-        ({"stopping": None}, ValueError, "stopping must be one of .*got None"),
-        ({"stopping": True}, ValueError, "stopping must be one of .*got True"),
+        ({"stopping": None}, TypeError, "stopping must be one of .*got None"),
+        ({"stopping": True}, TypeError, "stopping must be one of .*got True"),
         ({"validation_fraction": 1.0}, ValueError, "validation_fraction must be .*got 1.0"),
-        ({"validation_fraction": "0.2"}, ValueError, "validation_fraction must be .*got '0.2'"),
+        ({"validation_fraction": "0.2"}, TypeError, "validation_fraction must be .*got '0.2'"),
+        ({"bias": -1.0}, ValueError, "bias must be ≥ 0 and finite, got -1.0. 0 is for none"),
+        ({"bias": True}, TypeError, "bias must be a real number, got True"),
+        ({"bias": None}, TypeError, "bias must be a real number, got None"),
         ({"center": "yes"}, TypeError, "center must be True or False, got 'yes'"),
         ({"normalize_inputs": 1}, TypeError, "normalize_inputs must be True or False, got 1"),
         ({"dtype": "float16"}, ValueError, "dtype must be 'float32' or 'float64', got 'float16'"),
@@ -327,12 +454,40 @@ def test_labels_of_one_class_are_refused():
 
 def test_lengths_that_the_dtype_cannot_hold_are_refused_unless_they_do_not_matter():
     x = np.random.default_rng(0).standard_normal((20, 3))
-    for scale in (1e30, 1e-30):
-        with pytest.raises(ValueError, match="X must have rows whose squared lengths float32"):
-            RNTKRegressor(normalize_inputs=False).fit(scale * x, x[:, 0])
-        model = RNTKRegressor(stopping=10.0).fit(scale * x, x[:, 0])
-        expected = RNTKRegressor(stopping=10.0).fit(x, x[:, 0]).predict(x)
-        np.testing.assert_allclose(model.predict(scale * x), expected, atol=1e-5)
+    model = RNTKRegressor(stopping=1.0).fit(x, x[:, 0])
+    with pytest.raises(ValueError, match=r"X must have rows whose squared lengths.*normalize_inp"):
+        model.predict(1e30 * x)
+    model = RNTKRegressor(stopping=1.0, normalize_inputs=True).fit(x, x[:, 0])
+    assert np.isfinite(model.predict(1e30 * x)).all()
+
+
+@pytest.mark.parametrize("estimator", BOTH)
+def test_sparse_inputs_are_refused_with_what_to_do(estimator):
+    x = scipy.sparse.csr_array(np.eye(4))
+    model = estimator(stopping=1.0).fit(np.eye(4), [0, 1, 0, 1])
+    for call in (lambda: estimator().fit(x, [0, 1, 0, 1]), lambda: model.predict(x)):
+        with pytest.raises(TypeError, match=r"toarray\(\), or sparse_output=False"):
+            call()
+
+
+def test_too_many_rows_for_the_memory_are_refused_with_remedies_that_estimators_have(
+    points, monkeypatch
+):
+    x, y, *_ = points
+    monkeypatch.setattr(kernel_estimator.memory, "available", lambda *_: 1000)
+    with pytest.raises(MemoryError, match=r"Pass dtype='float32', or train on fewer rows of X"):
+        RNTKRegressor(dtype="float64").fit(x, y)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_strict_modes_of_jax_change_nothing(points, dtype):
+    x, y, new, _ = points
+    for solver in ("eigh", "lanczos"):
+        expected = RNTKRegressor(depth=78, dtype=dtype, solver=solver).fit(x, y).predict(new)
+        kernel_estimator._evaluate.clear_cache()
+        with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+            model = RNTKRegressor(depth=78, dtype=dtype, solver=solver).fit(x, y)
+            np.testing.assert_array_equal(model.predict(new), expected)
 
 
 def test_a_time_at_which_lanczos_does_not_converge_is_reported(points, monkeypatch):
