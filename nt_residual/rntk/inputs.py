@@ -71,7 +71,7 @@ def check_pair(x1: ArrayLike, x2: ArrayLike | None) -> tuple[jax.Array, jax.Arra
       TypeError, ValueError: as `check_inputs`, and if the numbers of features differ.
     """
     x1 = check_inputs(x1, "x1")
-    given, dtype = x1.dtype, jnp.promote_types(x1.dtype, jnp.float32)
+    given, dtype = x1.dtype, np.promote_types(x1.dtype, np.float32)
     if x2 is not None:
         x2 = check_inputs(x2, "x2")
         if x1.shape[1] != x2.shape[1]:

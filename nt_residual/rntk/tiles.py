@@ -301,12 +301,12 @@ def _index(array, axis):
 
 def _refine(profile, rows1, rows2, start, near, values):
     """Computes the entries in `near` from differences of inputs, one a row at a time."""
-    rows = jnp.arange(len(near))
+    rows = jnp.arange(len(near), dtype=jnp.int32)
     a = rows1.take(start[0] + rows)
 
     def step(state):
         near, values = state
-        columns = jnp.argmax(near, axis=1)
+        columns = jax.lax.argmax(near, 1, jnp.int32)
         found = near[rows, columns]
         b = rows2.take(start[1] + columns)
         exact = a.factors * b.factors * profile(_angle_of_pairs(a, b))

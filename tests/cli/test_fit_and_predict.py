@@ -29,7 +29,7 @@ def test_fit_tells_what_it_found_and_saves_the_model(files, capsys):
     for words in (
         "48 rows to train on, 12 to test on, 3 features",
         "classification",
-        "learnable",
+        "critical",
         "t = 20",
         "on 12 rows",
         str(path),

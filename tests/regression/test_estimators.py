@@ -406,12 +406,12 @@ np.save({str(tmp_path / "1.npy")!r}, models[1].predict_proba(new))
         ({"normalize_inputs": 1}, TypeError, "normalize_inputs must be True or False, got 1"),
         ({"dtype": "float16"}, ValueError, "dtype must be 'float32' or 'float64', got 'float16'"),
         ({"depth": 0}, ValueError, "depth must be at least 1, got 0"),
-        ({"depth": 2.5}, ValueError, "depth must be an integer or math.inf, got 2.5"),
+        ({"depth": 2.5}, TypeError, "depth must be an integer, got 2.5.*or math.inf"),
         ({"gamma": -0.5}, ValueError, "gamma must be finite and ≥ 0, got -0.5"),
         ({"gamma": "1"}, TypeError, "gamma must be a real number, got '1'"),
         ({"c": 0.0}, ValueError, "c must be finite and > 0, got 0.0"),
-        ({"kind": "NTK"}, ValueError, "kind must be one of"),
-        ({"trained": "last"}, ValueError, "trained must be one of"),
+        ({"kind": "NTK"}, ValueError, "kind must be 'ntk' or 'nngp'"),
+        ({"trained": "last"}, ValueError, "trained must be 'blocks' or 'all'"),
         ({"solver": "svd"}, ValueError, "solver must be .*got 'svd'"),
         ({"ridge": -1.0}, ValueError, "ridge must be a number ≥ 0 and finite, got -1.0"),
         ({"stopping": "gcv", "solver": "lanczos"}, ValueError, "Pass solver='eigh'"),
@@ -482,12 +482,11 @@ def test_too_many_rows_for_the_memory_are_refused_with_remedies_that_estimators_
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_strict_modes_of_jax_change_nothing(points, dtype):
     x, y, new, _ = points
-    for solver in ("eigh", "lanczos"):
-        expected = RNTKRegressor(depth=78, dtype=dtype, solver=solver).fit(x, y).predict(new)
-        kernel_estimator._evaluate.clear_cache()
-        with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-            model = RNTKRegressor(depth=78, dtype=dtype, solver=solver).fit(x, y)
-            np.testing.assert_array_equal(model.predict(new), expected)
+    expected = RNTKRegressor(dtype=dtype).fit(x, y).predict(new)
+    kernel_estimator._evaluate.clear_cache()
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        model = RNTKRegressor(dtype=dtype).fit(x, y)
+        np.testing.assert_array_equal(model.predict(new), expected)
 
 
 def test_a_time_at_which_lanczos_does_not_converge_is_reported(points, monkeypatch):

@@ -33,7 +33,7 @@ CASES = [
     (RNTKRegressor(math.inf, stopping=math.inf, dtype="float64", center=False), "two"),
     (RNTKRegressor(10, solver="lanczos", stopping=np.float32(20), trained="all"), "two"),
     (RNTKClassifier(10, random_state=np.int64(3)), "text"),
-    (RNTKClassifier(10, stopping=20.0, normalize_inputs=False), "objects"),
+    (RNTKClassifier(10, stopping=20.0, normalize_inputs=True, bias=0), "objects"),
     (RNTKClassifier(10, stopping="loo", kind="nngp"), "integers"),
     (RNTKClassifier(10, stopping="theory"), "bools"),
 ]
@@ -124,7 +124,7 @@ def test_the_kernel_is_that_of_training_whatever_is_set_since(points, model, sav
     model = regression.load(saved).set_params(depth=20, gamma=0.25)
     regression.save(saved, model)
     again = regression.load(saved)
-    assert again.kernel_ == rntk.ResidualKernel(10, schedules.PowerLaw(1.0))
+    assert again.kernel_ == rntk.ResidualKernel(10, schedules.PowerLaw(0.5))
     assert again.depth == 20
     np.testing.assert_array_equal(again.predict(points[0]), model.predict(points[0]))
 
