@@ -6,10 +6,22 @@ no integer; and each error names the argument.
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from nt_residual import data, rntk, schedules, theory
+from nt_residual import (
+    conv,
+    data,
+    finite_width,
+    gram,
+    regression,
+    rntk,
+    schedules,
+    stax,
+    theory,
+)
 from nt_residual.experiments import constant_alpha, conv_regimes, digits, parity, reproduce
 
 SCHEDULE = schedules.PowerLaw(0.5)
@@ -17,6 +29,7 @@ KERNEL = rntk.ResidualKernel(math.inf, schedules.PowerLaw(1.0))
 SPECTRUM = theory.spectrum(KERNEL, 3, 20)
 X = np.eye(3, dtype=np.float32)
 LABELS = np.array([0, 1])
+FLOW = regression.GradientFlow.fit(np.eye(3), np.ones(3))
 
 
 def _dot(x1, x2, get):
@@ -38,6 +51,43 @@ def _degenerate(depths=(1, 2), **options):
 def _sphere(**options):
     given = {"n_train": 2, "n_test": 2, "dim": 3, "coefficients": {1: 1.0}}
     return data.sphere.load(**(given | options))
+
+
+def _conv(depth=1, image_shape=(2, 2), **options):
+    return conv.ResidualKernel(depth, SCHEDULE, image_shape, **options)
+
+
+def _gram(function, *more, **options):
+    return function(KERNEL, X, *more, **options)
+
+
+def _fit(**options):
+    return regression.GradientFlow.fit(np.eye(3), np.ones(3), **options)
+
+
+def _time(**options):
+    return regression.time_of_steps(1, **{"learning_rate": 1.0, "loss": "mse", **options})
+
+
+def _train(**options):
+    def network(params, x):
+        return x * params
+
+    return finite_width.train(
+        (network, jnp.ones(())),
+        X[:, :1],
+        X[:, :1],
+        **{"steps": 1, "optimizer": optax.sgd(0.1), **options},
+    )
+
+
+def _width_sweep(widths=(1, 2), seeds=2, **options):
+    return finite_width.width_sweep(KERNEL, X, widths, seeds, **options)
+
+
+def _depth_sweep(**options):
+    points = data.Dataset(np.ones((20, 2, 2)), np.arange(20) % 2, np.ones((2, 2, 2)), LABELS)
+    return finite_width.depth_sweep(points, **{"depths": [1], "gammas": [1.0], **options})
 
 
 # A function of each argument's value, the name of the argument, and a value that is out of range.
@@ -83,6 +133,34 @@ INTEGERS = [
     (lambda v: conv_regimes.run([v]), "depths", 0),
     (lambda v: conv_regimes.run([1], n_images=v), "n_images", 9),
     (lambda v: digits.run(v), "depth", 0),
+    (lambda v: _conv(v), "depth", 0),
+    (lambda v: _conv((1, v)), "depth", 0),
+    (lambda v: _conv(image_shape=(v, 2)), "image_shape", 0),
+    (lambda v: _conv(filter_shape=(v, 3)), "filter_shape", 0),
+    (lambda v: _conv(channels=v), "channels", 0),
+    (lambda v: _gram(gram.compute, tile_size=v), "tile_size", 0),
+    (lambda v: _gram(gram.MatrixFree, tile_size=v), "tile_size", 0),
+    (lambda v: _gram(gram.product, X, np.ones(3), tile_size=v), "tile_size", 0),
+    (lambda v: _fit(max_iterations=v), "max_iterations", 0),
+    (lambda v: regression.time_grid(FLOW, v), "count", 0),
+    (lambda v: regression.kfold(np.eye(3), np.ones(3), v), "n_splits", 1),
+    (lambda v: regression.kfold(np.eye(3), np.ones(3), 3, seed=v), "seed", -1),
+    (lambda v: _time(n_outputs=v), "n_outputs", 0),
+    (lambda v: _train(steps=v), "steps", 0),
+    (lambda v: _train(batch_size=v), "batch_size", 0),
+    (lambda v: _train(seed=v), "seed", -1),
+    (lambda v: _width_sweep([v, 4]), "widths", 0),
+    (lambda v: _width_sweep(seeds=v), "seeds", 0),
+    (lambda v: _width_sweep(batch_size=v), "batch_size", 0),
+    (lambda v: _width_sweep(seed=v), "seed", -1),
+    (lambda v: _depth_sweep(depths=[v]), "depths", 0),
+    (lambda v: _depth_sweep(width=v), "width", 0),
+    (lambda v: _depth_sweep(seeds=v), "seeds", 0),
+    (lambda v: _depth_sweep(steps=v), "steps", 0),
+    (lambda v: stax.FullyConnectedResNet(v, 2), "depth", 0),
+    (lambda v: stax.FullyConnectedResNet(1, v), "width", 0),
+    (lambda v: stax.ConvResNet(v, 2), "depth", 0),
+    (lambda v: stax.ConvResNet(1, v), "channels", 0),
 ]
 NUMBERS = [
     (lambda v: schedules.PowerLaw(v), "gamma", -1.0),
@@ -106,11 +184,17 @@ NUMBERS = [
     (lambda v: data.sphere.norm({1: 1.0}, SPECTRUM, v), "smoothness", -1.0),
     (lambda v: _sphere(noise=v), "noise", -1.0),
     (lambda v: digits.run(2, label_noise=v), "label_noise", 1.0),
+    (lambda v: _fit(ridge=v), "ridge", -1.0),
+    (lambda v: _fit(tol=v), "tol", 0.0),
+    (lambda v: regression.discrepancy(FLOW, v), "noise", -1.0),
+    (lambda v: _time(learning_rate=v), "learning_rate", 0.0),
+    (lambda v: _train(learning_rate=v, optimizer=None), "learning_rate", 0.0),
 ]
 BOOLEANS = [
     (lambda v: _residual(normalize=v), "normalize"),
     (lambda v: _recursion(normalize=v), "normalize"),
     (lambda v: theory.suitable_schedule(10, odd_harmonics=v), "odd_harmonics"),
+    (lambda v: _conv(normalize=v), "normalize"),
 ]
 CHOICES = [
     (lambda v: _residual(kind=v), "kind"),
@@ -129,6 +213,17 @@ CHOICES = [
     (lambda v: reproduce.run([v]), "claims"),
     (lambda v: reproduce.run(setting=v), "setting"),
     (lambda v: reproduce.run(dataset=v), "dataset"),
+    (lambda v: _conv(kind=v), "kind"),
+    (lambda v: _conv(pooling=v), "pooling"),
+    (lambda v: _conv(block=v), "block"),
+    (lambda v: _conv(padding=v), "padding"),
+    (lambda v: _fit(solver=v), "solver"),
+    (lambda v: _time(loss=v), "loss"),
+    (lambda v: _train(loss=v), "loss"),
+    (lambda v: _depth_sweep(architecture=v), "architecture"),
+    (lambda v: stax.FullyConnectedResNet(1, 2, trained=v), "trained"),
+    (lambda v: stax.FullyConnectedResNet(1, 2, block=v), "block"),
+    (lambda v: stax.ConvResNet(1, 2, pooling=v), "pooling"),
 ]
 
 
@@ -165,7 +260,7 @@ def test_a_boolean_is_true_or_false(call, name):
 @pytest.mark.parametrize(("call", "name"), _cases(CHOICES))
 def test_a_choice_is_one_of_those_named(call, name):
     for value in (1, True):
-        with pytest.raises(TypeError, match=rf"\b{name} must be '"):
+        with pytest.raises(TypeError, match=rf"\b{name}\b`? must be '"):
             call(value)
-    with pytest.raises(ValueError, match=rf"\b{name} must be '.*, got 'neither'"):
+    with pytest.raises(ValueError, match=rf"\b{name}\b`? must be '.*, got 'neither'"):
         call("neither")

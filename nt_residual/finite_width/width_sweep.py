@@ -247,7 +247,8 @@ def _check_widths(widths) -> list[int]:
 
 
 def _check_seeds(seeds, count) -> list[int]:
-    given = list(seeds) if isinstance(seeds, Sequence | np.ndarray) else [seeds] * count
+    several = isinstance(seeds, Sequence | np.ndarray) and not isinstance(seeds, str)
+    given = list(seeds) if several else [seeds] * count
     if len(given) != count:
         raise ValueError(
             f"seeds must be one number of networks for each of {count} widths, got {len(given)}."
