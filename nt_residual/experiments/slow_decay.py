@@ -77,8 +77,8 @@ def findings(result: Result) -> list[Finding]:
 
     Example:
       >>> found = run([0.25], [10, 100, 1000], n_train=20, n_test=20, seeds=1)
-      >>> findings(found)[0].agrees
-      True
+      >>> print(findings(found)[0].agrees)  # T is too small at these depths to tell.
+      None
     """
     found = []
     for gamma in result.gammas:

@@ -222,7 +222,7 @@ def test_the_interval_of_a_slope_covers_the_truth_19_times_in_20():
         (lambda: convergence.run([0.4]), r"at least 1/2, got \[0.4\]"),
         (lambda: minimax.run(SIZES, depths=[10]), "Add math.inf"),
         (lambda: parity.run(depths=[10]), "Add math.inf"),
-        (lambda: classification.run("emnist"), "name must be one of"),
+        (lambda: classification.run("emnist"), "name must be 'digits'"),
     ],
 )
 def test_what_a_claim_is_not_about_is_refused(call, message):
