@@ -17,6 +17,7 @@ TINY = {
     "conv_kernel": (("flatten", 4, 4, 1),),
     "gram": (100, (40,)),
     "regression": ((60, ("eigh", "lanczos", "neural-tangents")),),
+    "estimators": (60, 3),
     "empirical_ntk": (("dense", 8, 1, 2, 3),),
     "scaling": 40,
 }

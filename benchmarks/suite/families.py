@@ -2,7 +2,15 @@
 
 from collections.abc import Iterable
 
-from benchmarks.suite import conv_kernel, empirical_ntk, fc_kernel, gram, regression, scaling
+from benchmarks.suite import (
+    conv_kernel,
+    empirical_ntk,
+    estimators,
+    fc_kernel,
+    gram,
+    regression,
+    scaling,
+)
 from benchmarks.suite.case import Case
 
 FAMILIES = {
@@ -10,6 +18,7 @@ FAMILIES = {
     "conv_kernel": conv_kernel,
     "gram": gram,
     "regression": regression,
+    "estimators": estimators,
     "empirical_ntk": empirical_ntk,
     "scaling": scaling,
 }
