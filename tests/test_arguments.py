@@ -94,7 +94,7 @@ INTEGERS = [
     (lambda v: SCHEDULE(v), "depth", 0),
     (lambda v: schedules.Explicit([1.0])(v), "depth", 0),
     (lambda v: rntk.ResidualKernel(v, SCHEDULE), "depth", 0),
-    (lambda v: KERNEL.at_depth(v), "depth", 0),
+    (lambda v: rntk.ResidualKernel(2, SCHEDULE).at_depth(v), "depth", 0),
     (lambda v: rntk.power_series(KERNEL, v), "count", 0),
     (lambda v: rntk.compile_homogeneous(_dot, dim=v), "dim", 1),
     (lambda v: theory.suitable_schedule(v), "depth", 0),

@@ -228,7 +228,7 @@ class ResidualKernel(Scheduled):
           >>> ResidualKernel(10, schedules.PowerLaw(0.5)).at_depth(math.inf).effective_time
           1.0
         """
-        if depth == self.depth:
+        if schedules.check_depth(depth) == self.depth:
             return self
         return dataclasses.replace(self, depth=depth, effective_time=None)
 

@@ -3,8 +3,8 @@
 import dataclasses
 import functools
 import math
+import pickle
 import sys
-import types
 from typing import ClassVar
 
 import numpy as np
@@ -109,10 +109,14 @@ class Scheduled:
 
 
 def _can_be_pickled(schedule: schedules.Schedule) -> bool:
-    """Tell a function inside another one, or without a name, from all else."""
-    if not isinstance(schedule, types.FunctionType) or "<" not in schedule.__qualname__:
+    """Tell what pickle can find by a name from lambdas, local functions and local classes."""
+    try:
+        pickle.dumps(schedule)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        pass
+    else:
         return True
-    # Other picklers, which joblib and dask use, copy the code of such a function.
+    # Other picklers, which joblib and dask use, copy the code of a function.
     frame = sys._getframe(1)
     while frame is not None:
         if {"cloudpickle", "dill"} & set(frame.f_globals.get("__name__", "").split(".")):

@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import functools
 import math
 import pickle
 
@@ -598,11 +599,22 @@ def test_a_kernel_of_any_schedule_with_a_name_can_be_pickled(schedule):
     assert pickle.loads(pickle.dumps(kernel)) == kernel
 
 
-def test_a_kernel_of_a_nameless_function_can_be_copied_and_says_why_pickle_refuses_it():
-    kernel = ResidualKernel(10, lambda depth: np.full(depth, 0.1))
+def _nameless():
+    @dataclasses.dataclass(frozen=True)
+    class Local:
+        def __call__(self, depth):
+            return np.full(depth, 0.1)
+
+    schedule = lambda depth: np.full(depth, 0.1)  # noqa: E731
+    return {"lambda": schedule, "part": functools.partial(schedule), "local class": Local()}
+
+
+@pytest.mark.parametrize("schedule", _nameless().values(), ids=_nameless())
+def test_a_kernel_of_a_nameless_schedule_can_be_copied_and_says_why_pickle_refuses_it(schedule):
+    kernel = ResidualKernel(10, schedule)
     assert copy.copy(kernel) is kernel
     assert copy.deepcopy([kernel]) == [kernel]
-    with pytest.raises(TypeError, match=r"schedule must .* pickled.*lambda.*Explicit"):
+    with pytest.raises(TypeError, match=r"schedule must .* pickled, for .*schedules.Explicit"):
         pickle.dumps(kernel)
 
 
