@@ -118,32 +118,6 @@ def check_angles(theta: ArrayLike) -> np.ndarray:
     return np.minimum(angles, math.pi)
 
 
-def check_device_angles(theta: ArrayLike) -> jax.Array:
-    """Returns `theta` as a JAX array, having checked that it is in [0, π], where it is known.
-
-    Args:
-      theta: angles in radians, any shape, floats.
-
-    Raises:
-      TypeError: if `theta` does not hold real floats.
-      ValueError: if an angle is outside [0, π] or NaN.
-    """
-    array = theta if isinstance(theta, jax.Array) else np.asarray(theta)
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(f"theta must hold real floats, got dtype {array.dtype}.")
-    # Inside a function that JAX traces, where `theta` may be a known array that it closes over.
-    with jax.ensure_compile_time_eval():
-        if array.size and (not isinstance(array, jax.Array) or is_known(array)):
-            smallest, largest = float(array.min()), float(array.max())
-            # π itself rounds up in lower precision.
-            if not (smallest >= 0 and largest <= float(np.asarray(math.pi, array.dtype))):
-                raise ValueError(
-                    "theta must hold angles in radians, in [0, π], got values from "
-                    f"{smallest} to {largest}."
-                )
-        return jnp.asarray(array)
-
-
 def is_known(x: jax.Array) -> bool:
     """Whether the values of `x` can be looked at here: not traced, nor on other hosts."""
     return not isinstance(x, Tracer) and x.is_fully_addressable

@@ -6,7 +6,6 @@ import math
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -14,7 +13,6 @@ from nt_residual import _checks, schedules
 from nt_residual.rntk import chebyshev, limits, recursion, tiles
 from nt_residual.rntk.inputs import (
     check_angles,
-    check_device_angles,
     check_memory,
     check_pair,
     check_range,
@@ -163,43 +161,6 @@ class ResidualKernel(Scheduled):
             )
         return profile * math.exp(self.log_diagonal)
 
-    def of_angles(self, theta: ArrayLike) -> jax.Array:
-        """The kernel of unit inputs at given angles, on the device.
-
-        It is what a call evaluates after it has computed the angles. Kernels of all depths and
-        schedules are functions of the same angles, so for many kernels of the same inputs these
-        are computed once. Works under `jax.jit`, `jax.vmap` and `jax.grad`.
-
-        Args:
-          theta: angles in radians, in [0, π], any shape, floats. Where they are small, a steep
-            kernel needs them to more digits than 1: a cosine in float32 does not have them.
-
-        Returns:
-          The shape and dtype of `theta`, within `error_bound` of `at_angle`; at least float32 is
-          used to compute it. Exact where θ = 0.
-
-        Raises:
-          TypeError: if `theta` does not hold real floats.
-          ValueError: if an angle is outside [0, π] or NaN (not checked where it is traced), or the
-            kernel would leave the range of the dtype.
-
-        Example:
-          >>> import jax.numpy as jnp
-          >>> from nt_residual import _checks, schedules
-          >>> kernel = ResidualKernel(math.inf, schedules.PowerLaw(0.5))
-          >>> kernel.of_angles(jnp.array([0.0, math.pi / 2])).round(4)
-          Array([1.    , 0.1928], dtype=float32)
-        """
-        theta = check_device_angles(theta)
-        limit = math.log(float(jnp.finfo(theta.dtype).max))
-        if not self.normalize and self.log_diagonal > limit:
-            raise ValueError(
-                f"the kernel of unit inputs reaches exp({self.log_diagonal:.4g}), beyond the range "
-                f"of {theta.dtype} (exp({limit:.4g})). Pass normalize=True."
-            )
-        wide = jnp.promote_types(theta.dtype, jnp.float32)
-        return _of_angles(_profile(self, wide.name), theta)
-
     @property
     def coefficients(self) -> np.ndarray:
         """The Chebyshev coefficients of r that float32 inputs are evaluated with.
@@ -264,13 +225,6 @@ class ResidualKernel(Scheduled):
                 "every α is zero, so the NTK of the blocks is zero and has no shape. Pass at "
                 "least one positive α, kind='nngp', or trained='all'."
             )
-
-
-@jax.jit
-def _of_angles(profile: tiles.Profile, theta: jax.Array) -> jax.Array:
-    wide = theta.astype(jnp.promote_types(theta.dtype, jnp.float32))
-    profile = jax.tree.map(lambda leaf: jnp.asarray(leaf, wide.dtype), profile)
-    return (profile.scale * jnp.where(wide == 0, 1, profile(wide))).astype(theta.dtype)
 
 
 @functools.lru_cache(maxsize=256)

@@ -174,16 +174,6 @@ def test_a_kernel_passes_through_jit_as_an_argument(kernel):
     assert jax.tree.leaves(kernel) == []
 
 
-def test_values_at_given_angles_are_those_of_the_recursion(kernel, dtype):
-    theta = np.concatenate([[0.0], np.geomspace(1e-6, np.pi, 99)]).astype(dtype).reshape(4, 25)
-    values = kernel.of_angles(theta)
-    assert values.dtype == dtype
-    expected = kernel.at_angle(np.asarray(theta, np.float64))
-    assert np.max(np.abs(values - expected)) < ERROR[dtype.name] * expected[0, 0]
-    np.testing.assert_allclose(values[0, 0], expected[0, 0], rtol=8 * jnp.finfo(dtype).eps)
-    np.testing.assert_allclose(jax.jit(kernel.of_angles)(theta), values, rtol=1e-6)
-
-
 def test_a_kernel_that_went_through_pickle_is_the_same_one(kernel):
     copy = pickle.loads(pickle.dumps(kernel))
     assert copy == kernel
@@ -571,22 +561,15 @@ def test_an_unnormalised_kernel_that_overflows_is_refused(dtype):
     kernel = ResidualKernel(2000, schedules.Constant(1.0), normalize=False)
     with pytest.raises(ValueError, match=r"beyond the range of float64.*normalize=True"):
         kernel.at_angle(1.0)
-    for call in (kernel.of_angles, kernel):
-        with pytest.raises(ValueError, match=r"beyond the range of float.*normalize=True"):
-            call(jnp.ones((2, 2), dtype))
+    with pytest.raises(ValueError, match=r"beyond the range of float.*normalize=True"):
+        kernel(jnp.ones((2, 2), dtype))
 
 
 @pytest.mark.parametrize("theta", [-0.1, 3.2, math.nan])
 def test_an_angle_out_of_range_is_refused(theta):
     kernel = ResidualKernel(3, schedules.PowerLaw(0.5))
-    for call in (kernel.at_angle, kernel.of_angles, lambda x: kernel.of_angles(jnp.array(x))):
-        with pytest.raises(ValueError, match="theta must hold angles"):
-            call([theta, 1.0])
-
-
-def test_angles_that_are_not_floats_are_refused():
-    with pytest.raises(TypeError, match="theta must hold real floats, got dtype int"):
-        ResidualKernel(3, schedules.PowerLaw(0.5)).of_angles([1, 2])
+    with pytest.raises(ValueError, match="theta must hold angles"):
+        kernel.at_angle([theta, 1.0])
 
 
 def harmonic(depth):
