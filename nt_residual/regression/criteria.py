@@ -7,9 +7,10 @@ import numpy as np
 import scipy.optimize
 from numpy.typing import ArrayLike
 
+from nt_residual import _checks
 from nt_residual.regression.gradient_flow import GradientFlow
 from nt_residual.regression.held_out import Stopping, least, mean_squares, times_or_grid
-from nt_residual.regression.inputs import check_number, real_array
+from nt_residual.regression.inputs import exponent, real_array, scaled
 
 # Of the n degrees of freedom. Where fewer remain, their number is rounding.
 _FEWEST_LEFT = 1e-8
@@ -54,9 +55,9 @@ def generalised_cross_validation(flow: GradientFlow, times: ArrayLike | None = N
             f"{times[0]:.3g} to {times[-1]:.3g}. Pass earlier times, or None."
         )
     errors = np.full(len(times), math.inf)
-    trained = np.atleast_1d(flow.training_error(times))
+    trained, unit = flow._training_error(times)
     errors[resolved] = trained[resolved] / left[resolved] ** 2
-    return least(times, errors)
+    return least(times, errors, unit)
 
 
 def leave_one_out(flow: GradientFlow, y: ArrayLike, times: ArrayLike | None = None) -> Stopping:
@@ -92,7 +93,8 @@ def leave_one_out(flow: GradientFlow, y: ArrayLike, times: ArrayLike | None = No
             f"y must have the shape of the predictions, {predictions.shape[1:]}, got shape "
             f"{targets.shape}. Pass the targets that the flow was fitted to."
         )
-    return least(times, mean_squares(predictions, targets))
+    unit = exponent(targets)
+    return least(times, mean_squares(predictions, targets, unit), unit)
 
 
 def discrepancy(
@@ -111,8 +113,8 @@ def discrepancy(
       factor: a little more than 1 is on the safe side, where the noise is not quite known.
 
     Returns:
-      The time, 0 if the targets themselves are no larger than the noise, with the mean squared
-      residual at each of the times.
+      The time, 0 if f_0 is as close to the targets as the noise, with the mean squared residual
+      there and at each of the times.
 
     Raises:
       TypeError: if an argument is not real.
@@ -127,22 +129,26 @@ def discrepancy(
 
     Reference: Morozov 1966; Engl, Hanke & Neubauer 1996, section 4.3.
     """
-    noise = check_number(noise, "noise", positive=True)
-    target = (check_number(factor, "factor", positive=True) * noise) ** 2
+    noise = _checks.number(noise, "noise", positive=True)
+    wanted = _checks.number(factor, "factor", positive=True) * noise
     times = times_or_grid(flow, times)
-    errors = np.atleast_1d(flow.training_error(times))
+    errors, unit = flow._training_error(times)
+    target = float(scaled(wanted, -unit)) ** 2
     reached = np.flatnonzero(errors <= target)
     if not reached.size:
         raise ValueError(
-            f"the rms training residual is still {math.sqrt(errors[-1]):.4g} at t = "
-            f"{times[-1]:.4g}, above factor·noise = {math.sqrt(target):.4g}. Pass later times, "
+            f"the rms training residual is still {scaled(math.sqrt(errors[-1]), unit):.4g} at t = "
+            f"{times[-1]:.4g}, above factor·noise = {wanted:.4g}. Pass later times, "
             "less ridge if there is any, or the noise that these data have."
         )
     first = int(reached[0])
     before, after = float(times[first - 1]) if first else 0.0, float(times[first])
-    if first == 0 and flow.training_error(0.0) <= target:
-        return Stopping(0.0, times, errors)
-    return Stopping(_crossing(flow, target, before, after), times, errors)
+    found = 0.0
+    if first > 0 or flow._training_error(0.0)[0][0] > target:
+        found = _crossing(flow, target, before, after)
+    error = flow._training_error(found)[0][0]
+    times, errors = np.insert(times, first, found), np.insert(errors, first, error)
+    return Stopping(found, times, scaled(errors, 2 * unit))
 
 
 def _crossing(flow: GradientFlow, target: float, before: float, after: float) -> float:
@@ -155,7 +161,7 @@ def _crossing(flow: GradientFlow, target: float, before: float, after: float) ->
         return before + (scale * s / (1 - s) if after == math.inf else s * (after - before))
 
     def excess(s: float) -> float:
-        return float(flow.training_error(time(s))) - target
+        return float(flow._training_error(time(s))[0][0]) - target
 
     root: Any = scipy.optimize.brentq(excess, 0.0, 1.0, xtol=1e-12)
     return time(root)

@@ -16,6 +16,8 @@ class Eigh:
       y: targets, float64, shape (n, n_outputs).
       ridge: δ ≥ 0.
       dtype: that in which the entries of K were computed.
+      exponent: K is in units of 2^exponent, which errors tell the user.
+      centered: whether the mean of the targets was subtracted from `y`, and is fitted too.
 
     Attributes:
       eigenvalues: Λ, those of K for which λ + δ is more than rounding, of the entries or of
@@ -27,14 +29,25 @@ class Eigh:
       ValueError: if K is not symmetric or has a clearly negative eigenvalue.
     """
 
-    def __init__(self, kernel: np.ndarray, y: np.ndarray, *, ridge: float, dtype: np.dtype):
-        self.n_train, self._ridge, self._y = len(y), ridge, y
+    dtype = np.dtype(np.float64)
+
+    def __init__(
+        self,
+        kernel: np.ndarray,
+        y: np.ndarray,
+        *,
+        ridge: float,
+        dtype: np.dtype,
+        exponent: int,
+        centered: bool,
+    ):
+        self.n_train, self._ridge, self._y, self._centered = len(y), ridge, y, centered
         diagonal = np.diagonal(kernel)
-        check_symmetric(float(np.max(np.abs(kernel - kernel.T))), dtype, diagonal)
+        check_symmetric(float(np.max(np.abs(kernel - kernel.T))), dtype, diagonal, exponent)
         # float64: at float32 the error of a small eigenvalue exceeds the eigenvalue.
         # Divide and conquer is the fastest driver where all eigenvectors are wanted.
         values, vectors = scipy.linalg.eigh(kernel, driver="evd")
-        check_definite(values[0], values[-1], dtype)
+        check_definite(values[0], values[-1], dtype, exponent)
         # The latter is what numpy.linalg.matrix_rank takes to be zero.
         own = len(values) * np.finfo(np.float64).eps * values[-1]
         cutoff = max(rounding(dtype, diagonal), own)
@@ -58,12 +71,27 @@ class Eigh:
         return (left**2 @ learnable + beyond) / self._y.size
 
     def degrees_of_freedom(self, times: np.ndarray) -> np.ndarray:
-        """The trace of the smoother K g_t(K), shape (T,)."""
-        return self._learned(times) @ np.maximum(self.eigenvalues, 0)
+        """The trace of the smoother S = K g_t(K), and with the mean J = 11ᵀ/n of J + S(I − J)."""
+        shares = self._learned(times) * np.maximum(self.eigenvalues, 0)
+        if not self._centered:
+            return shares.sum(axis=1)
+        return 1 + shares @ (1 - self.eigenvectors.sum(axis=0) ** 2 / self.n_train)
 
     def leave_one_out(self, times: np.ndarray) -> np.ndarray:
         """What the other points predict of each, shape (T, n, n_outputs)."""
-        return loo.predictions(self.eigenvalues + self._ridge, self.eigenvectors, self._y, times)
+        matrix = self.eigenvalues + self._ridge, self.eigenvectors
+        if not self._centered:
+            return loo.predictions(*matrix, self._y, times)
+        # The mean of the others is off by `shift` for point i, by which the targets of all
+        # others are: a constant, which is learned from 1.
+        if self.n_train == 1:
+            raise ValueError(
+                "leave_one_out with center_targets=True needs at least 2 points, got 1. Pass "
+                "center_targets=False to fit."
+            )
+        shift = -self._y / (self.n_train - 1)
+        found = loo.predictions(*matrix, np.append(self._y, np.ones((self.n_train, 1)), 1), times)
+        return found[..., :-1] + shift * (1 - found[..., -1:])
 
     def spectral_range(self) -> tuple[float, float]:
         """The smallest eigenvalue of K + δI that is kept, and the largest."""

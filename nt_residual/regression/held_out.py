@@ -4,14 +4,21 @@
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from nt_residual import _checks, gram
 from nt_residual.regression.gradient_flow import GradientFlow
-from nt_residual.regression.inputs import check_targets, numbers, real_array
+from nt_residual.regression.inputs import (
+    check_centering,
+    check_targets,
+    exponent,
+    numbers,
+    real_array,
+    scaled,
+)
 
 # Lanczos' method needs about √(15 t λ_max/n) products, at most, to converge to 1e-4 at the time t
 # (Hochbruck & Lubich 1997). This is a few hundred at the end of the grid, where eigendirections
@@ -24,7 +31,7 @@ class Stopping(NamedTuple):
 
     Attributes:
       time: the time chosen.
-      times: the times tried, shape (T,).
+      times: the times tried, shape (T,), the chosen one among them.
       errors: what was least, or small enough, at the time chosen, shape (T,): a mean squared
         error, or an estimate of one.
     """
@@ -33,9 +40,20 @@ class Stopping(NamedTuple):
     times: np.ndarray
     errors: np.ndarray
 
+    @property
+    def error(self) -> float:
+        """That of `errors` at the time chosen."""
+        return float(self.errors[np.searchsorted(self.times, self.time)])
+
+    def __repr__(self) -> str:
+        return (
+            f"Stopping(time={self.time:.6g}, error={self.error:.3g}, one of "
+            f"{len(self.times)} times)"
+        )
+
 
 def time_grid(flow: GradientFlow, count: int = 64) -> np.ndarray:
-    """Times that cover all that happens in a gradient flow.
+    """Return times that cover all that happens in a gradient flow.
 
     The eigendirection of eigenvalue λ is learned at t ~ n/λ, so the grid runs
     geometrically from n/(100 λ_max) to 10 n/λ_min, and ends with `math.inf`.
@@ -62,15 +80,18 @@ def time_grid(flow: GradientFlow, count: int = 64) -> np.ndarray:
       array([ 0.04,  1.26, 40.  ,   inf])
     """
     count = _checks.integer(count, "count", 3, "Pass how many times are to be tried.")
-    smallest, largest = flow.spectral_range()
+    # In units of λ_max, up to a power of two: its scale, which times have too, is immaterial.
+    unit = exponent(np.array(flow.spectral_range()))
+    smallest, largest = scaled(flow.spectral_range(), -unit)
     first = flow.n_train / (100 * largest)
     if flow.solver == "lanczos":
         last = _LONGEST_LANCZOS * flow.n_train / largest
-        if flow.ridge > 0:
-            last = min(last, 10 * flow.n_train / flow.ridge)
-        return np.geomspace(first, last, count)
+        ridge = float(scaled(flow.ridge, -unit))
+        if ridge > 0:
+            last = min(last, 10 * flow.n_train / ridge)
+        return scaled(np.geomspace(first, last, count), -unit)
     last = 10 * flow.n_train / smallest
-    return np.append(np.geomspace(first, last, count - 1), math.inf)
+    return np.append(scaled(np.geomspace(first, last, count - 1), -unit), math.inf)
 
 
 def times_or_grid(flow: GradientFlow, times: ArrayLike | None) -> np.ndarray:
@@ -78,9 +99,9 @@ def times_or_grid(flow: GradientFlow, times: ArrayLike | None) -> np.ndarray:
     return time_grid(flow) if times is None else np.atleast_1d(numbers(times, "times"))
 
 
-def least(times: np.ndarray, errors: np.ndarray) -> Stopping:
-    """The first of the times with the least error."""
-    return Stopping(float(times[np.argmin(errors)]), times, errors)
+def least(times: np.ndarray, errors: np.ndarray, unit: int) -> Stopping:
+    """Return the first of the times with the least error, from squares in units of 2^(2·unit)."""
+    return Stopping(float(times[np.argmin(errors)]), times, scaled(errors, 2 * unit))
 
 
 def holdout(
@@ -118,12 +139,16 @@ def holdout(
             f"y_val must have the shape of the predictions, {predictions.shape[1:]}, got shape "
             f"{targets.shape}. Pass one target per row of k_val_train, encoded as y was."
         )
-    return least(times, mean_squares(predictions, targets))
+    unit = exponent(targets) if targets.any() else exponent(predictions)
+    return least(times, mean_squares(predictions, targets, unit), unit)
 
 
-def mean_squares(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """The mean squared error at each time, float64, of predictions of shape (T, n, …)."""
-    squared = np.square(np.asarray(predictions, np.float64) - targets)
+def mean_squares(predictions: np.ndarray, targets: np.ndarray, unit: int) -> np.ndarray:
+    """Return the mean squared error at each time, of predictions of shape (T, n, …).
+
+    It is in units of 2^(2·unit), in which float64 holds the squares.
+    """
+    squared = np.square(scaled(predictions, -unit) - scaled(targets, -unit))
     return squared.reshape(len(squared), -1).mean(axis=1)
 
 
@@ -136,6 +161,7 @@ def kfold(
     seed: int = 0,
     solver: Literal["auto", "eigh", "lanczos"] = "auto",
     ridge: float = 0.0,
+    center_targets: bool | None = None,
 ) -> Stopping:
     """Chooses the time with the least squared error in cross-validation.
 
@@ -152,6 +178,7 @@ def kfold(
       seed: of the division.
       solver: as in `GradientFlow.fit`.
       ridge: likewise.
+      center_targets: likewise, for the targets of each flow.
 
     Returns:
       The first listed of the best times, with the error at every time, averaged over all inputs.
@@ -180,16 +207,22 @@ def kfold(
             "kernel(x_train)."
         )
     targets = check_targets(y, n)
-    if isinstance(n_splits, bool) or not isinstance(n_splits, int | np.integer):
-        raise TypeError(f"n_splits must be an integer, got {n_splits!r}.")
-    if not 2 <= n_splits <= n:
-        raise ValueError(f"n_splits must be from 2 to n = {n}, got {n_splits}.")
+    advice = f"Pass one from 2 to n = {n}."
+    n_splits = _checks.integer(n_splits, "n_splits", 2, advice)
+    if n_splits > n:
+        raise ValueError(f"n_splits must be at most n = {n}, got {n_splits}. {advice}")
+    options: Any = {"solver": solver, "ridge": ridge}
+    options["center_targets"] = check_centering(targets, center_targets, stacklevel=3)
+    unit = exponent(targets)
+    targets = scaled(targets, -unit)
     totals: np.ndarray | float = 0.0
-    for part in np.array_split(np.random.default_rng(seed).permutation(n), n_splits):
+    for part in np.array_split(
+        np.random.default_rng(_checks.integer(seed, "seed", 0)).permutation(n), n_splits
+    ):
         others = np.setdiff1d(np.arange(n), part)
         block = matrix[np.ix_(others, others)]
-        flow = GradientFlow.fit(block, targets[others], solver=solver, ridge=ridge)
+        flow = GradientFlow.fit(block, targets[others], **options)
         times = times_or_grid(flow, times)
         found = holdout(flow, matrix[np.ix_(part, others)], targets[part], times)
         totals = totals + len(part) * found.errors
-    return least(np.asarray(times), np.asarray(totals) / n)
+    return least(np.asarray(times), np.asarray(totals) / n, unit)

@@ -1,6 +1,7 @@
 """The checks that targets, times, options and kernel matrices in memory must pass."""
 
 import math
+import warnings
 from typing import Any
 
 import jax
@@ -9,7 +10,11 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from numpy.typing import ArrayLike
 
+from nt_residual import _checks
 from nt_residual.gram.inputs import native
+
+# Targets of which the mean is not looked at.
+_FEW = 10
 
 
 def real_array(values: ArrayLike, name: str) -> np.ndarray:
@@ -48,7 +53,7 @@ def check_real(dtype: np.dtype, name: str) -> None:
       TypeError: if it is not.
     """
     complex_ = jnp.issubdtype(dtype, np.complexfloating)
-    if complex_ or not (jnp.issubdtype(dtype, np.number) or jnp.issubdtype(dtype, np.bool_)):
+    if complex_ or not jnp.issubdtype(dtype, np.number):
         raise TypeError(f"{name} must hold real numbers, got dtype {dtype}.")
 
 
@@ -156,6 +161,35 @@ def check_targets(y: ArrayLike, n: int) -> np.ndarray:
     return outputs
 
 
+def check_centering(y: np.ndarray, center_targets: bool | None, stacklevel: int) -> bool:
+    """Return whether to center targets of shape (n, …), and warn where `None` is a bad choice.
+
+    Raises:
+      TypeError: if `center_targets` is neither a bool nor `None`.
+    """
+    if center_targets is not None:
+        return _checks.boolean(center_targets, "center_targets")
+    values = scaled(y, -exponent(y))
+    mean, spread = np.linalg.norm(values.mean(axis=0)), np.linalg.norm(values.std(axis=0))
+    two = np.all((values == values.min()) | (values == values.max()))
+    # The mean of a few targets says little.
+    if len(y) >= _FEW and mean > spread and not two:
+        warnings.warn(
+            f"the mean of y is {mean / spread:.3g} times its standard deviation, and gradient flow "
+            "starts from f_0 = 0: most of the time goes to the mean. Pass center_targets=True to "
+            "start from the mean, or False if 0 is meant.",
+            UserWarning,
+            stacklevel=stacklevel,
+        )
+    return False
+
+
+def holds(dtype: np.dtype, unit: int) -> bool:
+    """Return whether a dtype holds normal numbers of about 2^unit."""
+    limits = jnp.finfo(dtype)
+    return limits.minexp < unit <= limits.maxexp
+
+
 def check_number(value: Any, name: str, *, positive: bool) -> float:
     """Returns a finite float that is positive, or else at least zero.
 
@@ -175,13 +209,43 @@ def check_number(value: Any, name: str, *, positive: bool) -> float:
     return number
 
 
+def exponent(values: np.ndarray) -> int:
+    """Return e such that the largest |value| is 2^e, or less and more than half of it.
+
+    It is 0 where no value is larger than zero, or one is infinite or NaN.
+    """
+    largest = float(np.max(np.abs(values), initial=0))
+    return math.frexp(largest)[1] if math.isfinite(largest) else 0
+
+
+def scaled(values: ArrayLike, exponents: ArrayLike) -> np.ndarray:
+    """Return values · 2^exponents in float64: exact in its range, else infinity or zero."""
+    with np.errstate(over="ignore", under="ignore"):
+        return np.ldexp(np.asarray(values, np.float64), exponents)
+
+
+def loses_digits(unit: int, dtype: np.dtype) -> bool:
+    """Return whether entries just above the rounding of 2^unit are below the normal numbers.
+
+    XLA takes those to be zero on most devices.
+    """
+    limits = jnp.finfo(dtype)
+    return math.ldexp(float(limits.eps), unit) < float(limits.tiny)
+
+
 def rounding(dtype: np.dtype, diagonal: np.ndarray) -> float:
     """ε √n max_i K_ii: eigenvalues that rounding of the entries of K can produce."""
     return float(jnp.finfo(dtype).eps) * math.sqrt(len(diagonal)) * float(np.max(diagonal))
 
 
-def check_definite(smallest: float, largest: float, dtype: np.dtype) -> None:
+def check_definite(smallest: float, largest: float, dtype: np.dtype, exponent: int) -> None:
     """Refuses eigenvalues of a matrix that is not positive semi-definite up to rounding.
+
+    Args:
+      smallest: eigenvalue, in units of 2^exponent.
+      largest: likewise.
+      dtype: of the entries.
+      exponent: of the unit.
 
     Raises:
       ValueError: if it is not, or is zero.
@@ -189,14 +253,22 @@ def check_definite(smallest: float, largest: float, dtype: np.dtype) -> None:
     # In half precision the root would allow several per cent.
     allowed = min(math.sqrt(float(jnp.finfo(dtype).eps)), 0.01)
     if smallest < -allowed * largest or largest <= 0:
+        found = scaled([smallest, largest], exponent)
+        zero = " Inputs so small that their kernel is below its dtype's range need scaling."
         raise ValueError(
-            f"k_train must be positive semi-definite, got eigenvalues from {smallest:.3g} to "
-            f"{largest:.3g}. Check that it is kernel(x_train)."
+            f"k_train must be positive semi-definite, got eigenvalues from {found[0]:.3g} to "
+            f"{found[1]:.3g}. Check that it is kernel(x_train).{zero if largest == 0 else ''}"
         )
 
 
-def check_symmetric(asymmetry: float, dtype: np.dtype, diagonal: np.ndarray) -> None:
+def check_symmetric(asymmetry: float, dtype: np.dtype, diagonal: np.ndarray, exponent: int) -> None:
     """Refuses a largest |K − Kᵀ| that is beyond rounding.
+
+    Args:
+      asymmetry: the largest |K − Kᵀ|, in units of 2^exponent.
+      dtype: of the entries.
+      diagonal: of K, in the same units.
+      exponent: of the unit.
 
     Raises:
       ValueError: if it is.
@@ -205,7 +277,8 @@ def check_symmetric(asymmetry: float, dtype: np.dtype, diagonal: np.ndarray) -> 
     # fewer in half precision, where so many would be all.
     most = max(8 * float(jnp.finfo(dtype).eps), 0.01) * float(np.max(diagonal))
     if asymmetry > min(100 * rounding(dtype, diagonal), most):
+        found = scaled(asymmetry, exponent)
         raise ValueError(
-            f"k_train must be symmetric, got |K − Kᵀ| up to {asymmetry:.3g}. Pass kernel(x_train); "
+            f"k_train must be symmetric, got |K − Kᵀ| up to {found:.3g}. Pass kernel(x_train); "
             "a kernel between different inputs belongs in predict."
         )

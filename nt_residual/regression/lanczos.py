@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from nt_residual.gram.operators import Operator
 from nt_residual.regression import filters
-from nt_residual.regression.inputs import check_definite, rounding
+from nt_residual.regression.inputs import check_definite, rounding, scaled
 from nt_residual.regression.krylov import Krylov
 from nt_residual.regression.products import precision
 from nt_residual.regression.solution import Report
@@ -22,6 +22,9 @@ _STEP = 16
 # Of one look at the clock, in seconds: Ctrl-C and the progress bar wait no longer.
 _PATIENCE = 1.0
 _MOST = 1000
+
+# T of an output, and a function of its eigenvalues at each time, shape (T, m).
+_Pair = tuple[Tridiagonal, np.ndarray]
 
 
 class Lanczos:
@@ -37,6 +40,8 @@ class Lanczos:
       tol: the error of predictions that is aimed at, as `Solution.residual` defines it.
       max_iterations: the most products with K; `None` for 1000.
       progress: whether to show a progress bar.
+      exponent: K is in units of 2^exponent, and times in units of 2^(−exponent). Messages tell
+        the user those of the user.
 
     Raises:
       MemoryError: if not even the first vectors fit.
@@ -52,50 +57,46 @@ class Lanczos:
         tol: float,
         max_iterations: int | None,
         progress: bool,
+        exponent: int = 0,
     ):
         n = len(y)
         self.n_train, self._ridge, self._tol, self._progress = n, ridge, tol, progress
-        self._operator = operator
+        self._operator, self._exponent = operator, exponent
         self._most = min(n, max_iterations or _MOST)
-        self._dtype = jnp.promote_types(operator.dtype, jnp.float32)
+        self.dtype = np.promote_types(operator.dtype, np.float32)
         diagonal = operator.diagonal()
         self._entries = rounding(operator.dtype, diagonal)
-        self._norms = self._checked_norms(y)
+        # By the largest entry first, so that no square leaves the range of float64.
+        largest = np.max(np.abs(y), axis=0)
+        self._norms = largest * np.linalg.norm(y / np.where(largest > 0, largest, 1), axis=0)
         # An output that is zero keeps all coefficients zero, whatever its basis begins with.
         anything = np.random.default_rng(0).standard_normal((n, 1))
-        # By the largest entry first, so that no square leaves the range of float64.
         start = np.where(self._norms > 0, y, anything)
         start = start / np.max(np.abs(start), axis=0)
-        start = (start / np.linalg.norm(start, axis=0)).T.astype(self._dtype)
+        start = (start / np.linalg.norm(start, axis=0)).T.astype(self.dtype)
         self._noise = _Noise(0, -1.0, np.zeros(len(self._norms)))
         self._stopped: str | None = None
         self._seen = 0
-        with precision(self._dtype):
-            self._rounding = rounding(self._dtype, diagonal)
+        with precision(self.dtype):
+            self._rounding = rounding(self.dtype, diagonal)
             self._krylov = Krylov(operator, operator.place(start), self._rounding)
             self._extend()
             self._look()
 
     def report(self, times: np.ndarray) -> Report:
         """How well the coefficients are known at some times, after all has been done for it."""
-        with precision(self._dtype):
+        with precision(self.dtype):
             self._grow(times[-1])
             noise = self._measured_noise(times[-1])
         bounds = np.array([r.bound(g) for r, g in self._pairs(times)])
         return self._described(times, bounds, noise[:, None] * self._sizes(times))
 
     def coefficients(self, times: np.ndarray) -> np.ndarray:
-        """c_t from the basis as it is, shape (T, n, n_outputs), in the dtype of the basis."""
-        with precision(self._dtype):
-            unit = np.asarray(self._combined([r.weights(g) for r, g in self._pairs(times)]))
-        scaled = unit * self._norms
-        largest = np.max(np.abs(scaled))
-        if largest > float(jnp.finfo(self._dtype).max):
-            raise ValueError(
-                f"y must have a scale at which {self._dtype} holds the coefficients, got one up to "
-                f"{largest:.3g}. Scale y, and predictions back."
-            )
-        return scaled.astype(self._dtype)
+        """c_t from the basis as it is, shape (T, n, n_outputs), float64."""
+        pairs, sizes = self._normalized(times)
+        with precision(self.dtype):
+            combined = np.asarray(self._combined([r.weights(g) for r, g in pairs]), np.float64)
+        return combined * (self._norms * sizes.T)[:, None]
 
     def training_error(self, times: np.ndarray) -> np.ndarray:
         """The mean squared residual on the training points, shape (T,)."""
@@ -110,19 +111,6 @@ class Lanczos:
         """The smallest and the largest Ritz value of K + δI."""
         values = np.concatenate([ritz.values for ritz in self._ritz]) + self._ridge
         return float(values[values > self._cutoff].min()), float(values.max())
-
-    def _checked_norms(self, y: np.ndarray) -> np.ndarray:
-        """|y| of each output, in float64. It need not be in the range of the dtype squared."""
-        scale = np.max(np.abs(y), axis=0)
-        norms = scale * np.linalg.norm(y / np.where(scale > 0, scale, 1), axis=0)
-        limits = jnp.finfo(self._dtype)
-        bad = (scale > 0) & ((scale < float(limits.tiny)) | (norms > float(limits.max)))
-        if bad.any():
-            raise ValueError(
-                f"y must have a scale that {self._dtype} can hold, got an output of length "
-                f"{norms[bad][0]:.3g}. Scale y, and predictions back."
-            )
-        return norms
 
     def _grow(self, time: float) -> None:
         """Enlarges the bases until the predictions are known, at this time and all before it."""
@@ -175,14 +163,14 @@ class Lanczos:
             for i, (length, over) in enumerate(zip(krylov.lengths, krylov.over, strict=True))
         ]
         values = np.concatenate([ritz.values for ritz in self._ritz])
-        check_definite(values.min(), values.max(), self._operator.dtype)
+        check_definite(values.min(), values.max(), self._operator.dtype, self._exponent)
         # As for `Eigh` in float64. In float32 n ε λ_max would take more than is lost.
-        count = self.n_train if self._dtype == np.float64 else 1
-        own = count * float(jnp.finfo(self._dtype).eps) * values.max()
+        count = self.n_train if self.dtype == np.float64 else 1
+        own = count * float(jnp.finfo(self.dtype).eps) * values.max()
         self._cutoff = max(self._entries, own)
         self._seen = krylov.size
 
-    def _pairs(self, times: np.ndarray) -> Iterable[tuple[Tridiagonal, np.ndarray]]:
+    def _pairs(self, times: np.ndarray) -> Iterable[_Pair]:
         """T of each output, and g_t at its eigenvalues, shape (T, m)."""
         for ritz in self._ritz:
             options = self.n_train, self._ridge, self._cutoff
@@ -198,10 +186,20 @@ class Lanczos:
         """|c_t|/|y|, shape (n_outputs, T)."""
         return np.array([np.linalg.norm(r.weights(g), axis=1) for r, g in self._pairs(times)])
 
+    def _normalized(self, times: np.ndarray) -> tuple[list[_Pair], np.ndarray]:
+        """Return `_pairs` with g_t/s_t, which float32 can hold at any time, and s_t > 0.
+
+        The sizes s_t have shape (n_outputs, T).
+        """
+        pairs = list(self._pairs(times))
+        sizes = np.array([np.max(g, axis=1) for _, g in pairs])
+        sizes = np.where(sizes > 0, sizes, 1)
+        return [(r, g / s[:, None]) for (r, g), s in zip(pairs, sizes, strict=True)], sizes
+
     def _combined(self, weights: list[np.ndarray]) -> jax.Array:
         """Q w for weights w of shape (T, m), of each output."""
         basis = self._krylov.basis
-        padded = np.zeros((len(weights), len(weights[0]), basis.shape[1]), self._dtype)
+        padded = np.zeros((len(weights), len(weights[0]), basis.shape[1]), self.dtype)
         for i, w in enumerate(weights):
             padded[i, :, : w.shape[1]] = w
         return _combine(basis, padded)
@@ -215,12 +213,12 @@ class Lanczos:
         krylov, known = self._krylov, self._noise
         if known.size == krylov.size and known.time >= time:
             return known.value
-        pairs = list(self._pairs(np.array([time])))
+        pairs, _ = self._normalized(np.array([time]))
         weights = [r.weights(g) for r, g in pairs]
         fitted = [r.fitted(g) for r, g in pairs]
         beyond = np.array([f[0, -1] for f in fitted])
         c, expected = (self._combined(w)[0] for w in (weights, [f[:, :-1] for f in fitted]))
-        expected = expected + (krylov.next.T * beyond.astype(self._dtype))
+        expected = expected + (krylov.next.T * beyond.astype(self.dtype)[None])
         found = np.asarray(self._operator.jit(_distance)(self._operator, c, expected), np.float64)
         length = (self._norms > 0) * [np.linalg.norm(w) for w in weights]
         value = np.divide(found, length, out=np.zeros_like(found), where=length > 0)
@@ -240,10 +238,11 @@ class Lanczos:
             why.append(f"Lanczos' process stopped {self._stopped}")
             remedies += ["a larger max_iterations", "solver='eigh'"]
         if rounded[self._norms > 0].max() > self._tol / 2:
-            why.append(f"{self._dtype} does not hold more digits")
+            why.append(f"{self.dtype} does not hold more digits")
             remedies += [] if self._operator.dtype == np.float64 else ["a kernel matrix in float64"]
+        first = scaled(times[np.argmax(bad)], -self._exponent)
         message = (
-            f"predictions from t = {times[np.argmax(bad)]:g} on are known to {residual.max():.1e} "
+            f"predictions from t = {first:g} on are known to {residual.max():.1e} "
             f"only, relative to the targets, and tol is {self._tol:g}: {', and '.join(why)}. "
             f"Pass {', '.join(remedies[:-1])} or {remedies[-1]}."
         )

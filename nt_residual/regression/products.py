@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from nt_residual import gram
 from nt_residual.compat import enable_x64
+from nt_residual.regression import inputs
 from nt_residual.regression.inputs import as_array, check_finite
 
 # Of a block of rows that is converted to float64 or read from disk.
@@ -21,6 +22,25 @@ _BYTES = 2**27
 def precision(dtype: Any) -> contextlib.AbstractContextManager:
     """Lets JAX compute in float64 where that is the dtype, whatever it does elsewhere."""
     return enable_x64() if dtype == np.float64 else contextlib.nullcontext()
+
+
+def in_range(c: np.ndarray, unit: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Return the columns of c as v · 2^e, with v such that k v is in the range of `dtype`.
+
+    Args:
+      c: shape (n, columns), float64.
+      unit: 2^unit is the largest entry of the kernel matrix of the training inputs; that of k
+        may be another.
+      dtype: of v, and in which k v is computed.
+
+    Returns:
+      v, shape (n, columns), and e, shape (columns,).
+    """
+    # With Σ_j |v_j| ≤ 2^(−unit/2)/2 no sum exceeds half of the largest |k_ij| times 2^(−unit/2).
+    exponents = np.frexp(np.sum(np.abs(c), axis=0))[1] + 1 + unit // 2
+    # Devices may take small entries of k to be zero. The host does not, in float64.
+    dtype = np.dtype(np.float64) if inputs.loses_digits(unit, dtype) else dtype
+    return inputs.scaled(c, -exponents).astype(dtype), exponents
 
 
 def with_matrix(k_test_train: ArrayLike | gram.Stored, c: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 class Solution:
     """The dual coefficients of gradient flow, and how well they are known.
 
-    The predictions at time t are k(x, X) c_t.
+    The predictions at time t are k(x, X) c_t + `GradientFlow.offset`.
 
     Attributes:
       value: c_t, shape (n, n_outputs), or (T, n, n_outputs) for a vector of times, without
@@ -32,6 +32,12 @@ class Solution:
     message: str
     iterations: int
     residual: np.ndarray
+
+    def __repr__(self) -> str:
+        return (
+            f"Solution(status={self.status!r}, residual≤{np.max(self.residual):.1e}, "
+            f"iterations={self.iterations}, value of shape {self.value.shape})"
+        )
 
 
 class Report(NamedTuple):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nt_residual import gram
+from nt_residual import _checks, gram
 from nt_residual.regression import inputs, products, training_kernel
 from nt_residual.regression.eigh import Eigh
 from nt_residual.regression.lanczos import Lanczos
@@ -15,10 +15,10 @@ def choose(solver: str, kernel: training_kernel.Kernel) -> tuple[str, str]:
     """The name of the solver, and why.
 
     Raises:
+      TypeError: if `solver` is not a string.
       ValueError: if the solver asked for is unknown.
     """
-    if solver not in ("auto", "eigh", "lanczos"):
-        raise ValueError(f"solver must be 'auto', 'eigh' or 'lanczos', got {solver!r}.")
+    _checks.choice(solver, "solver", ("auto", "eigh", "lanczos"))
     if solver != "auto":
         return solver, "It was asked for."
     n = kernel.shape[0]
@@ -39,14 +39,28 @@ def fit(
     y: np.ndarray,
     *,
     ridge: float,
+    centered: bool,
     tol: float,
     max_iterations: int | None,
     progress: bool,
-) -> Eigh | Lanczos:
-    """The solver of this name, ready to be asked. `GradientFlow.fit` has its arguments."""
+) -> tuple[Eigh | Lanczos, int]:
+    """Return the solver of this name for K/2^e, and e. `GradientFlow.fit` has its arguments.
+
+    K is normalized such that nothing a solver does leaves the range of its dtype, nor depends
+    on the scale of K: powers of two change no digit.
+    """
     dtype = inputs.float_dtype(kernel)
     if name == "eigh":
-        return Eigh(training_kernel.whole(kernel), y, ridge=ridge, dtype=dtype)
+        matrix, unit = training_kernel.whole(kernel)
+        ridge = _normalized(ridge, unit)
+        return Eigh(matrix, y, ridge=ridge, dtype=dtype, exponent=unit, centered=centered), unit
     options = {"tol": tol, "max_iterations": max_iterations, "progress": progress}
     with products.precision(dtype):
-        return Lanczos(training_kernel.operator(kernel), y, ridge=ridge, **options)
+        operator, unit = training_kernel.operator(kernel)
+        ridge = _normalized(ridge, unit)
+        return Lanczos(operator, y, ridge=ridge, exponent=unit, **options), unit
+
+
+def _normalized(ridge: float, unit: int) -> float:
+    # With a ridge so much larger than K nothing is learned.
+    return min(float(inputs.scaled(ridge, -unit)), 1e300)

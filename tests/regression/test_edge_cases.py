@@ -90,31 +90,7 @@ def test_matrices_in_half_precision_are_checked(solver, kernel_dtype):
         GradientFlow.fit(negative, np.ones(2), solver=solver)
 
 
-# Scales.
-
-
-@pytest.mark.parametrize("scale", [1e-30, 1e30])
-def test_lanczos_is_the_same_at_every_scale_of_targets(scale):
-    k_train, y = np.diag([1, 2, 3]).astype(np.float32), np.array([1.0, -1.0, 2.0])
-    solution, scaled = (
-        GradientFlow.fit(k_train, s * y, solver="lanczos").solve(2.0) for s in (1.0, scale)
-    )
-    assert scaled.status == "converged"
-    np.testing.assert_allclose(scaled.value / scale, solution.value, rtol=1e-5)
-
-
-@pytest.mark.parametrize("scale", [1e-42, 1e200])
-def test_targets_beyond_the_range_of_the_kernel_are_refused(scale):
-    with pytest.raises(ValueError, match="y must have a scale that float32 can hold"):
-        GradientFlow.fit(np.eye(3, dtype=np.float32), np.full(3, scale), solver="lanczos")
-    flow = GradientFlow.fit(np.eye(3), np.full(3, scale), solver="lanczos")
-    np.testing.assert_allclose(flow.predict(np.eye(3), math.inf), scale)
-
-
-def test_coefficients_beyond_the_range_of_the_kernel_are_refused():
-    k_train = 1e-9 * np.eye(3, dtype=np.float32)
-    with pytest.raises(ValueError, match="y must have a scale at which float32"):
-        GradientFlow.fit(k_train, np.full(3, 1e35), solver="lanczos").solve(math.inf)
+# Scales; those of kernels and targets are in `test_scale`.
 
 
 def test_many_equal_rows_have_no_direction():

@@ -1,3 +1,4 @@
+import functools
 import math
 
 import jax.numpy as jnp
@@ -5,6 +6,7 @@ import neural_tangents as nt
 import numpy as np
 import pytest
 import scipy.linalg
+import sklearn.datasets
 from helpers import matrix_of_spectrum
 
 from nt_residual import data, gram, regression, rntk, schedules
@@ -187,6 +189,90 @@ def test_a_point_that_no_other_one_says_anything_about_is_predicted_to_be_zero()
     np.testing.assert_allclose(flow.leave_one_out(math.inf), [3.0, 1.0, 0.0], atol=1e-12)
 
 
+# From the mean of the targets.
+
+
+@pytest.mark.parametrize("solver", ["eigh", "lanczos"])
+def test_a_flow_from_the_mean_is_one_from_zero_of_centered_targets(problem, solver):
+    k_train, k_test, y = problem
+    fit = functools.partial(regression.GradientFlow.fit, solver=solver, ridge=0.1, tol=1e-10)
+    mean = np.array([100.0, -2.0])
+    y = y - y.mean(axis=0)
+    from_mean, from_zero = fit(k_train, mean + y, center_targets=True), fit(k_train, y)
+    np.testing.assert_allclose(from_mean.offset, mean, rtol=1e-12)
+    np.testing.assert_array_equal(from_zero.offset, [0, 0])
+    predictions = from_mean.predict(k_test, TIMES)
+    np.testing.assert_allclose(predictions, mean + from_zero.predict(k_test, TIMES), rtol=1e-9)
+    np.testing.assert_array_equal(predictions[0], np.tile(from_mean.offset, (3, 1)))
+    errors = from_zero.training_error(TIMES)
+    np.testing.assert_allclose(from_mean.training_error(TIMES), errors, rtol=1e-9)
+    by_hand = k_test @ from_mean.solve(3.0).value + from_mean.offset
+    np.testing.assert_allclose(from_mean.predict(k_test, 3.0), by_hand, rtol=1e-12)
+    vector = fit(k_train, mean[0] + y[:, 0], center_targets=True)
+    np.testing.assert_allclose(vector.predict(k_test, TIMES), predictions[..., 0], rtol=1e-12)
+    assert vector.offset.shape == ()
+
+
+def test_the_degrees_of_freedom_from_the_mean_count_the_mean(problem):
+    k_train = problem[0]
+    flow = regression.GradientFlow.fit(k_train, np.eye(8), center_targets=True)
+    expected = [np.trace(flow.predict(k_train, t)) for t in TIMES]
+    np.testing.assert_allclose(flow.degrees_of_freedom(TIMES), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.1])
+def test_a_point_left_out_is_left_out_of_the_mean(problem, ridge):
+    k_train, _, y = problem
+    y = y + np.array([10.0, 0.0])
+    fit = functools.partial(regression.GradientFlow.fit, ridge=ridge, center_targets=True)
+    expected = np.empty((len(TIMES), 8, 2))
+    for i in range(8):
+        others = np.arange(8) != i
+        flow = fit(k_train[others][:, others], y[others])
+        expected[:, i] = flow.predict(k_train[i : i + 1, others], TIMES * 7 / 8)[:, 0]
+    flow = fit(k_train, y)
+    np.testing.assert_allclose(flow.leave_one_out(TIMES), expected, rtol=1e-7)
+    with pytest.raises(ValueError, match="leave_one_out with center_targets=True needs at least 2"):
+        fit(k_train[:1, :1], y[:1]).leave_one_out(1.0)
+
+
+def test_diabetes_is_learned_better_from_the_mean_than_from_zero():
+    x, y = sklearn.datasets.load_diabetes(return_X_y=True)
+    k = np.asarray(rntk.ResidualKernel(math.inf, schedules.PowerLaw(0.5))(x))
+    rest, some, new = np.split(np.random.default_rng(0).permutation(442), [242, 342])
+    scores = {}
+    for center in (False, True):
+        flow = regression.GradientFlow.fit(k[np.ix_(rest, rest)], y[rest], center_targets=center)
+        stopping = regression.holdout(flow, k[np.ix_(some, rest)], y[some])
+        off = flow.predict(k[np.ix_(new, rest)], stopping.time) - y[new]
+        scores[center] = 1 - np.mean(off**2) / np.var(y[new])
+    assert scores[True] > 0.35 > scores[False] + 0.1
+
+
+def test_a_mean_that_is_larger_than_the_spread_is_warned_about():
+    k_train, rng = np.eye(20), np.random.default_rng(0)
+    fit = regression.GradientFlow.fit
+    far = 3 + rng.standard_normal(20)
+    with pytest.warns(
+        UserWarning, match=r"mean of y is \d\.\d+ times.*center_targets=True"
+    ) as caught:
+        fit(k_train, far)
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="center_targets") as caught:
+        regression.kfold(k_train, far, times=[1.0])
+    assert [warning.filename for warning in caught] == [__file__]
+    # Not where something was chosen, the mean is small, or may be for all that few targets say,
+    # or the targets are classes, or all alike. The scale is immaterial.
+    fit(k_train, far, center_targets=False)
+    fit(k_train, far, center_targets=True)
+    fit(k_train, 0.5 + np.sign(far - 3) * np.arange(20) / 10)
+    fit(np.eye(3), far[:3])
+    fit(k_train, data.one_hot(np.arange(20) > 17, 2))
+    fit(k_train, np.ones(20))
+    with pytest.warns(UserWarning, match="center_targets"):
+        fit(k_train, 1e300 * far)
+
+
 # Kernel matrices in other forms.
 
 
@@ -262,6 +348,8 @@ def test_bad_training_data_is_refused(k_train, y, message, solver):
 def test_training_data_that_are_not_numbers_are_refused():
     with pytest.raises(TypeError, match="y must hold real numbers, got dtype <U1"):
         regression.GradientFlow.fit(np.eye(2), ["a", "b"])
+    with pytest.raises(TypeError, match="y must hold real numbers, got dtype bool"):
+        regression.GradientFlow.fit(np.eye(2), [True, False])
     with pytest.raises(TypeError, match="k_train must hold real numbers, got dtype complex128"):
         regression.GradientFlow.fit(np.eye(2) * 1j, [1, 2])
 
@@ -270,12 +358,16 @@ def test_training_data_that_are_not_numbers_are_refused():
     ("option", "error", "message"),
     [
         ({"solver": "svd"}, ValueError, "solver must be 'auto', 'eigh' or 'lanczos', got 'svd'"),
-        ({"ridge": -0.1}, ValueError, "ridge must be a number ≥ 0 and finite, got -0.1"),
-        ({"ridge": "1"}, TypeError, "ridge must be a number ≥ 0, got '1'"),
-        ({"tol": 0}, ValueError, "tol must be a positive number and finite, got 0"),
-        ({"tol": math.nan}, ValueError, "tol must be a positive number and finite, got nan"),
+        ({"ridge": -0.1}, ValueError, "ridge must be ≥ 0 and finite, got -0.1"),
+        ({"ridge": "1"}, TypeError, "ridge must be a real number, got '1'"),
+        ({"ridge": True}, TypeError, "ridge must be a real number, got True"),
+        ({"tol": 0}, ValueError, "tol must be positive and finite, got 0"),
+        ({"tol": math.nan}, ValueError, "tol must be positive and finite, got nan"),
         ({"max_iterations": 0}, ValueError, "max_iterations must be at least 1, got 0"),
-        ({"max_iterations": 1.5}, TypeError, "max_iterations must be an integer or None, got 1.5"),
+        ({"max_iterations": 1.5}, TypeError, "max_iterations must be an integer, got 1.5"),
+        ({"max_iterations": True}, TypeError, "max_iterations must be an integer, got True"),
+        ({"progress": 1}, TypeError, "progress must be True or False, got 1"),
+        ({"center_targets": 0}, TypeError, "center_targets must be True or False, got 0"),
     ],
 )
 def test_bad_options_are_refused(option, error, message):

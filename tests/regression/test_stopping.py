@@ -105,14 +105,32 @@ def test_kfold_passes_solver_and_ridge_on(noisy):
         ((np.eye(1), np.ones(1)), ValueError, r"k_train must have shape \(n, n\), n ≥ 2"),
         ((np.eye(4), np.ones(3)), ValueError, r"y must have shape \(n,\).*with n = 4"),
         ((np.eye(4), [1, 2, np.nan, 4]), ValueError, "y must be finite, got 1 values"),
-        ((np.eye(4), np.ones(4), 1), ValueError, "n_splits must be from 2 to n = 4, got 1"),
-        ((np.eye(4), np.ones(4), 5), ValueError, "n_splits must be from 2 to n = 4, got 5"),
+        (
+            (np.eye(4), np.ones(4), 1),
+            ValueError,
+            "n_splits must be at least 2, got 1. Pass one from 2 to n = 4",
+        ),
+        ((np.eye(4), np.ones(4), 5), ValueError, "n_splits must be at most n = 4, got 5"),
         ((np.eye(4), np.ones(4), 2.0), TypeError, "n_splits must be an integer, got 2.0"),
+        ((np.eye(4), np.ones(4), True), TypeError, "n_splits must be an integer, got True"),
     ],
 )
 def test_kfold_refuses_what_it_cannot_divide(arguments, error, message):
     with pytest.raises(error, match=message):
         kfold(*arguments)
+
+
+def test_kfold_from_the_mean_has_the_errors_of_flows_from_the_mean(problem):
+    k, y = problem
+    y = y + 100
+    expected = 0.0
+    for part in np.array_split(np.random.default_rng(0).permutation(9), 3):
+        others = [i for i in range(9) if i not in part]
+        flow = GradientFlow.fit(k[others][:, others], y[others], center_targets=True)
+        off = flow.predict(k[part][:, others], TIMES) - y[part]
+        expected += np.sum(off**2, axis=(1, 2)) / y.size
+    stopping = kfold(k, y, 3, times=TIMES, center_targets=True)
+    np.testing.assert_allclose(stopping.errors, expected, rtol=1e-8)
 
 
 # From the training data alone.
@@ -205,11 +223,35 @@ def test_noise_that_is_never_reached_is_reported(problem):
 @pytest.mark.parametrize("name", ["noise", "factor"])
 @pytest.mark.parametrize(
     ("value", "error"),
-    [(0.0, ValueError), (-1, ValueError), (math.nan, ValueError), ("1", TypeError)],
+    [
+        (0.0, ValueError),
+        (-1, ValueError),
+        (math.nan, ValueError),
+        ("1", TypeError),
+        (True, TypeError),
+    ],
 )
 def test_discrepancy_refuses_noise_that_is_none(problem, name, value, error):
-    with pytest.raises(error, match=f"{name} must be a positive number"):
+    with pytest.raises(error, match=f"{name} must be (positive|a real number)"):
         discrepancy(GradientFlow.fit(*problem), **{"noise": 1.0, name: value})
+
+
+# Results.
+
+
+def test_results_print_what_was_asked_for_and_not_all_arrays(problem):
+    k, y = problem
+    flow = GradientFlow.fit(k, y)
+    stopping = holdout(flow, k, flow.predict(k, 90.0), TIMES)
+    assert repr(stopping) == f"Stopping(time=100, error={stopping.errors[3]:.3g}, one of 5 times)"
+    assert stopping.error == stopping.errors[3]
+    found = discrepancy(flow, 0.5)
+    assert found.error == pytest.approx(0.25)
+    assert found.time in found.times
+    assert len(repr(found)) < 60
+    assert repr(flow) == "GradientFlow(n_train=9, solver='eigh', ridge=0)"
+    shown = "Solution(status='converged', residual≤0.0e+00, iterations=0, value of shape (5, 9, 2))"
+    assert repr(flow.solve(TIMES)) == shown
 
 
 # What they are for.
