@@ -267,7 +267,7 @@ def test_a_mean_that_is_larger_than_the_spread_is_warned_about():
     fit(k_train, far, center_targets=True)
     fit(k_train, 0.5 + np.sign(far - 3) * np.arange(20) / 10)
     fit(np.eye(3), far[:3])
-    fit(k_train, data.one_hot(np.arange(20) > 17, 2))
+    fit(k_train, data.centered_one_hot(np.repeat([0, 1], [18, 2]), 2))
     fit(k_train, np.ones(20))
     with pytest.warns(UserWarning, match="center_targets"):
         fit(k_train, 1e300 * far)
