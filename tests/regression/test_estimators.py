@@ -413,7 +413,7 @@ np.save({str(tmp_path / "1.npy")!r}, models[1].predict_proba(new))
         ({"kind": "NTK"}, ValueError, "kind must be 'ntk' or 'nngp'"),
         ({"trained": "last"}, ValueError, "trained must be 'blocks' or 'all'"),
         ({"solver": "svd"}, ValueError, "solver must be .*got 'svd'"),
-        ({"ridge": -1.0}, ValueError, "ridge must be a number ≥ 0 and finite, got -1.0"),
+        ({"ridge": -1.0}, ValueError, "ridge must be ≥ 0 and finite, got -1.0"),
         ({"stopping": "gcv", "solver": "lanczos"}, ValueError, "Pass solver='eigh'"),
         ({"random_state": "a"}, ValueError, "cannot be used to seed"),
     ],
