@@ -180,13 +180,13 @@ def _check_zero(net: Network, inputs: dict[str, Any], size: float) -> None:
 def _flow(net, x, y, x_test, times, kernel) -> np.ndarray:
     """Predictions at the test inputs, shape (T, n_test, n_outputs)."""
     if kernel is not None:
-        flow = GradientFlow.fit(np.asarray(kernel(x)), y)
+        flow = GradientFlow.fit(np.asarray(kernel(x)), y, center_targets=False)
         return flow.predict(np.asarray(kernel(x_test, x)), times)
     # Each output of each input counts as an input, of which there are more then: the loss of
     # `GradientFlow` is their mean, and all takes that much longer.
     n_outputs = y.shape[1]
     k = _empirical_ntk(net, x, x)
-    flow = GradientFlow.fit((k + k.T) / 2, y.ravel())
+    flow = GradientFlow.fit((k + k.T) / 2, y.ravel(), center_targets=False)
     found = flow.predict(_empirical_ntk(net, x_test, x), times * n_outputs)
     return found.reshape(len(times), len(x_test), n_outputs)
 

@@ -190,25 +190,6 @@ def holds(dtype: np.dtype, unit: int) -> bool:
     return limits.minexp < unit <= limits.maxexp
 
 
-def check_number(value: Any, name: str, *, positive: bool) -> float:
-    """Returns a finite float that is positive, or else at least zero.
-
-    Raises:
-      TypeError: if it is not a number.
-      ValueError: if it is out of range.
-    """
-    wanted = "a positive number" if positive else "a number ≥ 0"
-    try:
-        if isinstance(value, bool | np.bool_ | str):
-            raise TypeError
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be {wanted}, got {value!r}.") from None
-    if not (0 <= number < math.inf) or (positive and number == 0):
-        raise ValueError(f"{name} must be {wanted} and finite, got {value!r}.")
-    return number
-
-
 def exponent(values: np.ndarray) -> int:
     """Return e such that the largest |value| is 2^e, or less and more than half of it.
 
