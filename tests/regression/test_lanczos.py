@@ -331,6 +331,10 @@ np.testing.assert_allclose(flow.predict(k_test, times), expected, atol=1e-4)
 np.testing.assert_allclose(flow.predict(jax.device_put(k_test, rows), times), expected, atol=1e-4)
 gathered = regression.GradientFlow.fit(sharded, y, ridge=1e-2, solver="eigh")
 np.testing.assert_allclose(gathered.predict(k_test, times), expected, atol=1e-4)
+scaled = (jax.device_put(np.ldexp(k, 100), rows) for k in (k_train, k_test))
+found = regression.GradientFlow.fit(next(scaled), y, ridge=np.ldexp(1e-2, 100))
+found = found.predict(next(scaled), np.ldexp(times, -100))
+np.testing.assert_array_equal(found, flow.predict(jax.device_put(k_test, rows), times))
 
 process = flow._solver._krylov
 program = owned.shared(krylov._continued, static_argnames="count").lower(
