@@ -41,7 +41,8 @@ if importlib.util.find_spec("nt_residual") is None:
         for name in ("jax", "jaxlib", "flax")
         if importlib.util.find_spec(name)
     ]
-    pip_install("frozendict>=2.4", "scikit-learn>=1.6", "matplotlib>=3.9", *needed, *kept)
+    extras = ["frozendict>=2.4", "scikit-learn>=1.6", "matplotlib>=3.9", "pooch>=1.8"]
+    pip_install(*extras, *needed, *kept)
     importlib.invalidate_caches()
 
 # %%
