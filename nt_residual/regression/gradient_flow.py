@@ -51,7 +51,9 @@ class GradientFlow:
     is the flow from f_0 = mean(y).
 
     Neither the scale of K nor that of y matters: s·K gives at t/s what K gives at t, and s·y
-    gives s·f_t, bit by bit where s is a power of two.
+    gives s·f_t, bit by bit where s is a power of two. 'lanczos' takes entries below the least
+    normal number of their dtype (1e-38 in float32) for zero in matrices that are sharded, on
+    disk or matrix-free, as most devices do; of arrays on one device both solvers use them.
 
     Attributes:
       ridge: δ.
