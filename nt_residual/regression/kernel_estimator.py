@@ -145,7 +145,7 @@ class KernelEstimator(BaseEstimator):
             )
         if rule == "kfold":
             seed = int(random.randint(2**31 - 1))
-            options: Any = {"solver": self.solver, "ridge": self.ridge}
+            options: Any = {"solver": self.solver, "ridge": self.ridge, "center_targets": False}
             return kfold(k, targets, min(_FOLDS, n), seed=seed, **options)
         train, held_out = _split(n, self.validation_fraction, random, strata)
         flow = self._flow(rule, k[np.ix_(train, train)], targets[train])
@@ -160,7 +160,8 @@ class KernelEstimator(BaseEstimator):
         # The criteria need all eigenvalues.
         needs_eigh = self.solver == "auto" and rule in ("gcv", "loo")
         solver: Any = "eigh" if needs_eigh else self.solver
-        return GradientFlow.fit(k, targets, solver=solver, ridge=self.ridge)
+        # The targets are centered already.
+        return GradientFlow.fit(k, targets, solver=solver, ridge=self.ridge, center_targets=False)
 
     def _warn_of_constant_columns(self, x: np.ndarray) -> None:
         constant = np.flatnonzero((x == x[0]).all(axis=0) & (x[0] != 0))
