@@ -141,3 +141,8 @@ def real_array(values: ArrayLike, name: str, remedy: str = "") -> np.ndarray:
         message = f"{name} must be finite, got {bad} values that are NaN or infinite. {remedy}"
         raise ValueError(message.rstrip())
     return array
+
+
+def native(array: np.ndarray) -> np.ndarray:
+    """Return the array in the byte order of this machine, the only one that JAX knows."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)

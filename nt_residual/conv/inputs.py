@@ -1,7 +1,6 @@
 """The checks that images and the options of a kernel must pass."""
 
 import math
-import operator
 from typing import Any
 
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from nt_residual._checks import integer, native
 from nt_residual.rntk.inputs import is_known
 
 _LAYOUT = "(n, height, width, channels)"
@@ -22,7 +22,7 @@ def check_sizes(value: Any, name: str) -> tuple[int, int]:
       ValueError: if there are not two of them, or one is less than 1.
     """
     try:
-        sizes = tuple(operator.index(size) for size in value)
+        sizes = tuple(value)
     except TypeError:
         raise TypeError(f"{name} must be two integers (height, width), got {value!r}.") from None
     if len(sizes) != 2:
@@ -30,9 +30,8 @@ def check_sizes(value: Any, name: str) -> tuple[int, int]:
             f"{name} must be two integers (height, width), got {value!r}. The number of "
             "channels is an argument of its own."
         )
-    if min(sizes) < 1:
-        raise ValueError(f"{name} must be at least 1 in each direction, got {value!r}.")
-    return sizes[0], sizes[1]
+    height, width = (integer(size, f"{name}[{k}]", 1) for k, size in enumerate(sizes))
+    return height, width
 
 
 def check_filter(value: Any) -> tuple[int, int]:
@@ -84,7 +83,7 @@ def check_images(
 
 def _check_batch(x, name, shape, channels) -> jax.Array:
     try:
-        array = x if isinstance(x, jax.Array) else np.asarray(x)
+        array = x if isinstance(x, jax.Array) else native(np.asarray(x))
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be an array of shape {_LAYOUT}: {error}") from None
     if not jnp.issubdtype(array.dtype, jnp.floating):

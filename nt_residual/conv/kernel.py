@@ -11,11 +11,12 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from nt_residual import memory, schedules
+from nt_residual._checks import boolean, choice, integer
 from nt_residual.conv import tiles
 from nt_residual.conv.inputs import check_filter, check_images, check_sizes, log_largest_rms
 from nt_residual.conv.recursion import Network, shares_of
 from nt_residual.rntk import recursion
-from nt_residual.rntk.inputs import check_choice, is_known
+from nt_residual.rntk.inputs import is_known
 from nt_residual.rntk.scheduled import Scheduled
 
 # Smaller shares are scaled up to it, which does not change the shape of a kernel.
@@ -123,13 +124,13 @@ class ResidualKernel(Scheduled):
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
-        _check_channels(self.channels)
+        if self.channels is not None:
+            integer(self.channels, "channels", 1, "None allows any number.")
         recursion.check_options(self.kind, self.trained)
-        check_choice(self.pooling, "pooling", ("flatten", "gap"))
-        check_choice(self.block, "block", ("two_layer", "one_layer", "preactivation"))
-        check_choice(self.padding, "padding", ("SAME", "CIRCULAR"))
-        if not isinstance(self.normalize, bool):
-            raise TypeError(f"normalize must be True or False, got {self.normalize!r}.")
+        choice(self.pooling, "pooling", ("flatten", "gap"))
+        choice(self.block, "block", ("two_layer", "one_layer", "preactivation"))
+        choice(self.padding, "padding", ("SAME", "CIRCULAR"))
+        boolean(self.normalize, "normalize")
         _check_strides(self.image_shape, self.depth)
         self._check_schedule()
         object.__setattr__(self, "effective_time", self._checked_time())
@@ -335,15 +336,6 @@ def _check_depth(depth: Any) -> int | float | tuple[int, ...]:
         )
     depths = tuple(int(schedules.check_depth(blocks)) for blocks in depth)
     return depths if len(depths) > 1 else sum(depths)
-
-
-def _check_channels(channels: Any) -> None:
-    if channels is None:
-        return
-    if isinstance(channels, bool) or not isinstance(channels, int | np.integer):
-        raise TypeError(f"channels must be an integer or None, got {channels!r}.")
-    if channels < 1:
-        raise ValueError(f"channels must be at least 1, got {channels}.")
 
 
 def _check_strides(image_shape: tuple[int, int], depth: Any) -> None:

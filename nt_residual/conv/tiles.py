@@ -9,6 +9,7 @@ from jax import lax
 
 from nt_residual.conv import limit, recursion
 from nt_residual.conv.inputs import root_mean_squares
+from nt_residual.rntk.tiles import explicit_sharding, in_automatic_axes
 
 # Covariances in a tile. On a CPU one array of them is 1 MB then, and the handful of arrays in
 # use lies in its caches.
@@ -43,7 +44,7 @@ def least_memory(
 
 def working_memory(network, shares, time, own, x1, x2, tile) -> int:
     """The bytes that the compiled program takes, its result included; arguments as `evaluate`."""
-    compiled = evaluate.lower(network, shares, time, own, x1, x2, tile).compile()
+    compiled = _evaluate.lower(network, shares, time, own, x1, x2, tile).compile()
     analysis = compiled.memory_analysis()
     if analysis is None:  # Not every backend tells.
         return sum(least_memory(network, x1, x2, tile).values())
@@ -55,7 +56,6 @@ def _even(n: int, largest: int) -> int:
     return -(-n // -(-n // largest))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 6))
 def evaluate(network, shares, time, own, x1, x2, tile):
     """The normalised kernel between two batches of images, each of mean square 1.
 
@@ -71,6 +71,20 @@ def evaluate(network, shares, time, own, x1, x2, tile):
     Returns:
       Shape (n1, n2), exactly symmetric if `x2` is `None`. Rows of images that are zero are zero.
     """
+    out = explicit_sharding(x1, x2)
+    if out is None:
+        return _evaluate(network, shares, time, own, x1, x2, tile)
+    inputs = (x1,) if x2 is None else (x1, x2)
+    return in_automatic_axes(out, _with_options, (network, tile), (shares, time, own), *inputs)
+
+
+def _with_options(options, operands, x1, x2):
+    network, tile = options
+    return _evaluate(network, *operands, x1, x2, tile)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 6))
+def _evaluate(network, shares, time, own, x1, x2, tile):
     same = x2 is None
     images1, sizes1 = _layout(x1)
     images2, sizes2 = (images1, sizes1) if same else _layout(x2)
@@ -99,9 +113,9 @@ def evaluate(network, shares, time, own, x1, x2, tile):
     def step(out, start):
         return lax.dynamic_update_slice(out, values(start), (start[0], start[1])), None
 
-    out = sizes1[:, None] * sizes2 * 0
-    out, _ = lax.scan(step, out, jnp.asarray(starts, jnp.int32))
-    out = sizes1[:, None] * sizes2 * out
+    factors = sizes1[:, None] * sizes2[None, :]
+    out, _ = lax.scan(step, 0 * factors, jnp.asarray(starts, jnp.int32))
+    out = factors * out
     return jnp.triu(out) + jnp.triu(out, 1).T if same else out
 
 

@@ -1,6 +1,5 @@
 """The checks that kernels, batches and tile sizes must pass."""
 
-import operator
 from typing import Any
 
 import jax
@@ -8,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
+
+from nt_residual._checks import integer, native
 
 _GET = "Pass functools.partial(kernel_fn, get='ntk') for one kernel of a neural-tangents kernel_fn."
 
@@ -23,7 +24,7 @@ def check_batch(x: ArrayLike, name: str) -> jax.Array | np.ndarray:
       TypeError: if it does not hold real floats.
       ValueError: if it is a scalar, is empty, or has an input with NaN or infinity.
     """
-    array = x if isinstance(x, jax.Array) else np.asarray(x)
+    array = x if isinstance(x, jax.Array) else native(np.asarray(x))
     if isinstance(array, Tracer):
         raise TypeError(
             f"{name} must be known, got a value traced by JAX: Gram matrices are made by a loop "
@@ -39,12 +40,7 @@ def check_batch(x: ArrayLike, name: str) -> jax.Array | np.ndarray:
             f"{name} must hold at least one input, shape (n, …), got shape {array.shape}."
         )
     _check_finite(array, name)
-    return array if isinstance(array, jax.Array) else array.astype(native(array.dtype), copy=False)
-
-
-def native(dtype: np.dtype) -> np.dtype:
-    """The dtype in the byte order of this machine, the only one that JAX knows."""
-    return dtype if dtype.isnative else dtype.newbyteorder("=")
+    return array
 
 
 def check_batches(
@@ -143,16 +139,7 @@ def check_count(value: Any, name: str, remedy: str = "") -> int | None:
       TypeError: if it is not an integer.
       ValueError: if it is less than 1.
     """
-    if value is None:
-        return None
-    try:
-        count = operator.index(value)
-    except TypeError:
-        message = f"{name} must be an integer or None, got {value!r}. {remedy}"
-        raise TypeError(message.rstrip()) from None
-    if count < 1:
-        raise ValueError(f"{name} must be at least 1, got {count}. {remedy}".rstrip())
-    return count
+    return None if value is None else integer(value, name, 1, remedy)
 
 
 def check_tile_size(tile_size: Any) -> int | None:

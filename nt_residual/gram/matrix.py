@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 from tqdm import tqdm
 
 from nt_residual import memory
-from nt_residual.gram import blocks, fingerprint, inputs, owned, sharded, tiling
+from nt_residual.gram import blocks, fingerprint, inputs, operators, owned, sharded, tiling
 from nt_residual.gram import store as stores
 
 _REMEDIES = (
@@ -32,7 +32,7 @@ def compute(
     store: str | PathLike | None = None,
     progress: bool = False,
     dtype: Any = None,
-) -> "jax.Array | stores.Stored":
+) -> "jax.Array | operators.Sharded | stores.Stored":
     """The matrix k(x1, x2) of any kernel function, made tile by tile.
 
     One program is compiled, for tiles of one size, whatever n1 and n2 are. Between a batch
@@ -48,25 +48,25 @@ def compute(
       x2: shape (n2, …), or `None` for `x1`.
       tile_size: the largest number of rows and of columns of a tile; `None` picks one from
         the memory there is. Entries depend on it in the last digits at most.
-      mesh: the rows are spread over all devices of this mesh, in all processes, if n1 is
-        a multiple of their number. Each computes its own rows, entries on both sides of the
-        diagonal; nothing but the inputs is sent. In a run of several processes each passes
-        the same inputs. `None` for the mesh that `x1` is sharded over, if it is.
+      mesh: the rows are spread over all devices of this mesh, in all processes. Each computes
+        its own rows, entries on both sides of the diagonal; nothing but the inputs is sent. In
+        a run of several processes each passes the same inputs. `None` for the mesh that `x1` is
+        sharded over, if it is.
       store: a folder on disk for the matrix, which `gram.load` opens. An interrupted
         computation of the same matrix is resumed.
       progress: whether to show a progress bar.
       dtype: of the entries; `None` for that of the kernel's.
 
     Returns:
-      Shape (n1, n2). A `jax.Array`, sharded by rows over `mesh`; or, with `store`, a
-      `gram.Stored`.
+      Shape (n1, n2). A `jax.Array`, sharded by rows over `mesh`, or a `gram.Sharded` if the
+      devices of the mesh do not divide n1; or, with `store`, a `gram.Stored`.
 
     Raises:
       MemoryError: if it does not fit, with the estimate and what can be done.
       TypeError: if an input does not hold real floats, or the kernel is not a JAX function of
         two batches that returns one matrix.
       ValueError: if a shape or tile size is wrong, an input or an entry is NaN or infinite,
-        the mesh does not divide n1, or the store holds something else.
+        or the store holds something else.
       OSError: if the disk is full, a file of the store cannot be read, something else is at
         its path (`FileExistsError`), or another process is filling it (`BlockingIOError`).
 
@@ -89,15 +89,18 @@ def compute(
     }
     if mesh is None:
         mesh = sharded.mesh_of(x1, "x1") or sharded.mesh_of(x2, "x2")
-    if mesh is not None:
-        sharded.check_mesh(mesh, len(x1))
     if mesh is not None and store is not None:
         raise ValueError(
             "store= cannot be combined with mesh=, or with inputs that are spread over devices: "
             "tiles are written by one process from one device. Pass inputs of one device."
         )
     if mesh is not None:
-        return sharded.compute(kernel, x1, x2, mesh, progress=progress, **options)
+        mesh = sharded.check_mesh(mesh)
+        matrix = sharded.compute(kernel, x1, x2, mesh, progress=progress, **options)
+        if len(matrix) > len(x1):
+            return operators.Sharded(matrix, sharded.automatic_mesh(mesh), len(x1))
+        by_rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+        return sharded.relabelled(matrix, by_rows)
     x1 = jnp.asarray(x1)
     x2 = x1 if same else jax.device_put(x2, next(iter(x1.devices())))
     if store is not None:

@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from nt_residual import memory
+from nt_residual._checks import native
 from nt_residual.gram import blocks, inputs, owned, sharded, tiling
 
 # Of multiplications with additions. Kernels that cost more take longer than is said.
@@ -70,7 +71,7 @@ class MatrixFree:
             x = jnp.asarray(x)
         else:
             mesh = sharded.automatic_mesh(sharded.check_mesh(mesh))
-            x = sharded.place(x, NamedSharding(mesh, PartitionSpec()))
+            x = sharded.place(x, NamedSharding(mesh, PartitionSpec()), len(x))
         sample = x.addressable_data(0)
         made = tiling.program(
             kernel,
@@ -120,7 +121,7 @@ class MatrixFree:
         Raises:
           ValueError: if `v` has another shape.
         """
-        v = v if isinstance(v, jax.Array) else jnp.asarray(v)
+        v = v if isinstance(v, jax.Array) else jnp.asarray(native(np.asarray(v)))
         if v.ndim not in (1, 2) or len(v) != self._cut.n:
             raise ValueError(
                 f"v must have shape ({self._cut.n},) or ({self._cut.n}, o), got {v.shape}."

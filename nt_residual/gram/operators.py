@@ -59,18 +59,16 @@ class Operator(Protocol):
         ...
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["matrix"], meta_fields=["mesh"])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["matrix"], meta_fields=[])
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dense:
-    """A matrix that is in memory, of one device or sharded by rows.
+    """A matrix that is in the memory of one device.
 
     Attributes:
       matrix: shape (n, n).
-      mesh: the devices that its rows are spread over, if they are.
     """
 
     matrix: jax.Array
-    mesh: Mesh | None = None
     jit = staticmethod(owned.shared)
 
     @property
@@ -87,29 +85,87 @@ class Dense:
     @property
     def seconds(self) -> float:
         """About how long one product takes."""
-        return self.matrix.nbytes / _BYTES_PER_SECOND / (self.mesh.size if self.mesh else 1)
+        return self.matrix.nbytes / _BYTES_PER_SECOND
 
     def product(self, v: jax.Array) -> jax.Array:
         """K @ v, shape (n, o)."""
-        if self.mesh is None:
-            return _matmul(self.matrix, v)
+        return _matmul(self.matrix, v)
+
+    def diagonal(self) -> np.ndarray:
+        """K_ii, float64, shape (n,)."""
+        return np.asarray(jnp.diagonal(self.matrix), np.float64)
+
+    def place(self, v: Any) -> jax.Array:
+        """An array where `product` wants its argument."""
+        return jax.device_put(v, next(iter(self.matrix.devices())))
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["matrix"], meta_fields=["mesh", "n1"]
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sharded:
+    """A matrix in memory whose rows are spread over the devices of a mesh, for any number of rows.
+
+    `gram.compute(..., mesh=)` returns one where the devices do not divide n1, since a `jax.Array`
+    cannot be spread so. `GradientFlow.fit` and `predict` take it; `np.asarray` gathers it on the
+    host.
+
+    Attributes:
+      matrix: shape (n, n2), sharded by rows; n is the next multiple of the number of devices. The
+        first n1 rows are the matrix; the others mean nothing.
+      mesh: the devices.
+      n1: the number of rows.
+
+    Example:
+      >>> import jax
+      >>> mesh = jax.make_mesh((1,), ("rows",))
+      >>> np.asarray(Sharded(jnp.array([[1.0, 2.0], [0.0, 0.0]]), mesh, 1))
+      array([[1., 2.]], dtype=float32)
+    """
+
+    matrix: jax.Array
+    mesh: Mesh
+    n1: int
+    jit = staticmethod(owned.shared)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n1, n2)."""
+        return self.n1, self.matrix.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """That of the entries."""
+        return np.dtype(self.matrix.dtype)
+
+    @property
+    def seconds(self) -> float:
+        """About how long one product takes."""
+        return self.matrix.nbytes / _BYTES_PER_SECOND / self.mesh.size
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("a sharded matrix is copied to the host: leave copy out.")
+        return np.asarray(self.matrix, dtype)[: self.n1]
+
+    def product(self, v: jax.Array) -> jax.Array:
+        """K @ v, shape (n1, o), on all devices."""
         rows, everywhere = PartitionSpec(self.mesh.axis_names), PartitionSpec()
         local = jax.shard_map(_matmul, mesh=self.mesh, in_specs=(rows, everywhere), out_specs=rows)(
             self.matrix, v
         )
         # The only thing sent: n × o numbers.
-        return jax.lax.with_sharding_constraint(local, NamedSharding(self.mesh, everywhere))
+        whole = jax.lax.with_sharding_constraint(local, NamedSharding(self.mesh, everywhere))
+        return whole[: self.n1]
 
     def diagonal(self) -> np.ndarray:
-        """K_ii, float64, shape (n,)."""
-        if self.mesh is None:
-            return np.asarray(jnp.diagonal(self.matrix), np.float64)
-        return np.asarray(_sharded_diagonal(self.matrix, self.mesh), np.float64)
+        """K_ii, float64, shape (n1,)."""
+        found = _sharded_diagonal(self.matrix, self.mesh)
+        return np.asarray(found, np.float64)[: self.n1]
 
     def place(self, v: Any) -> jax.Array:
         """An array where `product` wants its argument."""
-        if self.mesh is None:
-            return jax.device_put(v, next(iter(self.matrix.devices())))
         return jax.device_put(v, NamedSharding(self.mesh, PartitionSpec()))
 
 
@@ -132,10 +188,11 @@ def as_operator(k: Any) -> Operator:
     """The products of a symmetric matrix.
 
     Args:
-      k: an array, of NumPy or JAX, sharded or not; a `gram.MatrixFree` or `gram.Stored`.
+      k: an array, of NumPy or JAX, sharded or not; a `gram.MatrixFree`, `gram.Sharded` or
+        `gram.Stored`.
 
     Raises:
-      ValueError: if an array is sharded such that its rows cannot be spread over the devices.
+      ValueError: if an array is spread over no mesh.
 
     Example:
       >>> import jax.numpy as jnp
@@ -143,7 +200,7 @@ def as_operator(k: Any) -> Operator:
       Array([[2.],
              [2.]], dtype=float32)
     """
-    if isinstance(k, MatrixFree | Stored):
+    if isinstance(k, MatrixFree | Sharded | Stored):
         return k
     k = jnp.asarray(k)
     if len(k.sharding.device_set) == 1:
@@ -153,14 +210,10 @@ def as_operator(k: Any) -> Operator:
     if not isinstance(k.sharding, NamedSharding):
         raise ValueError(f"k_train is spread over devices by {k.sharding}. Use a NamedSharding.")
     devices = sharded.automatic_mesh(k.sharding.mesh).devices.ravel()
-    if len(k) % len(devices):
-        raise ValueError(
-            f"k_train must have a number of rows that {len(devices)} devices divide, got "
-            f"{len(k)}. Shard it over fewer devices."
-        )
     # By rows, which it may be already, on a mesh whose axes XLA may use as it likes.
     mesh = Mesh(devices, ("rows",), axis_types=(AxisType.Auto,))
     by_rows = NamedSharding(mesh, PartitionSpec("rows"))
     if k.sharding.is_equivalent_to(by_rows, 2):
-        return Dense(sharded.relabelled(k, by_rows), mesh)
-    return Dense(jax.device_put(sharded.automatic(k), by_rows), mesh)
+        return Sharded(sharded.relabelled(k, by_rows), mesh, len(k))
+    n = -(-len(k) // len(devices)) * len(devices)
+    return Sharded(sharded.place(k, by_rows, n), mesh, len(k))

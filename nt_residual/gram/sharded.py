@@ -23,22 +23,16 @@ from nt_residual.gram.blocks import Cut
 _REMEDIES = "Use more devices, or gram.MatrixFree, which computes tiles when they are needed."
 
 
-def check_mesh(mesh: Any, n: int | None = None) -> Mesh:
-    """Returns the mesh, having checked that n rows, if given, can be spread over it.
+def check_mesh(mesh: Any) -> Mesh:
+    """Returns the mesh.
 
     Raises:
       TypeError: if it is not a `jax.sharding.Mesh`.
-      ValueError: if its number of devices does not divide n.
     """
     if not isinstance(mesh, Mesh):
         raise TypeError(
             f"mesh must be a jax.sharding.Mesh, got {type(mesh).__name__}. Make one with "
             "jax.make_mesh((jax.device_count(),), ('rows',))."
-        )
-    if n is not None and n % mesh.size:
-        raise ValueError(
-            f"mesh must have a number of devices that divides the {n} rows of x1, got "
-            f"{mesh.size}. {_remedy(n, mesh.size)}"
         )
     return mesh
 
@@ -70,43 +64,39 @@ def mesh_of(x: Any, name: str) -> Mesh | None:
     return cast(Mesh, x.sharding.mesh)
 
 
-def _remedy(n: int, size: int) -> str:
-    if n < size:
-        return f"Pass a mesh of {n} devices or fewer."
-    return f"Leave out {n % size} inputs, or pass a mesh of fewer devices."
-
-
 def compute(kernel, x1, x2, mesh, *, tile_size, dtype, same, progress):
     """The matrix k(x1, x2), sharded by rows over all axes of the mesh.
 
     Args:
       kernel: what `owned.own` made of one.
-      x1: shape (n1, …), n1 a multiple of the number of devices.
+      x1: shape (n1, …).
       x2: shape (n2, …), or `x1`.
       mesh: the devices.
       tile_size: the largest side of a tile, or `None`.
       dtype: of the entries.
       same: whether both batches are the same.
       progress: whether to show a progress bar, in the first process.
+
+    Returns:
+      Shape (n, n2), n the next multiple of the number of devices: rows beyond n1 repeat the last.
     """
-    wanted, mesh = NamedSharding(mesh, PartitionSpec(mesh.axis_names)), automatic_mesh(mesh)
+    mesh = automatic_mesh(mesh)
     everywhere = NamedSharding(mesh, PartitionSpec())
     by_rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-    size = len(x1) * len(x2) * dtype.itemsize // mesh.size
+    local = -(-len(x1) // mesh.size)
+    n1, n2 = local * mesh.size, len(x2)
+    size = local * n2 * dtype.itemsize
     limit, where = memory.share(mesh.local_devices)
     memory.check({"its rows of the matrix": size}, limit, where, _REMEDIES)
-    x2 = place(x2, everywhere)
-    x1 = x2 if same else place(x1, by_rows)
-    local = len(x1) // mesh.size
+    x2 = place(x2, everywhere, n1 if same else n2)
+    x1 = x2 if same else place(x1, by_rows, n1)
     sample = x2.addressable_data(0)
     made = tiling.program(
         kernel, sample, sample, tile_size=tile_size, dtype=dtype, same=False, spare=limit - size
     )
     rows = blocks.even_cut(local, made.cut1.size)
-    columns = Cut(len(x2), rows.size) if same else blocks.even_cut(len(x2), made.cut2.size)
-    matrix = jax.jit(
-        functools.partial(jnp.zeros, (len(x1), len(x2)), dtype), out_shardings=by_rows
-    )()
+    columns = Cut(n2, rows.size) if same else blocks.even_cut(n2, made.cut2.size)
+    matrix = jax.jit(functools.partial(jnp.zeros, (n1, n2), dtype), out_shardings=by_rows)()
     finite = jax.jit(lambda: jnp.ones(mesh.size, bool), out_shardings=by_rows)()
     static = ("kernel", "rows", "columns", "mesh", "same")
     step = owned.jit(kernel, _step, static_argnames=static, donate_argnums=(1, 2))
@@ -123,14 +113,17 @@ def compute(kernel, x1, x2, mesh, *, tile_size, dtype, same, progress):
             "the kernel must be finite, got NaN or infinity. Look for zero inputs, to which "
             "angles are undefined, and for large ones, which may leave the range of the dtype."
         )
-    return relabelled(matrix, wanted)
+    return matrix
 
 
-def place(x: jax.Array | np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """The array where a mesh wants it, in one collective at most."""
+def place(x: jax.Array | np.ndarray, sharding: NamedSharding, n: int) -> jax.Array:
+    """The array where a mesh wants it, in one collective at most, the last row repeated up to n."""
+    width = [(0, n - len(x))] + [(0, 0)] * (x.ndim - 1)
     if isinstance(x, jax.Array) and len(x.sharding.device_set) > 1:
-        return jax.jit(lambda x: x, out_shardings=sharding)(automatic(x))
-    return jax.device_put(np.asarray(x), sharding)
+        padded = jax.jit(lambda x: jnp.pad(x, width, "edge"), out_shardings=sharding)
+        return padded(automatic(x))
+    x = np.asarray(x)
+    return jax.device_put(np.pad(x, width, "edge") if n > len(x) else x, sharding)
 
 
 def automatic(x: jax.Array) -> jax.Array:

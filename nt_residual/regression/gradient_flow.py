@@ -90,7 +90,7 @@ class GradientFlow:
     @no_mesh()
     def fit(
         cls,
-        k_train: ArrayLike | gram.MatrixFree | gram.Stored,
+        k_train: ArrayLike | gram.MatrixFree | gram.Sharded | gram.Stored,
         y: ArrayLike,
         *,
         solver: Literal["auto", "eigh", "lanczos"] = "auto",
@@ -105,7 +105,7 @@ class GradientFlow:
         Args:
           k_train: kernel of the training inputs, shape (n, n), symmetric and
             positive semi-definite up to rounding: an array of NumPy or JAX, which may be
-            sharded, or a `gram.MatrixFree` or `gram.Stored`.
+            sharded, or a `gram.MatrixFree`, `gram.Sharded` or `gram.Stored`.
           y: targets, shape (n,) or (n, n_outputs), numbers.
           solver: 'auto' chooses 'eigh' for matrices in memory of up to 2000 inputs, 'lanczos'
             for all others. 'eigh' makes an array of any matrix.
@@ -158,7 +158,7 @@ class GradientFlow:
     @no_mesh()
     def predict(
         self,
-        k_test_train: ArrayLike | gram.Stored | None = None,
+        k_test_train: ArrayLike | gram.Sharded | gram.Stored | None = None,
         t: ArrayLike | None = None,
         *,
         kernel: Any = None,
@@ -171,7 +171,8 @@ class GradientFlow:
 
         Args:
           k_test_train: kernel between new and training inputs, shape (n_test, n): an array,
-            which may be sharded, or a `gram.Stored`. Instead of it, `x_test` may be passed.
+            which may be sharded, a `gram.Sharded` or a `gram.Stored`. Instead of it, `x_test`
+            may be passed.
           t: the training time, ≥ 0, dimensionless; a scalar or shape (T,), not decreasing.
             `math.inf` is allowed.
           kernel: a kernel as for `gram.compute`, of which tiles are made and used one by

@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from numpy.typing import ArrayLike
 
 from nt_residual import _checks
-from nt_residual.gram.inputs import native
+from nt_residual._checks import native
 
 # Targets of which the mean is not looked at.
 _FEW = 10
@@ -43,7 +43,7 @@ def as_array(values: Any, name: str) -> np.ndarray | jax.Array:
         except ValueError as error:
             raise TypeError(f"{name} must be an array of real numbers: {error}") from None
     check_real(array.dtype, name)
-    return array if isinstance(array, jax.Array) else array.astype(native(array.dtype), copy=False)
+    return array if isinstance(array, jax.Array) else native(array)
 
 
 def check_real(dtype: np.dtype, name: str) -> None:
@@ -59,7 +59,7 @@ def check_real(dtype: np.dtype, name: str) -> None:
 
 def float_dtype(k: Any) -> np.dtype:
     """The dtype of `k` if it is a float dtype; integers and lists count as float64."""
-    dtype = native(np.dtype(getattr(k, "dtype", np.float64)))
+    dtype = np.dtype(getattr(k, "dtype", np.float64)).newbyteorder("=")
     return dtype if jnp.issubdtype(dtype, np.floating) else np.dtype(np.float64)
 
 

@@ -43,7 +43,7 @@ def in_range(c: np.ndarray, unit: int, dtype: np.dtype) -> tuple[np.ndarray, np.
     return inputs.scaled(c, -exponents).astype(dtype), exponents
 
 
-def with_matrix(k_test_train: ArrayLike | gram.Stored, c: np.ndarray) -> np.ndarray:
+def with_matrix(k_test_train: ArrayLike | gram.Sharded | gram.Stored, c: np.ndarray) -> np.ndarray:
     """Multiplies k and c for a matrix in memory, sharded, or on disk.
 
     Args:
@@ -59,6 +59,8 @@ def with_matrix(k_test_train: ArrayLike | gram.Stored, c: np.ndarray) -> np.ndar
         rows = _rows(kernel.shape[1])
         starts = range(0, kernel.shape[0], rows)
         return np.concatenate([with_matrix(kernel[i : i + rows], c) for i in starts])
+    if isinstance(kernel, gram.Sharded):
+        return with_matrix(kernel.matrix, c)[: kernel.shape[0]]
     check_finite(kernel, "k_test_train")
     if isinstance(kernel, jax.Array) and not kernel.is_fully_replicated:
         return _sharded(kernel, c)
@@ -118,7 +120,7 @@ def with_kernel(
     return np.concatenate(parts)
 
 
-def check_shape(k_test_train: ArrayLike | gram.Stored, n: int) -> Any:
+def check_shape(k_test_train: ArrayLike | gram.Sharded | gram.Stored, n: int) -> Any:
     """Returns a kernel between new and training inputs as an array, or `gram.Stored`.
 
     Raises:
@@ -131,7 +133,7 @@ def check_shape(k_test_train: ArrayLike | gram.Stored, n: int) -> Any:
             "k_test_train must be an array or a gram.Stored, got a gram.MatrixFree. Pass "
             "x_test=: its kernel with the training inputs is computed in tiles."
         )
-    if not isinstance(kernel, gram.Stored):
+    if not isinstance(kernel, gram.Sharded | gram.Stored):
         kernel = as_array(kernel, "k_test_train")
     if len(kernel.shape) != 2 or kernel.shape[1] != n:
         raise ValueError(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nt_residual import memory
-from nt_residual.gram import MatrixFree, Stored, compute
+from nt_residual.gram import MatrixFree, Sharded, Stored, compute
 from nt_residual.gram.operators import Dense, Operator, as_operator
 from nt_residual.regression.inputs import (
     as_array,
@@ -22,7 +22,7 @@ from nt_residual.regression.inputs import (
     scaled,
 )
 
-Kernel = np.ndarray | jax.Array | MatrixFree | Stored
+Kernel = np.ndarray | jax.Array | MatrixFree | Sharded | Stored
 
 # The side of the tiles of a matrix that are compared, small enough for a processor's cache.
 _TILE = 256
@@ -37,7 +37,8 @@ def check(k_train: Any) -> Kernel:
       ValueError: if it is not square or is empty.
     """
     # Those of `gram` hold real numbers as they are made.
-    kernel = k_train if isinstance(k_train, MatrixFree | Stored) else as_array(k_train, "k_train")
+    ours = isinstance(k_train, MatrixFree | Sharded | Stored)
+    kernel = k_train if ours else as_array(k_train, "k_train")
     shape = tuple(kernel.shape)
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
         raise ValueError(
@@ -48,6 +49,8 @@ def check(k_train: Any) -> Kernel:
 
 def is_sharded(kernel: Any) -> bool:
     """Whether it is an array of which no device has all rows."""
+    if isinstance(kernel, Sharded):
+        return True
     return isinstance(kernel, jax.Array) and not kernel.is_fully_replicated
 
 
@@ -59,7 +62,8 @@ def whole(kernel: Kernel) -> tuple[np.ndarray, int]:
       ValueError: if it is spread over several processes, or has a value that is NaN or
         infinite.
     """
-    if isinstance(kernel, jax.Array) and not kernel.is_fully_addressable:
+    array = kernel.matrix if isinstance(kernel, Sharded) else kernel
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
         raise ValueError(
             f"solver='eigh' needs the whole matrix in one process, got one that is spread over "
             f"several. {_REMEDY}"
@@ -160,13 +164,13 @@ def operator(kernel: Kernel) -> tuple[Scaled, int]:
     matrix = as_operator(kernel)
     unit = exponent(matrix.diagonal())
     found = Scaled.of(matrix, unit)
-    if isinstance(matrix, Dense):
-        if matrix.mesh is None and loses_digits(unit, matrix.dtype):
+    if isinstance(matrix, Dense | Sharded):
+        whole = isinstance(matrix, Dense)
+        if whole and loses_digits(unit, matrix.dtype):
             # On the host, which keeps the small ones.
             values = np.asarray(matrix.matrix).astype(found.before.dtype)
             matrix = Dense(jnp.asarray(np.ldexp(values, -unit).astype(matrix.dtype)))
             found = Scaled.of(matrix, 0)
-        whole = matrix.mesh is None
         compared = _asymmetry(found) if whole else _sampled_asymmetry(found)
         if not np.isfinite(compared):
             check_finite(matrix.matrix, "k_train")

@@ -11,6 +11,7 @@ from nt_residual import _checks, schedules
 from nt_residual.rntk import recursion
 from nt_residual.rntk.angle import angle
 from nt_residual.rntk.inputs import check_memory, check_pair, row_norms
+from nt_residual.rntk.tiles import explicit_sharding, in_automatic_axes
 
 # Of the result's size: what the recursion carries, and its sums.
 _MATRICES = 12
@@ -72,11 +73,16 @@ def residual_kernel(
             f"alphas must have shape (depth,) with depth ≥ 1, got shape {alphas.shape}. "
             "Pass one α per block."
         )
-    return _kernel(x1, x2, alphas, kind, trained, normalize).astype(dtype)
+    options, out = (kind, trained, normalize), explicit_sharding(x1, x2)
+    if out is None:
+        return _kernel(options, alphas, x1, x2).astype(dtype)
+    inputs = (x1,) if x2 is None else (x1, x2)
+    return in_automatic_axes(out, _kernel, options, alphas, *inputs).astype(dtype)
 
 
-@functools.partial(jax.jit, static_argnames=("kind", "trained", "normalize"))
-def _kernel(x1, x2, alphas, kind, trained, normalize):
+@functools.partial(jax.jit, static_argnums=0)
+def _kernel(options, alphas, x1, x2):
+    kind, trained, normalize = options
     sums = recursion.block_sums(angle(x1, x2), alphas)
     total_share = recursion.branch_share(alphas).sum()
     profile = recursion.combine(sums, kind, trained, total_share)

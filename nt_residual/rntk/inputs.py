@@ -10,6 +10,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from nt_residual import memory
+from nt_residual._checks import native
 
 
 def check_inputs(x: ArrayLike, name: str) -> jax.Array:
@@ -34,7 +35,7 @@ def check_inputs(x: ArrayLike, name: str) -> jax.Array:
       (2, 2)
     """
     try:
-        array = x if isinstance(x, jax.Array) else np.asarray(x)
+        array = x if isinstance(x, jax.Array) else native(np.asarray(x))
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be an array of shape (n, d): {error}") from None
     if not jnp.issubdtype(array.dtype, jnp.floating):

@@ -121,30 +121,39 @@ def error_bound(fit: Fit, dtype: jax.typing.DTypeLike) -> float:
 def evaluate(profile: Profile, x1: jax.Array, x2: jax.Array | None) -> jax.Array:
     """`gram`, compiled, in tiles unless the inputs are known to be sharded."""
     inputs = [x1] if x2 is None else [x1, x2]
-    explicit = [x for x in inputs if AxisType.Explicit in jax.typeof(x).sharding.mesh.axis_types]
-    if explicit:
-        return _explicitly_sharded(profile, x1, x2, jax.typeof(explicit[0]).sharding.mesh)
+    out = explicit_sharding(x1, x2)
+    if out is not None:
+        return in_automatic_axes(out, _untiled, (), profile, *inputs)
     known = [x for x in inputs if not isinstance(x, Tracer)]
     sharded = any(len(x.sharding.device_set) > 1 for x in known)
     return _compiled_gram(profile, x1, x2, None if sharded else CPU_TILING)
 
 
-def _explicitly_sharded(profile, x1, x2, mesh):
-    """`gram` on a mesh of which axes are explicit: rows and columns as the inputs are sharded."""
-    rows, columns = (
-        (*jax.typeof(x).sharding.spec, None)[0] for x in (x1, x1 if x2 is None else x2)
-    )
-    spec = PartitionSpec(rows, None if columns == rows else columns)
-    inputs = (x1,) if x2 is None else (x1, x2)
-    return _in_automatic_axes(NamedSharding(mesh, spec), profile, *inputs)
+def explicit_sharding(x1: jax.Array, x2: jax.Array | None) -> NamedSharding | None:
+    """Return how the matrix is sharded on a mesh with explicit axes: as rows of the inputs are.
+
+    `None` if neither input is on such a mesh.
+    """
+    types = [jax.typeof(x).sharding for x in (x1, x1 if x2 is None else x2)]
+    meshes = [kind.mesh for kind in types if AxisType.Explicit in kind.mesh.axis_types]
+    if not meshes:
+        return None
+    rows, columns = ((*kind.spec, None)[0] for kind in types)
+    return NamedSharding(meshes[0], PartitionSpec(rows, None if columns == rows else columns))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _in_automatic_axes(out, profile, *inputs):
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def in_automatic_axes(out, function, options, operands, *inputs):
+    """Return function(options, operands, x1, x2) sharded as `out`, computed on automatic axes."""
+
     def automatic(*inputs):
-        return gram(profile, inputs[0], inputs[1] if len(inputs) > 1 else None, None)
+        return function(options, operands, inputs[0], inputs[1] if len(inputs) > 1 else None)
 
     return jax.sharding.auto_axes(automatic, out_sharding=out)(*inputs)
+
+
+def _untiled(_, profile, x1, x2):
+    return gram(profile, x1, x2, None)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))

@@ -104,6 +104,60 @@ assert sum(made) == 48 * 48 + 16 * 3 * 3, sum(made)
     _check(run_python(_SETUP + code, devices=8))
 
 
+def test_any_number_of_inputs_is_spread_over_eight_devices():
+    code = """
+from nt_residual import regression
+y, x_test = np.sin(x[:, 0]), x[5:8]
+for n, kind in ((5, AxisType.Auto), (45, AxisType.Auto), (45, AxisType.Explicit)):
+    mesh = mesh_of(8, kind=kind)
+    k = gram.compute(kernel, x[:n], mesh=mesh, tile_size=4)
+    assert type(k) is gram.Sharded and k.shape == (n, n) and len(k.matrix) == -(-n // 8) * 8
+    np.testing.assert_allclose(np.asarray(k), whole[:n, :n], **close)
+    np.testing.assert_array_equal(np.asarray(k), np.asarray(k).T)
+    np.testing.assert_allclose(k.product(k.place(v[:n])), whole[:n, :n] @ v[:n], rtol=1e-4,
+                               atol=1e-4)
+    np.testing.assert_allclose(k.diagonal(), np.diag(whole)[:n], rtol=1e-6)
+    assert {shard.data.shape for shard in k.matrix.addressable_shards} == {(len(k.matrix) // 8, n)}
+k_test = gram.compute(kernel, x_test, x[:45], mesh=mesh)
+assert k_test.shape == (3, 45)
+expected = regression.GradientFlow.fit(whole[:45, :45], y[:45], solver="eigh")
+expected = expected.predict(whole[5:8, :45], 10.0)
+for solver in ("auto", "eigh"):
+    flow = regression.GradientFlow.fit(k, y[:45], solver=solver)
+    assert flow.solver == {"auto": "lanczos"}.get(solver, solver)
+    np.testing.assert_allclose(flow.predict(k_test, 10.0), expected, atol=2e-4)
+# An array whose rows are spread over fewer devices than there are.
+four = NamedSharding(mesh_of(4, 2), PartitionSpec("a"))
+part = as_operator(jax.device_put(whole[:44, :44], four))
+np.testing.assert_allclose(part.product(part.place(v[:44])), whole[:44, :44] @ v[:44], rtol=1e-4,
+                           atol=1e-4)
+"""
+    _check(run_python(_SETUP + code, devices=8))
+
+
+def test_kernels_take_inputs_on_any_mesh():
+    code = """
+from nt_residual import conv
+alphas = np.full(3, 0.3, np.float32)
+images = x[:, :4].reshape(48, 2, 2, 1)
+kernels = [
+    (conv.ResidualKernel(2, schedules.PowerLaw(0.5), (2, 2)), images),
+    (rntk.compile_homogeneous(lambda a, b, get: (a @ b.T / a.shape[1]) ** 2), x),
+    (lambda a, b=None: rntk.residual_kernel(a, b, alphas=alphas), x),
+]
+for k, inputs in kernels:
+    expected = np.asarray(k(inputs))
+    for kind in (AxisType.Auto, AxisType.Explicit):
+        for spec in (PartitionSpec("a"), PartitionSpec()):
+            spread = jax.device_put(inputs, NamedSharding(mesh_of(8, kind=kind), spec))
+            found = k(spread)
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+            assert len(found.sharding.device_set) == 8
+            np.testing.assert_allclose(k(spread, inputs[:5]), expected[:, :5], rtol=1e-5, atol=1e-5)
+"""
+    _check(run_python(_SETUP + code, devices=8))
+
+
 def test_values_in_the_context_of_a_mesh_are_those_outside():
     code = """
 from nt_residual import conv, regression
@@ -153,9 +207,6 @@ def refused(error, message, *arguments, **options):
         raise AssertionError(message)
 
 mesh = mesh_of(8)
-message = "divides the 47 rows of x1, got 8. Leave out 7 inputs"
-refused(ValueError, message, kernel, x[:47], mesh=mesh)
-refused(ValueError, "Pass a mesh of 5 devices or fewer", kernel, x[:5], mesh=mesh)
 spread = jax.device_put(x, NamedSharding(mesh, PartitionSpec("a")))
 refused(ValueError, "inputs that are spread over devices", kernel, spread, store="k")
 refused(ValueError, "kernel must be finite", kernel, 0 * x, mesh=mesh)
