@@ -1,7 +1,6 @@
 """The checks that inputs, angles and the range of a kernel must pass."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -84,16 +83,6 @@ def check_pair(x1: ArrayLike, x2: ArrayLike | None) -> tuple[jax.Array, jax.Arra
         if wide != dtype and is_known(x2):
             _check_rows(x2, f"x2, converted to {dtype},")
     return x1.astype(dtype), x2, given
-
-
-def check_choice(value: Any, name: str, choices: tuple[str, ...]) -> None:
-    """Refuses a `value` that is not one of `choices`.
-
-    Raises:
-      ValueError: if it is not.
-    """
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {choices}, got {value!r}.")
 
 
 def check_angles(theta: ArrayLike) -> np.ndarray:
