@@ -128,7 +128,7 @@ def first_state(network: Network, x1: jax.Array, x2: jax.Array, own: jax.Array) 
 
     # Zeros that vary over devices as the images do, as `jax.shard_map` wants them.
     zero = 0 * half_norms
-    (minus, plus), _ = lax.scan(add, (zero, zero), (x1 * over1, x2 * over2), unroll=4)
+    (minus, plus), _ = lax.scan(add, (zero, zero), (x1 * over1[None], x2 * over2[None]), unroll=4)
     ntk = zero if network.ntk else None
     state = State(half_norms * minus, half_norms * plus, ntk, var1, var2)
     return _linear(network, state, 1, own if network.trains_all else None)
