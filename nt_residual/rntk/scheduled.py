@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import math
 import pickle
-import sys
 from typing import ClassVar
 
 import numpy as np
@@ -27,13 +26,14 @@ class Scheduled:
         return self._hash
 
     def __reduce__(self):
-        if not _can_be_pickled(self.schedule):
+        try:
+            pickle.dumps(self.schedule)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise TypeError(
-                "schedule must be one that can be pickled, for a kernel to be, got "
-                f"{self.schedule!r}, which pickle cannot find by a name. Use schedules.PowerLaw, "
-                "schedules.Explicit, a function at the top level of a module, or a frozen "
-                "dataclass with a method __call__."
-            )
+                "schedule must be one that pickle can find by a name, for a kernel to be pickled, "
+                f"got {self.schedule!r}. Use schedules.PowerLaw, schedules.Explicit, a function at "
+                "the top level of a module, or a frozen dataclass with a method __call__."
+            ) from error
         # Without what is cached: hashes of strings are those of one process.
         return type(self), self._values
 
@@ -106,20 +106,3 @@ class Scheduled:
             return float(recursion.branch_share(self._alphas).sum())
         head, rest = self._head_and_rest
         return float(rest if head is None else recursion.branch_share(head).sum() + rest)
-
-
-def _can_be_pickled(schedule: schedules.Schedule) -> bool:
-    """Tell what pickle can find by a name from lambdas, local functions and local classes."""
-    try:
-        pickle.dumps(schedule)
-    except (pickle.PicklingError, AttributeError, TypeError):
-        pass
-    else:
-        return True
-    # Other picklers, which joblib and dask use, copy the code of a function.
-    frame = sys._getframe(1)
-    while frame is not None:
-        if {"cloudpickle", "dill"} & set(frame.f_globals.get("__name__", "").split(".")):
-            return True
-        frame = frame.f_back
-    return False

@@ -597,15 +597,8 @@ def test_a_kernel_of_a_nameless_schedule_can_be_copied_and_says_why_pickle_refus
     kernel = ResidualKernel(10, schedule)
     assert copy.copy(kernel) is kernel
     assert copy.deepcopy([kernel]) == [kernel]
-    with pytest.raises(TypeError, match=r"schedule must .* pickled, for .*schedules.Explicit"):
+    with pytest.raises(TypeError, match=r"schedule must .* pickled, got .*schedules.Explicit"):
         pickle.dumps(kernel)
-
-
-def test_a_pickler_that_copies_code_takes_a_nameless_function():
-    cloudpickle = pytest.importorskip("cloudpickle")
-    kernel = ResidualKernel(10, lambda depth: np.full(depth, 0.1))
-    other = pickle.loads(cloudpickle.dumps(kernel))
-    np.testing.assert_array_equal(other.at_angle(1.0), kernel.at_angle(1.0))
 
 
 @pytest.mark.parametrize(
