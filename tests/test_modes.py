@@ -67,3 +67,10 @@ def test_values_do_not_depend_on_the_mode(mode, name, expected, tmp_path):
         found = np.asarray(USES[name](x, images, tmp_path))
     np.testing.assert_allclose(found, expected[name], rtol=2e-4, atol=2e-5)
     assert not jnp.isnan(found).any()
+
+
+@pytest.mark.parametrize("name", ["compute", "product", "matrix free", "store"])
+def test_matrices_are_made_where_nothing_is_to_be_compiled(name, expected, tmp_path):
+    with jax.disable_jit():
+        found = np.asarray(USES[name](X, IMAGES, tmp_path))
+    np.testing.assert_allclose(found, expected[name], rtol=2e-4, atol=2e-5)

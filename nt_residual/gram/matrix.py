@@ -158,7 +158,8 @@ def pairs_of(made: tiling.Program, same: bool) -> list[tuple[int, int]]:
 
 def values_of(made: tiling.Program, x1, x2, i: int, j: int) -> jax.Array:
     """Tile (i, j), refused if it has an entry that is NaN or infinite."""
-    values, finite = made.run(x1, x2, np.int32(i), np.int32(j))
+    with jax.disable_jit(False):  # It is compiled already.
+        values, finite = made.run(x1, x2, np.int32(i), np.int32(j))
     if not finite:
         bad = np.argwhere(~np.isfinite(np.asarray(values, np.float32)))[0]
         row, column = made.cut1.start(i) + bad[0], made.cut2.start(j) + bad[1]
