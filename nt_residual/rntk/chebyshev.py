@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.polynomial import chebyshev
+from numpy.typing import DTypeLike
 from scipy.fft import dct
 
 from nt_residual.rntk.arc_cosine import Array, namespace
@@ -194,14 +195,14 @@ class Fit:
     def _derivative(self) -> np.ndarray:
         return np.append(chebyshev.chebder(self.coefficients), 0.0)[: len(self.coefficients)]
 
-    def cut(self, tol: float) -> Series:
-        """The shortest series of 4, 8, 12, … coefficients whose rest is below `tol`."""
+    def cut(self, tol: float, dtype: DTypeLike = np.float64) -> Series:
+        """Return the shortest series of 4, 8, 12, … coefficients whose rest is below `tol`."""
         count = _needed(self.coefficients, tol)
         # Series of equal length share a compilation.
         padding = (0, -count % 4)
         return Series(
-            np.pad(self.coefficients[:count], padding),
-            np.pad(self._derivative[:count], padding),
+            np.pad(self.coefficients[:count], padding).astype(dtype),
+            np.pad(self._derivative[:count], padding).astype(dtype),
             self.variable,
         )
 

@@ -81,20 +81,23 @@ def profile_of(fit: Fit, dtype: jax.typing.DTypeLike, **options) -> Profile:
       dtype: that of the inputs.
       **options: the scale, degree and jumps of the profile.
     """
-    eps, tol = float(jnp.finfo(dtype).eps), _tolerance(dtype)
+    eps = float(jnp.finfo(dtype).eps)
+    # In the dtype of the inputs: JAX 0.10 confuses an array of another one with itself where
+    # float64 is turned on after a function that holds it as a constant was compiled.
+    series = fit.cut(_tolerance(dtype), dtype)
     if options.get("jumps"):
-        return Profile(fit.cut(tol), 1 - 100 * eps, -2.0, **options)
+        return Profile(series, 1 - 100 * eps, -2.0, **options)
     distance = np.geomspace(eps, math.pi / 2, 2000)
 
     def largest_near(theta: np.ndarray) -> float:
         # What an error of 5 ε in cos θ does to r: the largest seen, for 3 to 100,000 features.
         error = np.abs(fit.slope_at_angle(theta)) * 5 * eps / distance
-        near = np.flatnonzero(error > 12 * tol)
+        near = np.flatnonzero(error > 12 * _tolerance(dtype))
         # Rounding may take a cosine beyond 1, but not to 2.
         return math.cos(distance[near[-1]]) if len(near) else 2.0
 
     near_zero, near_pi = largest_near(distance), -largest_near(math.pi - distance)
-    return Profile(fit.cut(tol), near_zero, near_pi, **options)
+    return Profile(series, near_zero, near_pi, **options)
 
 
 def coefficients(fit: Fit, dtype: jax.typing.DTypeLike) -> np.ndarray:
