@@ -3,21 +3,22 @@
 import contextlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import enable_x64
 
-from nt_residual import conv, gram, rntk, schedules
+from nt_residual import conv, gram, regression, rntk, schedules, stax
 from nt_residual.regression import GradientFlow, RNTKRegressor
 
 X = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
 IMAGES = X[:3].reshape(3, 2, 2, 1)
 ALPHAS = np.full(3, 0.3, np.float32)
 KERNEL = rntk.ResidualKernel(10, schedules.PowerLaw(0.5))
-HOMOGENEOUS = rntk.compile_homogeneous(lambda a, b, get: (a @ b.T / a.shape[1]) ** 2)
 OF_IMAGES = conv.ResidualKernel(2, schedules.PowerLaw(0.5), (2, 2))
 POOLED = conv.ResidualKernel(1, schedules.PowerLaw(0.5), (2, 2), pooling="gap", kind="nngp")
+LAYERS = stax.FullyConnectedResNet(3, 1, schedule=schedules.PowerLaw(0.5))[2]
 K = np.asarray(KERNEL(X))
+TIMES = [1.0, 9.0]
 
 
 def _linear(a, b):
@@ -28,9 +29,24 @@ def _stored(x, folder):
     return np.asarray(gram.compute(_linear, x, tile_size=4, store=folder / "k"))
 
 
+def _compiled(x):
+    return rntk.compile_homogeneous(lambda a, b, get: (a @ b.T / a.shape[1]) ** 2)(x)
+
+
+def _rules(x):
+    flow, y = GradientFlow.fit(K, x[:, 0]), x[:, 0]
+    rules = [
+        regression.holdout(flow, K[:2], y[:2], TIMES),
+        regression.generalised_cross_validation(flow, TIMES),
+        regression.stopping.leave_one_out(flow, y, TIMES),
+        regression.kfold(K, y, 2, times=TIMES),
+    ]
+    return [rule.errors for rule in rules]
+
+
 USES = {
     "rntk": lambda x, images, folder: KERNEL(x, x[:2]),
-    "homogeneous": lambda x, images, folder: HOMOGENEOUS(x),
+    "homogeneous": lambda x, images, folder: _compiled(x),
     "exact": lambda x, images, folder: rntk.residual_kernel(x, alphas=ALPHAS),
     "conv": lambda x, images, folder: OF_IMAGES(images),
     "pooled": lambda x, images, folder: POOLED(images, images[:2]),
@@ -40,8 +56,13 @@ USES = {
     "store": lambda x, images, folder: _stored(x, folder),
     "eigh": lambda x, images, folder: GradientFlow.fit(K, x[:, 0]).predict(K[:2], 1.0),
     "lanczos": lambda x, images, folder: GradientFlow.fit(K, x[:, :2], solver="lanczos").predict(
-        K[:2], [1.0, 9.0]
+        K[:2], TIMES
     ),
+    "lanczos in tiles": lambda x, images, folder: GradientFlow.fit(
+        gram.MatrixFree(_linear, x), x[:, :2]
+    ).predict(x_test=x[:2], t=TIMES),
+    "stopping": lambda x, images, folder: _rules(x),
+    "layers": lambda x, images, folder: LAYERS(np.asarray(x, np.float32), None, "ntk"),
     "estimator": lambda x, images, folder: (
         RNTKRegressor(depth=10, stopping=1.0).fit(x, X[:, 0]).predict(x[:2])
     ),
@@ -50,7 +71,22 @@ MODES = {
     "ranks": lambda: jax.numpy_rank_promotion("raise"),
     "dtypes": lambda: jax.numpy_dtype_promotion("strict"),
     "byte order": contextlib.nullcontext,
+    "nan": lambda: jax.debug_nans(True),
+    "leaks": lambda: jax.checking_leaks(),
+    "float64": lambda: enable_x64(),
+    "nothing compiled": lambda: jax.disable_jit(),
 }
+# These take long to compile, and more of them take long where nothing is compiled.
+SLOW = {"conv", "pooled", "layers"}
+SLOW_STEPS = {"rntk", "homogeneous", "exact", "estimator", *SLOW}
+
+
+def _cases():
+    for mode in MODES:
+        slow = {"float64": SLOW, "nothing compiled": SLOW_STEPS}.get(mode, ())
+        for name in USES:
+            rare = name in slow or mode in ("nan", "leaks")
+            yield pytest.param(name, mode, marks=[pytest.mark.exhaustive] if rare else [])
 
 
 @pytest.fixture(scope="module")
@@ -59,18 +95,10 @@ def expected(tmp_path_factory):
     return {name: np.asarray(use(X, IMAGES, folder)) for name, use in USES.items()}
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", USES)
-def test_values_do_not_depend_on_the_mode(mode, name, expected, tmp_path):
+@pytest.mark.parametrize(("name", "mode"), list(_cases()))
+def test_values_do_not_depend_on_the_mode(name, mode, expected, tmp_path):
     x, images = (a.astype(">f4") if mode == "byte order" else a for a in (X, IMAGES))
     with MODES[mode]():
         found = np.asarray(USES[name](x, images, tmp_path))
     np.testing.assert_allclose(found, expected[name], rtol=2e-4, atol=2e-5)
-    assert not jnp.isnan(found).any()
-
-
-@pytest.mark.parametrize("name", ["compute", "product", "matrix free", "store"])
-def test_matrices_are_made_where_nothing_is_to_be_compiled(name, expected, tmp_path):
-    with jax.disable_jit():
-        found = np.asarray(USES[name](X, IMAGES, tmp_path))
-    np.testing.assert_allclose(found, expected[name], rtol=2e-4, atol=2e-5)
+    assert not np.isnan(found).any()
