@@ -5,6 +5,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from nt_residual.conv import limit, recursion
@@ -71,6 +72,8 @@ def evaluate(network, shares, time, own, x1, x2, tile):
     Returns:
       Shape (n1, n2), exactly symmetric if `x2` is `None`. Rows of images that are zero are zero.
     """
+    # JAX 0.10 takes a float64 constant for float32 once a program without float64 has held it.
+    shares, time, own = jax.tree.map(lambda a: np.asarray(a, x1.dtype), (shares, time, own))
     out = explicit_sharding(x1, x2)
     if out is None:
         return _evaluate(network, shares, time, own, x1, x2, tile)

@@ -82,8 +82,8 @@ def profile_of(fit: Fit, dtype: jax.typing.DTypeLike, **options) -> Profile:
       **options: the scale, degree and jumps of the profile.
     """
     eps = float(jnp.finfo(dtype).eps)
-    # In the dtype of the inputs: JAX 0.10 confuses an array of another one with itself where
-    # float64 is turned on after a function that holds it as a constant was compiled.
+    # In the dtype of the inputs: JAX 0.10 takes a float64 constant for float32 once a program
+    # without float64 has held it.
     series = fit.cut(_tolerance(dtype), dtype)
     if options.get("jumps"):
         return Profile(series, 1 - 100 * eps, -2.0, **options)
@@ -149,10 +149,11 @@ def explicit_sharding(x1: jax.Array, x2: jax.Array | None) -> NamedSharding | No
 def in_automatic_axes(out, function, options, operands, *inputs):
     """Return function(options, operands, x1, x2) sharded as `out`, computed on automatic axes."""
 
-    def automatic(*inputs):
+    def automatic(operands, *inputs):
         return function(options, operands, inputs[0], inputs[1] if len(inputs) > 1 else None)
 
-    return jax.sharding.auto_axes(automatic, out_sharding=out)(*inputs)
+    # Operands too may have the type of an explicit mesh, that of the context.
+    return jax.sharding.auto_axes(automatic, out_sharding=out)(operands, *inputs)
 
 
 def _untiled(_, profile, x1, x2):
