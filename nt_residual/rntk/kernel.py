@@ -68,7 +68,7 @@ class ResidualKernel(Scheduled):
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from nt_residual import _checks, schedules
+      >>> from nt_residual import schedules
       >>> k = ResidualKernel(depth=1000, schedule=schedules.PowerLaw(gamma=1.0))
       >>> x = jnp.array([[1.0, 0.0], [1.0, 1.0]])
       >>> k(x).round(4)
@@ -147,7 +147,7 @@ class ResidualKernel(Scheduled):
             leaves the range of float64.
 
         Example:
-          >>> from nt_residual import _checks, schedules
+          >>> from nt_residual import schedules
           >>> ResidualKernel(math.inf, schedules.PowerLaw(0.5)).at_angle([0, math.pi / 2]).round(4)
           array([1.    , 0.1928])
         """
@@ -185,7 +185,7 @@ class ResidualKernel(Scheduled):
         """The same kernel at another depth, `math.inf` included.
 
         Example:
-          >>> from nt_residual import _checks, schedules
+          >>> from nt_residual import schedules
           >>> ResidualKernel(10, schedules.PowerLaw(0.5)).at_depth(math.inf).effective_time
           1.0
         """
