@@ -44,6 +44,19 @@ def integer(value: Any, name: str, least: int, remedy: str = "") -> int:
     return number
 
 
+def optional_integer(value: Any, name: str, remedy: str) -> int | None:
+    """Return `value` as a positive int, or `None` if it is `None`.
+
+    Raises:
+      TypeError, ValueError: as `integer`.
+
+    Example:
+      >>> optional_integer(None, "tile_size", "None picks one.") is None
+      True
+    """
+    return None if value is None else integer(value, name, 1, remedy)
+
+
 def number(
     value: Any,
     name: str,

@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from nt_residual import memory, schedules
-from nt_residual._checks import boolean, choice, integer
+from nt_residual._checks import boolean, choice, optional_integer
 from nt_residual.conv import tiles
 from nt_residual.conv.inputs import check_filter, check_images, check_sizes, log_largest_rms
 from nt_residual.conv.recursion import Network, shares_of
@@ -124,8 +124,7 @@ class ResidualKernel(Scheduled):
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
-        if self.channels is not None:
-            integer(self.channels, "channels", 1, "None allows any number.")
+        optional_integer(self.channels, "channels", "None allows any number.")
         recursion.check_options(self.kind, self.trained)
         choice(self.pooling, "pooling", ("flatten", "gap"))
         choice(self.block, "block", ("two_layer", "one_layer", "preactivation"))

@@ -160,9 +160,11 @@ def train(
     """
     steps = _checks.integer(steps, "steps", 1)
     seed = _checks.integer(seed, "seed", 0)
-    batch_size = _optional(batch_size, "batch_size", "None takes all inputs.")
-    patience = _optional(patience, "patience", "None never stops early.")
-    evaluate_every = _optional(evaluate_every, "evaluate_every", "None picks a number.")
+    batch_size = _checks.optional_integer(batch_size, "batch_size", "None takes all inputs.")
+    patience = _checks.optional_integer(patience, "patience", "None never stops early.")
+    evaluate_every = _checks.optional_integer(
+        evaluate_every, "evaluate_every", "None picks a number."
+    )
     x = check_batch(x, "x")
     net = as_network(network, x)
     if (optimizer is None) == (learning_rate is None):
@@ -332,10 +334,6 @@ class _Run:
 def gradient_descent(learning_rate: float) -> optax.GradientTransformation:
     """One object for each learning rate, so that programs are compiled once."""
     return optax.sgd(learning_rate)
-
-
-def _optional(value: Any, name: str, remedy: str) -> int | None:
-    return None if value is None else _checks.integer(value, name, 1, remedy)
 
 
 def _data(net: Network, x: Any, y: Any, loss: Loss, prefix: str) -> dict[str, Any]:

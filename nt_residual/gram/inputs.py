@@ -8,7 +8,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from nt_residual._checks import integer, native
+from nt_residual._checks import native, optional_integer
 
 _GET = "Pass functools.partial(kernel_fn, get='ntk') for one kernel of a neural-tangents kernel_fn."
 
@@ -132,19 +132,9 @@ def check_kernel(kernel: Any, x1: jax.Array | np.ndarray, x2: jax.Array | np.nda
     return np.dtype(out.dtype)
 
 
-def check_count(value: Any, name: str, remedy: str = "") -> int | None:
-    """Returns a positive integer, or `None` if that is what came.
-
-    Raises:
-      TypeError: if it is not an integer.
-      ValueError: if it is less than 1.
-    """
-    return None if value is None else integer(value, name, 1, remedy)
-
-
 def check_tile_size(tile_size: Any) -> int | None:
-    """`check_count` of the largest side of a tile."""
-    return check_count(tile_size, "tile_size", "None picks one.")
+    """Return the largest side of a tile, a positive integer or `None`."""
+    return optional_integer(tile_size, "tile_size", "None picks one.")
 
 
 def check_dtype(dtype: Any, of_kernel: np.dtype) -> np.dtype:

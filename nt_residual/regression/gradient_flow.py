@@ -134,8 +134,7 @@ class GradientFlow:
         targets = inputs.check_targets(y, kernel.shape[0])
         name, reason = solvers.choose(solver, kernel)
         ridge = _checks.number(ridge, "ridge")
-        if max_iterations is not None:
-            max_iterations = _checks.integer(max_iterations, "max_iterations", 1, "Or pass None.")
+        max_iterations = _checks.optional_integer(max_iterations, "max_iterations", "Or pass None.")
         center = inputs.check_centering(targets, center_targets, stacklevel=4)
         unit = inputs.exponent(targets)
         outputs = inputs.scaled(targets.reshape(len(targets), -1), -unit)

@@ -211,14 +211,13 @@ def kfold(
     n_splits = _checks.integer(n_splits, "n_splits", 2, advice)
     if n_splits > n:
         raise ValueError(f"n_splits must be at most n = {n}, got {n_splits}. {advice}")
+    order = np.random.default_rng(_checks.integer(seed, "seed", 0)).permutation(n)
     options: Any = {"solver": solver, "ridge": ridge}
     options["center_targets"] = check_centering(targets, center_targets, stacklevel=3)
     unit = exponent(targets)
     targets = scaled(targets, -unit)
     totals: np.ndarray | float = 0.0
-    for part in np.array_split(
-        np.random.default_rng(_checks.integer(seed, "seed", 0)).permutation(n), n_splits
-    ):
+    for part in np.array_split(order, n_splits):
         others = np.setdiff1d(np.arange(n), part)
         block = matrix[np.ix_(others, others)]
         flow = GradientFlow.fit(block, targets[others], **options)
