@@ -130,7 +130,7 @@ def _rows(found):
         ("reading K in a product", "4 n²/(p B)", _time(found.read_s)),
         ("received in a product", "4 n o (p − 1)/p", si(found.sent, "B")),
         ("receiving it", "4 n o (p − 1)/(p W)", _time(found.send_s)),
-        ("orthogonalising after a product", f"{PASSES} · 4 m n o/B", _time(found.basis_s)),
+        ("orthogonalizing after a product", f"{PASSES} · 4 m n o/B", _time(found.basis_s)),
         ("a product, all of it", "the last three times", _time(found.product_s)),
         ("the whole path", f"making K, and {PRODUCTS} products", _time(found.total_s)),
     )

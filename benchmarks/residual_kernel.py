@@ -33,27 +33,27 @@ BUILT = ((1000, 1.0), (10**4, 1.0), (10**4, 0.0), (10**6, 1.0), (math.inf, 0.5))
 NT_DEPTHS = (10, 100)
 
 
-def with_neighbours(features, n=500, neighbours=100):
+def with_neighbors(features, n=500, neighbors=100):
     """Inputs, the last of which are at angles 1 to 1e-5 from others."""
     x = points(n, features)
-    angles = np.geomspace(1, 1e-5, neighbours)[:, None]
-    step = points(neighbours, features, seed=1)
-    origin = x[:neighbours].astype(float)
+    angles = np.geomspace(1, 1e-5, neighbors)[:, None]
+    step = points(neighbors, features, seed=1)
+    origin = x[:neighbors].astype(float)
     unit = origin / np.linalg.norm(origin, axis=1, keepdims=True)
     step = step - (step * unit).sum(1, keepdims=True) * unit
     step *= np.linalg.norm(origin, axis=1, keepdims=True) / np.linalg.norm(
         step, axis=1, keepdims=True
     )
-    x[-neighbours:] = np.cos(angles) * origin + np.sin(angles) * step
+    x[-neighbors:] = np.cos(angles) * origin + np.sin(angles) * step
     # Not of one norm: half of them are three times as long.
-    x[-neighbours::2] *= 3
+    x[-neighbors::2] *= 3
     return x
 
 
 @functools.cache
 def exact(features, depth, gamma):
     """The kernel of those inputs from the recursion in float64."""
-    x = with_neighbours(features)
+    x = with_neighbors(features)
     with enable_x64():
         return np.asarray(
             rntk.residual_kernel(x.astype(float), alphas=schedules.PowerLaw(gamma)(depth))
@@ -61,8 +61,8 @@ def exact(features, depth, gamma):
 
 
 def accuracy(kernel_of, features):
-    """The largest error of kernels between inputs with neighbours, and the smallest eigenvalue."""
-    x = with_neighbours(features)
+    """The largest error of kernels between inputs with neighbors, and the smallest eigenvalue."""
+    x = with_neighbors(features)
     rows = {}
     for depth, gamma in CHECKED:
         expected = exact(features, depth, gamma)

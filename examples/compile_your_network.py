@@ -110,7 +110,7 @@ def main(arguments=None):
         options.digits = 100
         chosen = dict(list(networks(depth=3).items())[:1])
     digits = data.load("digits", options.digits).x_train
-    # Angles between digits that are not centred are small, and small ones take longer.
+    # Angles between digits that are not centered are small, and small ones take longer.
     x = NORM * data.unit_norm(digits - digits.mean(axis=0))
     kernels, seconds = {}, {}
     for name, ((_, _, kernel_fn), told) in chosen.items():

@@ -124,8 +124,8 @@ def main(arguments=None):
     labels = digits.y_train
     chosen = np.argsort(labels, kind="stable")
     chosen = chosen[np.linspace(0, len(chosen) - 1, options.images).astype(int)]
-    centred = digits.x_train - digits.x_train.mean(axis=0)
-    images, labels = centred[chosen, :, :, None], labels[chosen]
+    centered = digits.x_train - digits.x_train.mean(axis=0)
+    images, labels = centered[chosen, :, :, None], labels[chosen]
 
     _, _, kernel_fn = network(width=1)  # The kernel does not depend on the width.
     kernel = np.asarray(jax.jit(kernel_fn, static_argnames="get")(images, None, get="ntk"))

@@ -34,7 +34,7 @@ KERNELS = {
 }
 
 
-def normalised(images):
+def normalized(images):
     """Images of mean square 1, with an axis for the channel."""
     return data.unit_norm(images).reshape(-1, *SHAPE, 1) * math.prod(SHAPE) ** 0.5
 
@@ -42,7 +42,7 @@ def normalised(images):
 def draw_kernels(axes, depth, gammas, digits):
     """Draws the kernel between two digits of each class, for each γ."""
     chosen = np.concatenate([np.flatnonzero(digits.y_train == c)[:2] for c in range(10)])
-    images = normalised(digits.x_train[chosen])
+    images = normalized(digits.x_train[chosen])
     for ax, gamma in zip(axes, gammas, strict=True):
         kernel = conv.ResidualKernel(depth, schedules.PowerLaw(gamma), SHAPE, padding="CIRCULAR")
         drawn = ax.imshow(kernel(images), vmin=0, vmax=1, cmap="viridis")
@@ -59,7 +59,7 @@ def accuracies(digits, n_test, sizes, draws):
 
     The second number is that on test images moved by a pixel.
     """
-    train, test = normalised(digits.x_train), normalised(digits.x_test[:n_test])
+    train, test = normalized(digits.x_train), normalized(digits.x_test[:n_test])
     both = np.concatenate([test, np.roll(test, 1, axis=2)])
     y_train, y_test = digits.y_train, digits.y_test[:n_test]
     classes = [np.flatnonzero(y_train == c) for c in range(10)]

@@ -39,7 +39,7 @@ def stopping_times(flow, k, y, k_val, y_val, scale):
         "hold-out": regression.holdout(flow, k_val, y_val).time,
         "5-fold": regression.kfold(k, y).time,
         "leave-one-out": regression.leave_one_out(flow, y).time,
-        "GCV": regression.generalised_cross_validation(flow).time,
+        "GCV": regression.generalized_cross_validation(flow).time,
         "discrepancy": regression.discrepancy(flow, NOISE).time,
         "theory": theory.stopping_time(len(y), DIM, scale=scale),
         "t = ∞": math.inf,

@@ -73,14 +73,14 @@ def train_on_digits(gamma, sets, options):
     return trained, float(np.mean(np.asarray(guess) != y_test))
 
 
-def draw_history(ax, gamma, trained, colour):
+def draw_history(ax, gamma, trained, color):
     """Draws the loss of training and of validation digits against steps."""
     history = trained.history
     label = f"γ = {gamma:g}"
-    ax.plot(history["step"], history["loss"], color=colour, ls="--", label=f"{label}, training")
-    ax.plot(history["step"], history["validation_loss"], color=colour, label=f"{label}, validation")
+    ax.plot(history["step"], history["loss"], color=color, ls="--", label=f"{label}, training")
+    ax.plot(history["step"], history["validation_loss"], color=color, label=f"{label}, validation")
     best = np.min(history["validation_loss"])
-    ax.plot(trained.best_step, best, "x", color=colour, ms=9, mew=2)
+    ax.plot(trained.best_step, best, "x", color=color, ms=9, mew=2)
 
 
 def compare_with_flow(width, depth, n, times):

@@ -1,4 +1,4 @@
-"""What results of computations are labelled with: the device, and the versions of packages."""
+"""What results of computations are labeled with: the device, and the versions of packages."""
 
 import importlib.metadata
 import pathlib

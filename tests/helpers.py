@@ -39,7 +39,7 @@ REFERENCE_NETWORKS = _by_network()
 
 
 def naive_kernel(x1, x2, alphas, *, kind="ntk", trained="blocks"):
-    """The un-normalised kernel of two inputs, by the textbook recursion in float64."""
+    """The un-normalized kernel of two inputs, by the textbook recursion in float64."""
 
     def kappa0(u):
         return 1 - math.acos(u) / math.pi

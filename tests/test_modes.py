@@ -37,7 +37,7 @@ def _rules(x):
     flow, y = GradientFlow.fit(K, x[:, 0]), x[:, 0]
     rules = [
         regression.holdout(flow, K[:2], y[:2], TIMES),
-        regression.generalised_cross_validation(flow, TIMES),
+        regression.generalized_cross_validation(flow, TIMES),
         regression.stopping.leave_one_out(flow, y, TIMES),
         regression.kfold(K, y, 2, times=TIMES),
     ]

@@ -71,7 +71,7 @@ def _build(who, n, depth, dtype):
 
 
 def _nt_scale(depth):
-    """Its NTK is not normalised: Π(1 + α²) · 2 Σ α²/(1 + α²), over the number of features."""
+    """Its NTK is not normalized: Π(1 + α²) · 2 Σ α²/(1 + α²), over the number of features."""
     squares = schedules.PowerLaw(0.5)(depth) ** 2
     growth = math.exp(np.log1p(squares).sum())
     return growth * 2 * float(np.sum(squares / (1 + squares))) / inputs.FEATURES

@@ -100,7 +100,7 @@ print(f"For {DEPTH} blocks α = {choice.alpha:.3g}. {choice.reason}")
 # ## Regression, stopped in time
 #
 # Points of the sphere with a noisy target, a quarter of them held out to choose the time. One
-# factorisation serves all times, t = ∞ included, where the noise is learned too.
+# factorization serves all times, t = ∞ included, where the noise is learned too.
 
 # %%
 points = data.sphere.load(N, 1000, dim=3, coefficients={1: 1.0, 2: 1.0}, noise=1.0)

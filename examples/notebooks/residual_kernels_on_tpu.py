@@ -130,7 +130,7 @@ for precision in ("default", "highest"):
 #
 # Of the training and validation digits 30% have a wrong label. Gradient flow with the kernel of
 # 1000 blocks is stopped where the error on the validation digits is least. The matrix is made over
-# all devices again; predictions at all times come from one factorisation.
+# all devices again; predictions at all times come from one factorization.
 
 # %%
 digits = data.load(DATASET, N_TRAIN)

@@ -3,7 +3,7 @@
 neural-tangents' structured derivatives walk the jaxpr that `ad.linearize` used to
 return. What JAX returns now differs from release to release: nested `jit` equations
 (`pjit` before JAX 0.7), equations with several outputs (`split` since JAX 0.4.38, where
-there were slices), rematerialised blocks with non-linear equations in them, constants
+there were slices), rematerialized blocks with non-linear equations in them, constants
 among the equations. `linearize` gives the one form that they were written for.
 """
 

@@ -45,7 +45,7 @@ class ResidualKernel(Scheduled):
         normalize=True:   for 'nngp' that of stax.ConvResNet(…, normalize=True); for 'ntk' the
                           same divided by `ntk_scale`, so that it is of order 1 at every depth.
 
-    With circular padding, `flatten` and one stage the normalised kernel of an image with itself is
+    With circular padding, `flatten` and one stage the normalized kernel of an image with itself is
     the mean square of its values. With zeros around the images ('SAME') each convolution
     loses variance at the borders, and the kernel falls with depth.
 
@@ -68,7 +68,7 @@ class ResidualKernel(Scheduled):
       schedule: α as a function of the number of all blocks. See `rntk.ResidualKernel`.
       image_shape: (height, width).
       channels: the number of channels; `None` for any.
-      kind: 'ntk', or 'nngp' for the covariance of the outputs at initialisation.
+      kind: 'ntk', or 'nngp' for the covariance of the outputs at initialization.
       pooling: 'flatten' for a dense layer on all pixels, or 'gap' for global average pooling,
         of which time and memory grow with the square of the number of pixels.
       trained: 'blocks' if only the branches are trained; 'all' if the first and the last layer

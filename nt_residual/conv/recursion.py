@@ -14,7 +14,7 @@ a sum without cancellation. The r are computed once per image, not once per pair
 i = j; with `gap` all pairs are needed.
 
 All is divided by Π(1 + α²), so that nothing overflows; and by what padding with zeros loses at
-the borders, so that nothing underflows. Pairs of images come on the last two axes: neighbouring
+the borders, so that nothing underflows. Pairs of images come on the last two axes: neighboring
 pixels then lie apart by whole rows of them, and shifts move contiguous memory.
 """
 
@@ -153,7 +153,7 @@ def run(network: Network, state: State, shares: list[jax.Array], own: jax.Array)
 
 
 def shares_of(network: Network, shares: np.ndarray) -> tuple[list[np.ndarray], float]:
-    """How far each block goes towards its branch, and the logarithm of what is lost in all.
+    """How far each block goes toward its branch, and the logarithm of what is lost in all.
 
     A block takes K to (1 − s) K + s B, B its branch, s = α²/(1 + α²). Of the variance there
     remains at most μ = 1 − s (1 − κ), where κ = `Network.kept`. Divided by it, that is

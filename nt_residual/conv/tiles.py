@@ -18,7 +18,7 @@ _ON_CPU = 2**18
 _ON_ACCELERATOR = 2**24
 # Rows of pairs that are shorter cannot be computed at the full width of the processor.
 _LEAST_COLUMNS = 16
-# With fewer pairs the loops over them are too short, if their neighbours are not in the same tile.
+# With fewer pairs the loops over them are too short, if their neighbors are not in the same tile.
 _LEAST_PAIRS = {"flatten": 128, "gap": 1}
 
 
@@ -58,7 +58,7 @@ def _even(n: int, largest: int) -> int:
 
 
 def evaluate(network, shares, time, own, x1, x2, tile):
-    """The normalised kernel between two batches of images, each of mean square 1.
+    """The normalized kernel between two batches of images, each of mean square 1.
 
     Args:
       network: its architecture.

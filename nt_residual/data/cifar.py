@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, 32×32 colour images of things and animals.
+"""CIFAR-10 and CIFAR-100, 32×32 color images of things and animals.
 
 A file is a row of records: the labels, a byte each, then the red, the green and the blue
 pixels. https://www.cs.toronto.edu/~kriz/cifar.html

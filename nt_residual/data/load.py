@@ -28,8 +28,8 @@ def load(
     |---|---|---|---|---|---|
     | 'digits' | handwritten digits that come with scikit-learn | (n, 8, 8) | 10 | 1437 | 360 |
     | 'mnist' | handwritten digits | (n, 28, 28) | 10 | 60000 | 10000 |
-    | 'cifar10' | colour images | (n, 32, 32, 3) | 10 | 50000 | 10000 |
-    | 'cifar100' | colour images, fine labels | (n, 32, 32, 3) | 100 | 50000 | 10000 |
+    | 'cifar10' | color images | (n, 32, 32, 3) | 10 | 50000 | 10000 |
+    | 'cifar100' | color images, fine labels | (n, 32, 32, 3) | 100 | 50000 | 10000 |
 
     All but the digits are downloaded when they are first asked for, into the folder that the
     environment variable NT_RESIDUAL_DATA names, or else into the system's cache. Every file

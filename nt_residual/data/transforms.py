@@ -134,8 +134,8 @@ def _whitening(rows: np.ndarray, mean: np.ndarray, regularization: float) -> np.
     """(C + c I)^(−1/2) with c = ε tr(C)/d, from the smaller of the two matrices of products."""
     n, width = rows.shape
     if n < width:
-        centred = rows - mean
-        products = centred @ centred.T / n
+        centered = rows - mean
+        products = centered @ centered.T / n
     else:
         products = sum((piece - mean).T @ (piece - mean) for piece in _pieces(rows)) / n
     ridge = regularization * np.trace(products) / width
@@ -148,8 +148,8 @@ def _whitening(rows: np.ndarray, mean: np.ndarray, regularization: float) -> np.
     if n >= width:
         return (vectors / shrunk) @ vectors.T
     # What is beyond the span of the inputs is divided by √c; the rest by 1/√c − 1/√(λ + c)
-    # less, which is λ/(√c √(λ + c) (√c + √(λ + c))). The λ is that of centredᵀ centred/n.
-    spanned = vectors.T @ centred
+    # less, which is λ/(√c √(λ + c) (√c + √(λ + c))). The λ is that of centeredᵀ centered/n.
+    spanned = vectors.T @ centered
     less = 1 / (root * shrunk * (root + shrunk) * n)
     return np.eye(width) / root - (spanned.T * less) @ spanned
 

@@ -148,7 +148,7 @@ def draw(axes: Any, rows: Sequence[Row], curves: np.ndarray, gammas: Sequence[fl
       axes: to draw into.
       rows: of one depth, a γ each.
       curves: test accuracy at each of `TIMES`, shape (len(rows), len(TIMES)).
-      gammas: all γ of the figure, by which curves are coloured.
+      gammas: all γ of the figure, by which curves are colored.
     """
     for row, accuracy in zip(rows, curves, strict=True):
         i = gammas.index(row.gamma)

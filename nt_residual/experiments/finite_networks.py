@@ -12,7 +12,7 @@ from nt_residual.experiments.claim import Finding
 TITLE = "Networks of finite width"
 STATEMENT = (
     "Networks that are trained with early stopping, for as many steps each, show it too: with "
-    "α = L^(−γ) and γ ≥ 1/2 they generalise however deep they are, with a constant α they get "
+    "α = L^(−γ) and γ ≥ 1/2 they generalize however deep they are, with a constant α they get "
     "worse with depth, and learn less of the training set, too."
 )
 QUICK = {
@@ -45,7 +45,7 @@ class Row:
       test_error: the fraction of test images that are wrong, at the best step.
       test_error_se: its standard error, NaN for one network.
       ntk_drift: the relative change of the empirical NTK in training.
-      gradient_ratio: the norm of the gradient in the first block at initialisation, divided by
+      gradient_ratio: the norm of the gradient in the first block at initialization, divided by
         that in the last.
       train_loss: at the best step.
       best_step: where the validation loss is least.

@@ -15,7 +15,7 @@ TITLE = "Early stopping is minimax optimal, interpolation is not"
 STATEMENT = (
     "With the limiting kernels, regression that is stopped at a time ~ n^(d/(2d−1)) has an excess "
     "risk of n^(−d/(2d−1)) on the sphere S^(d−1), which is the best rate for targets in the "
-    "kernel's RKHS. If the targets are noisy, training for ever does not generalise."
+    "kernel's RKHS. If the targets are noisy, training for ever does not generalize."
 )
 QUICK = {"sizes": (64, 128, 256, 512, 1024, 2048, 4096), "seeds": 3}
 FULL = {"sizes": (64, 128, 256, 512, 1024, 2048, 4096, 8192), "seeds": 20}

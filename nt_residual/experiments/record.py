@@ -106,7 +106,7 @@ def write(outcome: Outcome, rows: Sequence[Any], figure: Any) -> None:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=110)
     with durable.replacing(outcome.folder / FIGURE) as file:
-        # A figure has few colours, and takes a third of the space with no more.
+        # A figure has few colors, and takes a third of the space with no more.
         Image.open(picture).convert("RGB").quantize(64).save(file, "png", optimize=True)
     text = io.StringIO()
     names = [field.name for field in dataclasses.fields(rows[0])]

@@ -90,7 +90,7 @@ def findings(result: Result) -> list[Finding]:
 
 
 def _slopes(rows: list[Row]) -> np.ndarray:
-    """Of log distance against log depth, between neighbours."""
+    """Of log distance against log depth, between neighbors."""
     distances, depths = np.log([(row.distance, row.depth) for row in rows]).T
     return np.diff(distances) / np.diff(depths)
 

@@ -37,7 +37,7 @@ class DepthRun:
       learning_rate: η.
       ntk_drift: |Θ − Θ_0| / |Θ_0| in the Frobenius norm, of the NTK of a few inputs at the best
         step and at the first.
-      gradient_norms: the norm of the gradient in each block at initialisation, divided by their
+      gradient_norms: the norm of the gradient in each block at initialization, divided by their
         root mean square.
       diverged: whether a loss was NaN or infinite; then all of the above but the first three
         are NaN or empty.
@@ -66,11 +66,11 @@ class DepthRow:
       depth: the number of blocks L.
       test_error: the fraction of test inputs that are wrong, at the best step.
       test_error_se: the standard error of that mean; NaN for one run.
-      ntk_drift: relative change of the empirical NTK from initialisation to the best step.
+      ntk_drift: relative change of the empirical NTK from initialization to the best step.
       ntk_drift_se: the standard error of that mean.
       train_loss: at the best step.
       best_step: where the validation loss is least.
-      gradient_norms: by block, at initialisation, relative to their root mean square.
+      gradient_norms: by block, at initialization, relative to their root mean square.
       runs: the number of runs.
       diverged: how many of them diverged.
     """

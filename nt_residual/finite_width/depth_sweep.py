@@ -71,13 +71,13 @@ def depth_sweep(
     α = 1/√L there, as `theory.suitable_schedule(depth)` says.
 
     The loss is the squared one of one-hot labels, with minibatches and momentum. Training stops
-    where the loss on validation inputs is least. Images are centred by the mean of the training
+    where the loss on validation inputs is least. Images are centered by the mean of the training
     images, and scaled to mean square 1.
 
     Which learning rate is right depends on γ and depth: the NTK of the blocks has the scale
     Σ α²/(1 + α²), which falls like L^(1−2γ). So that all are trained for the same time relative
     to what they learn first, each has η = `rate` · 2n/λ_max, with λ_max that of its own NTK at
-    initialisation (`largest_learning_rate`, on 256 training inputs).
+    initialization (`largest_learning_rate`, on 256 training inputs).
 
     With `**QUICK` it takes a few minutes on two cores; the defaults are for an accelerator.
 
@@ -212,7 +212,7 @@ class _Settings:
 
 
 def _prepared(dataset: data.Dataset, architecture: str) -> data.Dataset:
-    """The same, centred and of mean square 1 per pixel, in the shape that networks take."""
+    """The same, centered and of mean square 1 per pixel, in the shape that networks take."""
     images, labels = {}, {}
     for part in ("train", "test"):
         x, y = np.asarray(getattr(dataset, f"x_{part}")), np.asarray(getattr(dataset, f"y_{part}"))
@@ -229,11 +229,11 @@ def _prepared(dataset: data.Dataset, architecture: str) -> data.Dataset:
                     f"channels) for architecture='conv', got x_{part} of shape {x.shape}."
                 )
         images[part], labels[part] = x, y
-    centre = images["train"].mean(axis=0)
-    shape = (-1, centre.size) if architecture == "fc" else (-1, *centre.shape)
+    center = images["train"].mean(axis=0)
+    shape = (-1, center.size) if architecture == "fc" else (-1, *center.shape)
 
     def scaled(x):
-        return (math.sqrt(centre.size) * data.unit_norm(x - centre)).reshape(shape)
+        return (math.sqrt(center.size) * data.unit_norm(x - center)).reshape(shape)
 
     x_train, x_test = (scaled(images[part]).astype(np.float32) for part in ("train", "test"))
     if min(y.min() for y in labels.values()) < 0 or len(np.unique(labels["train"])) < 2:

@@ -1,4 +1,4 @@
-"""The compiled programs of training: steps of an optimiser, and the loss of a set."""
+"""The compiled programs of training: steps of an optimizer, and the loss of a set."""
 
 import dataclasses
 import functools
@@ -21,7 +21,7 @@ class State(NamedTuple):
     Attributes:
       step: the number of steps taken, int32.
       params: what is trained.
-      optimizer: the state of the optimiser.
+      optimizer: the state of the optimizer.
       loss: that of the last batch, before its step.
     """
 
@@ -163,7 +163,7 @@ class Program:
         return jax.tree.map(lambda a: jnp.sum(a, axis=0) / n, lax.map(of_chunk, indices))
 
     def update(self, gradient: Any, state: Any, params: Any, value: Any, value_fn: Any) -> Any:
-        """What the optimiser makes of a gradient: updates, and its next state."""
+        """What the optimizer makes of a gradient: updates, and its next state."""
         return optax.with_extra_args_support(self.optimizer).update(
             gradient, state, params, value=value, grad=gradient, value_fn=value_fn
         )

@@ -103,7 +103,7 @@ def training_matches_flow(
       times: t ≥ 0, not decreasing, shape (T,), in the units of `GradientFlow`: those of the
         network's own kernel, n/λ is the time in which an eigenvector is learned.
       kernel: `kernel(x1, x2=None)`, shape (n1, n2), the NTK of the infinitely wide network, for
-        each output. It must not be normalised: the `kernel_fn` of a `stax` network with the same
+        each output. It must not be normalized: the `kernel_fn` of a `stax` network with the same
         arguments has the right scale. `None` for the empirical NTK of the network before
         training, of all its outputs; the difference is then that of training alone.
       learning_rate: η; `None` for a twentieth of `largest_learning_rate`.

@@ -171,7 +171,7 @@ class ResNet(_ResidualNetwork):
       out_dim: the number of outputs.
       schedule: α as a function of depth, or the alphas themselves, shape (depth,).
       trained: 'blocks' if only V_ℓ and W_ℓ are trained, then A and v are `Frozen` variables that
-        an optimiser does not see; 'all' if these are too.
+        an optimizer does not see; 'all' if these are too.
       normalize: whether the output of each block is divided by √(1 + α²).
       block: the branch: 'two_layer' for layer, activation, layer; 'one_layer' for activation,
         layer; 'preactivation' for activation, layer, activation, layer.

@@ -84,7 +84,7 @@ def as_network(network: Any, x: jax.Array | np.ndarray) -> Network:
     return _check(found, x)
 
 
-def initialiser(
+def initializer(
     network: Any, x: jax.Array, *, check: bool = True
 ) -> Callable[[jax.Array], Network]:
     """A function of a key to a `Network` with new parameters, that JAX can transform.

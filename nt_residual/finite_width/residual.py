@@ -23,14 +23,14 @@ def scaled_residual(
     network of Flax, nnx or linen, or of anything else in JAX. A ResNet of `depth` such blocks
     takes `schedules.PowerLaw(0.5)(depth)` for α, or more than 0.5.
 
-    Normalisation belongs inside the branch. After the sum, BatchNorm or LayerNorm would let the
+    Normalization belongs inside the branch. After the sum, BatchNorm or LayerNorm would let the
     shortcut shrink from block to block, whatever α is.
 
     Args:
       x: what the block is given, any shape, floats.
       branch: a function of `x`, or a layer, that keeps its shape.
       alpha: α, a finite number ≥ 0, checked if it is known, that is not traced by JAX. Where it
-        is learnt, an `nnx.Param`, which may change its sign.
+        is learned, an `nnx.Param`, which may change its sign.
       normalize: whether the sum is divided by √(1 + α²).
 
     Returns:

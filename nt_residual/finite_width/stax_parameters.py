@@ -86,7 +86,7 @@ def ntk_learning_rates(model: ResNet | ConvResNet) -> optax.GradientTransformati
         is changed.
 
     Returns:
-      A transformation for `optax.chain`, before the optimiser.
+      A transformation for `optax.chain`, before the optimizer.
 
     Raises:
       TypeError: if `model` is something else.

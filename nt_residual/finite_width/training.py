@@ -1,4 +1,4 @@
-"""Training of networks of finite width: by all inputs at once or in batches, with any optimiser."""
+"""Training of networks of finite width: by all inputs at once or in batches, with any optimizer."""
 
 import contextlib
 import dataclasses
@@ -128,7 +128,7 @@ def train(
       evaluate_every: steps from one row of the history to the next, each of which takes a look at
         all inputs; `None` for that of the checkpoint, or a hundredth of all.
       patience: evaluations without a better validation loss after which to stop; `None` for no end.
-      checkpoint: a folder. Every evaluation is saved there, with the state of the optimiser, and
+      checkpoint: a folder. Every evaluation is saved there, with the state of the optimizer, and
         the history as `metrics.csv`. A run that was interrupted goes on from the last one, to the
         same end, bit for bit; on another number of devices, to the same end up to rounding. With
         more `steps` or `patience` one that has ended goes on too. A state that cannot be read is

@@ -104,8 +104,8 @@ class WidthSweep:
         residuals, parts = [], []
         for draws, factor in zip(self.draws, self._extrapolation, strict=True):
             n = len(draws)
-            centred = (draws - np.mean(draws, 0)).reshape(n, -1) / self._size_of_kernel
-            residuals.append(factor * centred / math.sqrt(n * (n - 1)))
+            centered = (draws - np.mean(draws, 0)).reshape(n, -1) / self._size_of_kernel
+            residuals.append(factor * centered / math.sqrt(n * (n - 1)))
             parts.append(np.sum(residuals[-1] ** 2))
         residuals, parts = np.concatenate(residuals), np.array(parts)
         total = np.sum(parts)

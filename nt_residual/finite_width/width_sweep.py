@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 from nt_residual import _checks, conv, memory, rntk
 from nt_residual.finite_width.measures import empirical_ntk
 from nt_residual.finite_width.models import ConvResNet, ResNet
-from nt_residual.finite_width.networks import initialiser
+from nt_residual.finite_width.networks import initializer
 from nt_residual.finite_width.width_results import WidthSweep
 
 
@@ -73,7 +73,7 @@ def width_sweep(
       MemoryError: if a width does not fit. Nothing of it is allocated then.
       TypeError: if an argument is of the wrong type.
       ValueError: if `widths` do not increase, there is one seed, no network belongs to the kernel,
-        or the kernel is not one of `x`; and what `initialiser` raises.
+        or the kernel is not one of `x`; and what `initializer` raises.
       FloatingPointError: if the empirical kernel of a network is not finite.
 
     Example:
@@ -116,7 +116,7 @@ def _programs(network, x, widths, kind, implementation, batch_size):
     outputs = []
     for width in widths:
         # The smallest stands for all, since the check has to make one.
-        make = initialiser(network(width), x, check=not outputs)
+        make = initializer(network(width), x, check=not outputs)
 
         def draw(key, make=make):
             made = make(key)
@@ -202,7 +202,7 @@ def _expected(kernel, kind, x) -> np.ndarray:
             f"{len(x)} inputs, got {values.dtype} of shape {values.shape}."
         )
     if isinstance(kernel, rntk.ResidualKernel):
-        # Networks divide by the number of features, and if normalised count their layers.
+        # Networks divide by the number of features, and if normalized count their layers.
         log_scale = kernel.log_diagonal - kernel.effective_time if kernel.normalize else 0.0
         return values * math.exp(log_scale) / x.shape[-1]
     if isinstance(kernel, conv.ResidualKernel) and kind == "ntk" and kernel.normalize:

@@ -100,7 +100,7 @@ def compute(
         if len(matrix) > len(x1):
             return operators.Sharded(matrix, sharded.automatic_mesh(mesh), len(x1))
         by_rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-        return sharded.relabelled(matrix, by_rows)
+        return sharded.relabeled(matrix, by_rows)
     x1 = jnp.asarray(x1)
     x2 = x1 if same else jax.device_put(x2, next(iter(x1.devices())))
     if store is not None:

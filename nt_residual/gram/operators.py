@@ -214,6 +214,6 @@ def as_operator(k: Any) -> Operator:
     mesh = Mesh(devices, ("rows",), axis_types=(AxisType.Auto,))
     by_rows = NamedSharding(mesh, PartitionSpec("rows"))
     if k.sharding.is_equivalent_to(by_rows, 2):
-        return Sharded(sharded.relabelled(k, by_rows), mesh, len(k))
+        return Sharded(sharded.relabeled(k, by_rows), mesh, len(k))
     n = -(-len(k) // len(devices)) * len(devices)
     return Sharded(sharded.place(k, by_rows, n), mesh, len(k))

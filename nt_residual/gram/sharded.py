@@ -131,7 +131,7 @@ def automatic(x: jax.Array) -> jax.Array:
     if not isinstance(x.sharding, NamedSharding):
         return x
     sharding = NamedSharding(automatic_mesh(x.sharding.mesh), x.sharding.spec)
-    return relabelled(x, sharding)
+    return relabeled(x, sharding)
 
 
 def automatic_mesh(mesh: Any) -> Mesh:
@@ -139,7 +139,7 @@ def automatic_mesh(mesh: Any) -> Mesh:
     return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim)
 
 
-def relabelled(x: jax.Array, sharding: NamedSharding) -> jax.Array:
+def relabeled(x: jax.Array, sharding: NamedSharding) -> jax.Array:
     """The same parts on the same devices under another name for how they are spread."""
     parts = [shard.data for shard in x.addressable_shards]
     return jax.make_array_from_single_device_arrays(x.shape, sharding, parts)

@@ -8,7 +8,7 @@ from nt_residual.regression.solution import Solution as Solution
 from nt_residual.regression.stopping import Stopping as Stopping
 from nt_residual.regression.stopping import discrepancy as discrepancy
 from nt_residual.regression.stopping import (
-    generalised_cross_validation as generalised_cross_validation,
+    generalized_cross_validation as generalized_cross_validation,
 )
 from nt_residual.regression.stopping import holdout as holdout
 from nt_residual.regression.stopping import kfold as kfold

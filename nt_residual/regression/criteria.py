@@ -16,8 +16,8 @@ from nt_residual.regression.inputs import exponent, real_array, scaled
 _FEWEST_LEFT = 1e-8
 
 
-def generalised_cross_validation(flow: GradientFlow, times: ArrayLike | None = None) -> Stopping:
-    r"""Chooses the time by generalised cross-validation.
+def generalized_cross_validation(flow: GradientFlow, times: ArrayLike | None = None) -> Stopping:
+    r"""Chooses the time by generalized cross-validation.
 
         GCV(t) = (1/n) Σ_i |f_t(x_i) − y_i|² / (1 − tr S_t/n)²,   f_t(X) = S_t y
 
@@ -41,7 +41,7 @@ def generalised_cross_validation(flow: GradientFlow, times: ArrayLike | None = N
     Example:
       >>> import numpy as np
       >>> flow = GradientFlow.fit(np.diag([4.0, 0.4, 0.4, 0.4]), np.array([3.0, 0.1, -0.1, 0.1]))
-      >>> bool(1 < generalised_cross_validation(flow).time < 10)
+      >>> bool(1 < generalized_cross_validation(flow).time < 10)
       True
 
     Reference: Golub, Heath & Wahba 1979.

@@ -55,7 +55,7 @@ class RNTKRegressor(RegressorMixin, KernelEstimator):
         the data, chooses the time with the least error there, and then trains on all data for
         that time, which means the same for any number of them; 'kfold' holds out five parts
         in turn. 'gcv' and 'loo' are estimates from one factorization of all data
-        (`generalised_cross_validation`, `leave_one_out`), which need the solver 'eigh'. 'theory'
+        (`generalized_cross_validation`, `leave_one_out`), which need the solver 'eigh'. 'theory'
         is `theory.stopping_time` for n and d with constant 1. Or pass the time, ≥ 0, `math.inf`
         for the interpolant. All outputs stop at one time, that of the least error summed over
         them: bring outputs of different units to one scale.
@@ -128,7 +128,7 @@ class RNTKClassifier(ClassifierMixin, KernelEstimator):
 
     The network of `RNTKRegressor` is trained on one-hot codes of the classes, centered by their
     frequencies, with the squared error. Its outputs s_k, one for each class, estimate the
-    probabilities of the classes, since these are what minimises the expected squared error. They
+    probabilities of the classes, since these are what minimizes the expected squared error. They
     sum to 1, but may lie outside [0, 1]; `predict_proba` gives the closest probabilities
 
         p = argmin { Σ_k (p_k − s_k)² : p_k ≥ 0, Σ_k p_k = 1 } = max(s − τ, 0)

@@ -101,7 +101,7 @@ class KernelEstimator(BaseEstimator):
         found = self._choose_by_parts(rule, k, targets, None if strata is None else strata[kept])
         flow = self._flow(rule, k, targets)
         if rule == "gcv":
-            found = criteria.generalised_cross_validation(flow)
+            found = criteria.generalized_cross_validation(flow)
         elif rule == "loo":
             found = criteria.leave_one_out(flow, targets)
         self.stopping_ = found

@@ -1,4 +1,4 @@
-"""From training time to the steps of an optimiser, and back."""
+"""From training time to the steps of an optimizer, and back."""
 
 from typing import Literal
 
@@ -50,7 +50,7 @@ def time_of_steps(
 
     The steps follow the flow closely where each is small: η times the factor of the loss in the
     table, times λ_max/n, much less than 1. From 2 on they diverge. The kernel is that of all
-    parameters at their own scale, with `normalize=False`; a normalised kernel, or another
+    parameters at their own scale, with `normalize=False`; a normalized kernel, or another
     parameterisation, multiplies t by a constant.
 
     Args:

@@ -1,13 +1,13 @@
 """All ways to find the time at which to stop, and what a time is in steps of training.
 
-`holdout` and `kfold` look at data that were held out; `generalised_cross_validation`,
+`holdout` and `kfold` look at data that were held out; `generalized_cross_validation`,
 `leave_one_out` and `discrepancy` at the training data alone; `stopping_time` at no data, only at
 their number and dimension.
 """
 
 from nt_residual.regression.criteria import discrepancy as discrepancy
 from nt_residual.regression.criteria import (
-    generalised_cross_validation as generalised_cross_validation,
+    generalized_cross_validation as generalized_cross_validation,
 )
 from nt_residual.regression.criteria import leave_one_out as leave_one_out
 from nt_residual.regression.held_out import Stopping as Stopping

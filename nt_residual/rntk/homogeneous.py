@@ -145,7 +145,7 @@ class HomogeneousKernel:
         if abs(norms[worst] - self.norm) > 1e-4 * self.norm:
             raise ValueError(
                 f"{name} must have rows of norm {self.norm}, for which this kernel was compiled, "
-                f"got {norms[worst]:.6g} in row {worst}. Normalise them: "
+                f"got {norms[worst]:.6g} in row {worst}. Normalize them: "
                 f"{name} * ({self.norm} / norm of each row)."
             )
 
@@ -255,7 +255,7 @@ class _Sampler:
         if not np.all(np.isfinite(values)):
             raise ValueError(
                 f"kernel_fn gives values that are not finite, for inputs of shape {x2.shape}. "
-                "Deep residual networks must be normalised, or their variances overflow; some "
+                "Deep residual networks must be normalized, or their variances overflow; some "
                 "activations, as RectifiedMonomial, have no kernel between an input and itself."
             )
         return values

@@ -49,7 +49,7 @@ class ResidualKernel(Scheduled):
       schedule: α as a function of depth; any callable that returns one α per block.
         `depth=math.inf` needs one with a `limiting_effective_time`, as
         `schedules.PowerLaw` has, or `effective_time`.
-      kind: 'ntk', or 'nngp' for the covariance of the outputs at initialisation.
+      kind: 'ntk', or 'nngp' for the covariance of the outputs at initialization.
       trained: 'blocks' if only the V_ℓ, W_ℓ are trained, as in the paper; 'all' if
         the input and the output layer are too. 'nngp' does not depend on it.
       normalize: whether the kernel of an input with itself is |x|². If not, it is that
@@ -143,7 +143,7 @@ class ResidualKernel(Scheduled):
 
         Raises:
           TypeError: if `theta` does not hold real numbers.
-          ValueError: if an angle is outside [0, π] or NaN, or the un-normalised kernel
+          ValueError: if an angle is outside [0, π] or NaN, or the un-normalized kernel
             leaves the range of float64.
 
         Example:
@@ -166,7 +166,7 @@ class ResidualKernel(Scheduled):
         """The Chebyshev coefficients of r that float32 inputs are evaluated with.
 
         Float64, shape (count,), of T_0, T_1, … in the variable z of the angle that
-        `rntk.chebyshev` describes; r(θ) is the normalised kernel.
+        `rntk.chebyshev` describes; r(θ) is the normalized kernel.
         """
         return tiles.coefficients(_fit(self), np.float32)
 
@@ -198,14 +198,14 @@ class ResidualKernel(Scheduled):
 
     @functools.cached_property
     def log_diagonal(self) -> float:
-        """The logarithm of the un-normalised kernel of a unit input with itself."""
+        """The logarithm of the un-normalized kernel of a unit input with itself."""
         if self.kind == "nngp":
             return self.effective_time
         layers = 2 * self._total_share + (2 if self.trained == "all" else 0)
         return self.effective_time + (math.log(layers) if layers > 0 else -math.inf)
 
     def _at_angle(self, theta: np.ndarray) -> np.ndarray:
-        """The normalised kernel as a function of the angle, 1 at θ = 0."""
+        """The normalized kernel as a function of the angle, 1 at θ = 0."""
         if self.depth == math.inf:
             head, rest = self._head_and_rest
             sums = limits.block_sums(theta, rest, head)
@@ -229,7 +229,7 @@ class ResidualKernel(Scheduled):
 
 @functools.lru_cache(maxsize=256)
 def _fit(kernel: ResidualKernel) -> chebyshev.Fit:
-    """The normalised kernel as a series in float64."""
+    """The normalized kernel as a series in float64."""
     if kernel.depth == math.inf and kernel.effective_time == math.inf:
         # Constant for θ > 0. At θ = 0 it jumps to 1.
         constant = kernel._at_angle(np.array([1.0]))

@@ -56,7 +56,7 @@ def check_options(kind: str, trained: str) -> None:
 
 
 def combine(sums: BlockSums, kind: str, trained: str, total_share: Array) -> Array:
-    """The normalised kernel of given options, 1 at θ = 0.
+    """The normalized kernel of given options, 1 at θ = 0.
 
     Args:
       sums: of `block_sums`.

@@ -44,7 +44,7 @@ _BLOCK_ERROR, _CONTINUUM_ERROR = 1e-14, 1e-11
 
 
 class Series(NamedTuple):
-    """The first terms of the power series of a normalised kernel.
+    """The first terms of the power series of a normalized kernel.
 
     Attributes:
       coefficients: a_j, shape (count,), not negative.
@@ -62,7 +62,7 @@ def power_series(kernel: ResidualKernel, count: int) -> np.ndarray:
 
         r(θ) = Σ_j a_j cos^j θ,   a_j ≥ 0,   Σ_j a_j = 1
 
-    of the normalised kernel r, whatever `kernel.normalize` is. The kernel of unit inputs in
+    of the normalized kernel r, whatever `kernel.normalize` is. The kernel of unit inputs in
     dimension d has the share a_k (1 + O(k²/d)) in harmonics of degree k. From an input
     dimension much larger than k² on, the a_k are all that matters of the kernel.
 
@@ -113,7 +113,7 @@ def expand(kernel: ResidualKernel, count: int) -> Series:
       count: the number of coefficients, at least 1.
 
     Returns:
-      The series of the normalised kernel. Its arrays are shared: leave them as they are.
+      The series of the normalized kernel. Its arrays are shared: leave them as they are.
 
     Example:
       >>> from nt_residual import rntk, schedules

@@ -219,7 +219,7 @@ def _check_shapes(output_shape, input_shape):
 
 
 def check_range(layer, alphas):
-  """`layer`, an un-normalised network of blocks that says when it overflows."""
+  """`layer`, an un-normalized network of blocks that says when it overflows."""
   init_fn, apply_fn, kernel_fn = layer
   traced = isinstance(alphas, jax.core.Tracer)
   # The logarithm of the growth of variances.

@@ -39,7 +39,7 @@ def fit(
     Even and odd degrees share the exponent and have prefactors of their own: a kink of the
     kernel at θ = π adds to the ones what it takes from the others.
 
-    The centre d/2 − 1 of the degrees is that of the exact spectrum of a cusp, a ratio of
+    The center d/2 − 1 of the degrees is that of the exact spectrum of a cusp, a ratio of
     gamma functions; with it the law is off by terms of order d³/k² only. Where k is not well
     beyond d^(3/2) there is no power law yet, and the exponent fitted exceeds the final one.
 

@@ -74,7 +74,7 @@ def convergence(
 
         error(L) = max_θ |r_L(θ) − r_∞(θ)|
 
-    both normalised to 1 at θ = 0. It costs some tens of µs per block.
+    both normalized to 1 at θ = 0. It costs some tens of µs per block.
 
     Args:
       schedule: α as a function of depth.

@@ -129,10 +129,10 @@ def log_weight(theta: np.ndarray, dim: int) -> np.ndarray:
         log_sine = np.where(
             equator, np.log1p(-np.square(np.where(equator, cosine, 0))) / 2, np.log(sine)
         )
-    return _log_normaliser(dim) + (dim - 2) * log_sine
+    return _log_normalizer(dim) + (dim - 2) * log_sine
 
 
-def _log_normaliser(dim: int) -> float:
+def _log_normalizer(dim: int) -> float:
     """The logarithm of |S^(d−2)|/|S^(d−1)|, by c_2 = 1/π, c_3 = 1/2, c_(d+2) = c_d d/(d−1).
 
     The gamma functions of its closed form lose digits in high dimensions.

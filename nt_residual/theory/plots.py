@@ -15,7 +15,7 @@ from nt_residual.theory.depth import Convergence
 from nt_residual.theory.learning import LearningCurve
 from nt_residual.theory.spectra import Spectrum
 
-# Okabe & Ito's colours, which the colour-blind can tell apart, without the pale yellow.
+# Okabe & Ito's colors, which the color-blind can tell apart, without the pale yellow.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -42,17 +42,17 @@ def profile(kernels: Mapping[str, Any] | Sequence[Any] | Any, *, ax: Any = None)
       >>> [line.get_label() for line in ax.lines]
       ['L = 1, T = 0.693', 'L = ∞, T = 1']
     """
-    labelled = _labelled(kernels, "kernels", _kernel_label)
-    for _, kernel in labelled:
+    labeled = _labeled(kernels, "kernels", _kernel_label)
+    for _, kernel in labeled:
         if not hasattr(kernel, "at_angle"):
             raise TypeError(
                 f"kernels must have a method at_angle, got {type(kernel).__name__}. Pass "
                 "rntk.ResidualKernel(…)."
             )
     ax = _axes(ax)
-    # Denser towards both ends, where kernels bend.
+    # Denser toward both ends, where kernels bend.
     theta = math.pi * (1 - np.cos(np.linspace(0, math.pi, 401))) / 2
-    for i, (label, kernel) in enumerate(labelled):
+    for i, (label, kernel) in enumerate(labeled):
         ax.plot(theta, kernel.at_angle(theta), label=label, **_line_style(i))
     ax.set_xticks(np.linspace(0, math.pi, 5), ["0", "π/4", "π/2", "3π/4", "π"])
     ax.set(xlabel="angle θ between inputs", ylabel="kernel r(θ)")
@@ -82,10 +82,10 @@ def convergence(
       >>> len(convergence({"γ = 1": found}).lines)
       2
     """
-    labelled = _labelled(convergences, "convergences", lambda _: "")
-    _check_type(labelled, Convergence, "theory.convergence(…)")
+    labeled = _labeled(convergences, "convergences", lambda _: "")
+    _check_type(labeled, Convergence, "theory.convergence(…)")
     ax = _axes(ax)
-    for i, (label, found) in enumerate(labelled):
+    for i, (label, found) in enumerate(labeled):
         style = _point_style(i)
         ax.plot(found.depths, found.error, ls="", label=_slope_label(label, found), **style)
         if found.predicted is not None:
@@ -93,7 +93,7 @@ def convergence(
     ax.set(xscale="log", yscale="log", xlabel="depth L", ylabel="distance to the limit, max over θ")
     # Room below for the legend, as tall as its lines: curves that fall leave none inside.
     low, high = ax.get_ylim()
-    share = min(0.5, 0.04 + 0.065 * len(labelled))
+    share = min(0.5, 0.04 + 0.065 * len(labeled))
     ax.set_ylim(low * (low / high) ** (share / (1 - share)), high)
     return _finish(ax, loc="lower left")
 
@@ -125,10 +125,10 @@ def spectrum(
       >>> ax.lines[0].get_xdata()
       array([1, 2, 4, 6])
     """
-    labelled = _labelled(spectra, "spectra", lambda found: f"d = {found.dim}")
-    _check_type(labelled, Spectrum, "theory.spectrum(kernel, dim, max_degree)")
+    labeled = _labeled(spectra, "spectra", lambda found: f"d = {found.dim}")
+    _check_type(labeled, Spectrum, "theory.spectrum(kernel, dim, max_degree)")
     ax = _axes(ax)
-    for i, (label, found) in enumerate(labelled):
+    for i, (label, found) in enumerate(labeled):
         drawn = found.resolved & (found.eigenvalue > 0) & (found.degree > 0)
         text = label + _decay_label(found)
         ax.plot(found.degree[drawn], found.eigenvalue[drawn], ls="", label=text, **_point_style(i))
@@ -168,10 +168,10 @@ def learning_curve(
       'σ = 0.1, δ = 0.1'
     """
     _checks.choice(error, "error", ("excess", "total"))
-    labelled = _labelled(curves, "curves", lambda c: f"σ = {c.noise:g}, δ = {c.ridge:g}")
-    _check_type(labelled, LearningCurve, "theory.learning_curve(…)")
+    labeled = _labeled(curves, "curves", lambda c: f"σ = {c.noise:g}, δ = {c.ridge:g}")
+    _check_type(labeled, LearningCurve, "theory.learning_curve(…)")
     ax = _axes(ax)
-    for i, (label, curve) in enumerate(labelled):
+    for i, (label, curve) in enumerate(labeled):
         n, y = np.atleast_1d(curve.n), np.atleast_1d(getattr(curve, error))
         order = np.argsort(n)
         marker = {"marker": _MARKERS[i % len(_MARKERS)], "ms": 4} if n.size < 20 else {}
@@ -204,7 +204,7 @@ def new_figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _labelled(items: Any, name: str, describe: Any) -> list[tuple[str, Any]]:
+def _labeled(items: Any, name: str, describe: Any) -> list[tuple[str, Any]]:
     """Pairs of a label and a thing to draw, at least one."""
     if isinstance(items, Mapping):
         pairs = [(str(label), item) for label, item in items.items()]
@@ -246,8 +246,8 @@ def _decay_label(found: Spectrum) -> str:
     return f": $k^{{-{law.exponent:.2f}}}$ (±{law.uncertainty:.2g})"
 
 
-def _check_type(labelled: list[tuple[str, Any]], kind: type, source: str) -> None:
-    for _, item in labelled:
+def _check_type(labeled: list[tuple[str, Any]], kind: type, source: str) -> None:
+    for _, item in labeled:
         if not isinstance(item, kind):
             raise TypeError(
                 f"things to draw must be {kind.__name__}, got {type(item).__name__}. Pass {source}."

@@ -2,7 +2,7 @@
 
 Kernels of residual networks are analytic in the angle, though not in its cosine, and vary
 on the scale of 3π/T near θ = 0 where T is large, of √T near θ = π where it is small. Panels
-of Gauss-Legendre nodes that halve towards both ends take all of that; they are halved once
+of Gauss-Legendre nodes that halve toward both ends take all of that; they are halved once
 more where halving changes the result.
 """
 
@@ -84,7 +84,7 @@ def project(profile: Profile, dim: int, max_degree: int, scale: float) -> Projec
 
 
 def _first_panels(dim: int, max_degree: int) -> np.ndarray:
-    """Panels that follow the oscillation of q_k², halving towards both ends; shape (p, 2)."""
+    """Panels that follow the oscillation of q_k², halving toward both ends; shape (p, 2)."""
     log_root = math.log(harmonics.multiplicity(dim, max_degree)) / 2
     frequency = math.sqrt(max_degree * (max_degree + dim - 2)) + math.sqrt(dim) + 4
     start = _first_angle(dim, log_root)

@@ -41,7 +41,7 @@ def rate(
     kind: Literal["ntk", "nngp"] = "ntk",
     trained: Literal["blocks", "all"] = "blocks",
 ) -> Rate | None:
-    """The rate at which the normalised kernel of depth L approaches its limit.
+    """The rate at which the normalized kernel of depth L approaches its limit.
 
     With α = c·L^(−γ), at a fixed angle 0 < θ < π,
 

@@ -12,13 +12,13 @@ from nt_residual.theory.rates import Rate, rate
 
 @dataclasses.dataclass(frozen=True)
 class Regime:
-    """The infinite-depth behaviour of a schedule.
+    """The infinite-depth behavior of a schedule.
 
     Attributes:
       name: 'degenerate', 'critical' or 'learnable'; 'linear' for what is learnable if only
         the blocks are trained, but all layers are.
       effective_time: the limit of T = Σ log(1 + α²).
-      limit: the normalised NTK at infinite depth.
+      limit: the normalized NTK at infinite depth.
       rate: how fast that of depth L approaches it, `None` where that is not known.
       advice: what this means for learning, and what to do; one paragraph.
     """
@@ -88,7 +88,7 @@ def limit_kernel(
     kind: Literal["ntk", "nngp"] = "ntk",
     trained: Literal["blocks", "all"] = "blocks",
 ) -> ResidualKernel:
-    """The normalised kernel at infinite depth, of effective time `schedules.limiting_time`.
+    """The normalized kernel at infinite depth, of effective time `schedules.limiting_time`.
 
     Example:
       >>> limit_kernel(schedules.PowerLaw(gamma=1.0), None).depth

@@ -62,7 +62,7 @@ def test_a_predictor_may_be_made_and_called_under_vmap_and_jit(problem):
     expected = jnp.stack([final(scale) for scale in scales])
     np.testing.assert_allclose(jax.vmap(final)(scales), expected, rtol=1e-10)
     np.testing.assert_allclose(jax.jit(jax.vmap(final))(scales), expected, rtol=1e-10)
-    # A kernel known in advance is factorised once, outside.
+    # A kernel known in advance is factorized once, outside.
     predict_fn = nt.predict.gradient_descent_mse(k, y)
     jitted = jax.jit(lambda t: predict_fn(t, 0.0, 0.0, k_test)[1])
     np.testing.assert_allclose(jitted(2.0), expected[0], rtol=1e-10)

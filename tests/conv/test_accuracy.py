@@ -38,7 +38,7 @@ def difficult_images():
 def test_float32_is_as_float64(depth, schedule, options, x64):
     x = jnp.asarray(difficult_images(), "float32")
     kernel = conv.ResidualKernel(depth, schedule, (6, 6), **options)
-    # It takes longer to optimise this program than to run it.
+    # It takes longer to optimize this program than to run it.
     program = jax.jit(kernel.__call__, compiler_options={"xla_backend_optimization_level": 0})
     exact = np.asarray(program(x.astype("float64")))
     got = np.asarray(kernel(x), "float64")

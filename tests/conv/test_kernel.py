@@ -12,7 +12,7 @@ from helpers import naive_conv_kernel
 from nt_residual import conv, rntk, schedules, stax
 
 SCHEDULE = schedules.PowerLaw(0.5)
-# It takes longer to optimise these programs than to run them.
+# It takes longer to optimize these programs than to run them.
 FAST = {"xla_backend_optimization_level": 0}
 
 

@@ -22,7 +22,7 @@ def images(dtype):
 
 
 def values(kernel, x):
-    # It takes longer to optimise these programs than to run them.
+    # It takes longer to optimize these programs than to run them.
     fast = {"xla_backend_optimization_level": 0}
     return np.asarray(jax.jit(kernel.__call__, compiler_options=fast)(x))
 

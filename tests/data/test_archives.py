@@ -35,7 +35,7 @@ def test_a_file_with_another_sum_is_refused_by_name(name, files):
         load(files, dataset)
 
 
-def test_a_file_under_the_name_of_another_is_recognised(files):
+def test_a_file_under_the_name_of_another_is_recognized(files):
     (files.root / f"{IMAGES}.gz").write_bytes((files.root / f"{LABELS}.gz").read_bytes())
     with pytest.raises(ValueError, match=f"{IMAGES}.gz .* it is {LABELS}.gz under another name"):
         load(files, "mnist")

@@ -8,7 +8,7 @@ from nt_residual import data
 PUBLISHED = ["mnist", "cifar10", "cifar100"]
 
 
-def test_digits_come_split_scaled_and_labelled():
+def test_digits_come_split_scaled_and_labeled():
     digits = data.load("digits")
     assert digits.x_train.shape == (1437, 8, 8)
     assert digits.x_test.shape == (360, 8, 8)

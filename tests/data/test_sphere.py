@@ -54,7 +54,7 @@ def test_zonal_functions_are_those_of_scipy(dim):
 
     expected = sum(a * polynomial(k) for k, a in coefficients.items())
     np.testing.assert_allclose(data.sphere.zonal(x, coefficients), expected, atol=1e-12)
-    # Far beyond the range of the unnormalised polynomials.
+    # Far beyond the range of the unnormalized polynomials.
     assert data.sphere.zonal(x[:1], {2000: 1.0}) == pytest.approx(1.0)
 
 

@@ -160,7 +160,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 
 
 def test_diverged_runs_are_counted_and_kept(tmp_path):
-    # Without normalisation outputs of 300 blocks of α = 1 leave float32.
+    # Without normalization outputs of 300 blocks of α = 1 leave float32.
     arguments = {"gammas": (0.0,), "depths": (300,), "out": tmp_path / "sweep", **OPTIONS}
     (row,) = depth_sweep(few_images(), normalize=False, **arguments).rows
     assert (row.runs, row.diverged) == (2, 2)

@@ -71,7 +71,7 @@ def test_flax_linen_and_stax_networks_are_taken():
 
 @pytest.mark.parametrize("network", [SMALL, Net(), stax.Dense(2)], ids=["nnx", "linen", "stax"])
 def test_new_networks_differ_by_their_key(network):
-    make = networks.initialiser(network, X)
+    make = networks.initializer(network, X)
 
     @jax.jit
     def outputs(key):
@@ -93,7 +93,7 @@ def test_new_networks_differ_by_their_key(network):
 def test_layers_that_change_in_training_are_taken_as_for_evaluation(layer, message):
     make, made = functools.partial(WithLayer, layer), WithLayer(layer, nnx.Rngs(0))
     with pytest.raises(ValueError, match=message):
-        networks.initialiser(make, X)
+        networks.initializer(make, X)
     for refused in (
         lambda: networks.as_network(made, X),
         lambda: finite_width.largest_learning_rate(made, X),
@@ -105,7 +105,7 @@ def test_layers_that_change_in_training_are_taken_as_for_evaluation(layer, messa
     found = networks.as_network(made, X)
     np.testing.assert_allclose(found(found.params, X), made(X), rtol=1e-6)
     assert np.isfinite(finite_width.largest_learning_rate(made, X))
-    networks.initialiser(functools.partial(make, evaluated=True), X)
+    networks.initializer(functools.partial(make, evaluated=True), X)
 
 
 def test_running_averages_of_batch_norm_are_constants():
@@ -123,7 +123,7 @@ def test_statistics_and_random_numbers_of_linen_are_refused_and_constants_taken(
     variables = module.init(jax.random.key(0), X)
     for refused in (
         lambda: networks.as_network((module.apply, variables), X),
-        lambda: networks.initialiser(module, X),
+        lambda: networks.initializer(module, X),
     ):
         with pytest.raises(ValueError, match=r"batch_stats.*'batch_stats': stats.*in place of"):
             refused()
@@ -140,7 +140,7 @@ def test_statistics_and_random_numbers_of_linen_are_refused_and_constants_taken(
     module, params = Net("dropout"), {"params": {"Dense_0": params["Dense_0"]}}
     for refused in (
         lambda: networks.as_network((module.apply, params), X),
-        lambda: networks.initialiser(module, X),
+        lambda: networks.initializer(module, X),
     ):
         with pytest.raises(ValueError, match=r"Dropout_0.*deterministic=True"):
             refused()
@@ -174,14 +174,14 @@ def test_outputs_that_depend_on_the_batch_are_refused():
     with pytest.raises(ValueError, match="changes with the rest of the batch"):
         networks.as_network((apply_fn, jnp.ones(3)), X)
     with pytest.raises(ValueError, match="changes with the rest of the batch"):
-        networks.initialiser((lambda key, shape: (shape, jnp.ones(3)), apply_fn), X)
+        networks.initializer((lambda key, shape: (shape, jnp.ones(3)), apply_fn), X)
 
 
 def test_networks_of_which_nothing_is_trained_are_refused():
     with pytest.raises(ValueError, match="all of its layers are frozen"):
         networks.as_network(AllFrozen(nnx.Rngs(0)), X)
     with pytest.raises(ValueError, match="all of its layers are frozen"):
-        networks.initialiser(stax.Relu(), X)
+        networks.initializer(stax.Relu(), X)
 
 
 @pytest.mark.parametrize("shape", [(-1,), (1, -1), (-1, 3, 1)])
@@ -194,6 +194,6 @@ def test_other_things_are_refused():
     with pytest.raises(TypeError, match=r"got function.*module.apply, variables"):
         networks.as_network(lambda p, x: x, X)
     with pytest.raises(TypeError, match=r"must be a function of rngs=.*got ResNet"):
-        networks.initialiser(SMALL(rngs=nnx.Rngs(0)), X)
+        networks.initializer(SMALL(rngs=nnx.Rngs(0)), X)
     with pytest.raises(TypeError, match=r"must return a flax.nnx module, got int"):
-        networks.initialiser(lambda rngs: 1, X)
+        networks.initializer(lambda rngs: 1, X)

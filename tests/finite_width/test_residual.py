@@ -69,7 +69,7 @@ def test_a_linen_network_can_use_it(normalize):
     np.testing.assert_allclose(out, expected, rtol=1e-5)
 
 
-def test_alpha_can_be_learnt_and_change_its_sign():
+def test_alpha_can_be_learned_and_change_its_sign():
     block = Block(nnx.Param(jnp.array(-0.5)), rngs=nnx.Rngs(0))
     x = jnp.ones((1, 4))
     gradient = nnx.jit(nnx.grad(lambda block: jnp.sum(block(x))))(block)

@@ -12,7 +12,7 @@ import pytest
 from helpers import naive_conv_kernel, naive_kernel
 
 from nt_residual import conv, finite_width, memory, rntk, schedules, stax
-from nt_residual.finite_width.networks import initialiser
+from nt_residual.finite_width.networks import initializer
 from nt_residual.finite_width.width_results import WidthSweep
 from nt_residual.finite_width.width_sweep import _expected, width_sweep
 
@@ -100,7 +100,7 @@ def test_draws_are_the_empirical_kernels_of_networks(x64):
 
     @jax.jit
     def jacobian(key):
-        made = initialiser(make, x, check=False)(key)
+        made = initializer(make, x, check=False)(key)
         leaves = jax.tree.leaves(jax.jacobian(lambda p: made(p, x)[:, 0])(made.params))
         return jnp.concatenate([leaf.reshape(2, -1) for leaf in leaves], -1)
 

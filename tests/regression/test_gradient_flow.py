@@ -89,7 +89,7 @@ def test_a_singular_kernel_gives_the_interpolant_of_least_norm():
     np.testing.assert_allclose(flow.predict(new @ features.T, math.inf), new @ weights, rtol=1e-9)
 
 
-def test_a_float32_kernel_is_factorised_in_float64_and_predictions_are_float32():
+def test_a_float32_kernel_is_factorized_in_float64_and_predictions_are_float32():
     x = np.random.default_rng(0).standard_normal((50, 5)).astype(np.float32)
     kernel = rntk.ResidualKernel(100, schedules.PowerLaw(1.0))
     y = x[:, 0]

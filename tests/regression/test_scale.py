@@ -9,7 +9,7 @@ from nt_residual import gram, rntk, schedules
 from nt_residual.regression import (
     GradientFlow,
     discrepancy,
-    generalised_cross_validation,
+    generalized_cross_validation,
     holdout,
     kfold,
     leave_one_out,
@@ -47,7 +47,7 @@ def _all_that_a_flow_knows(solver, k_train, k_test, y, *, scale=0, unit=0):
     }
     found = {}
     if solver == "eigh":
-        rules["gcv"] = generalised_cross_validation(flow)
+        rules["gcv"] = generalized_cross_validation(flow)
         rules["loo"] = leave_one_out(flow, y)
         found["degrees of freedom"] = flow.degrees_of_freedom(times)
         found["leave one out"] = np.ldexp(flow.leave_one_out(times), -unit)

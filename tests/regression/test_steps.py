@@ -28,16 +28,16 @@ def linear_model():
 def test_sgd_of_optax_arrives_where_the_flow_does(linear_model, loss, x64):
     features, new, y = linear_model
     steps, learning_rate = 2000, 2e-3
-    optimiser = optax.sgd(learning_rate)
+    optimizer = optax.sgd(learning_rate)
 
     def step(_, state):
         weights, memory = state
         gradient = jax.grad(lambda w: LOSSES[loss](features @ w, y))(weights)
-        updates, memory = optimiser.update(gradient, memory)
+        updates, memory = optimizer.update(gradient, memory)
         return optax.apply_updates(weights, updates), memory
 
     weights = jnp.zeros((5, 3))
-    state = weights, optimiser.init(weights)
+    state = weights, optimizer.init(weights)
     weights, _ = jax.jit(lambda state: jax.lax.fori_loop(0, steps, step, state))(state)
     flow = GradientFlow.fit(features @ features.T, y)
     time = time_of_steps(steps, learning_rate, loss=loss, n_outputs=3)

@@ -9,7 +9,7 @@ from nt_residual import data, rntk, schedules
 from nt_residual.regression import GradientFlow
 from nt_residual.regression.criteria import (
     discrepancy,
-    generalised_cross_validation,
+    generalized_cross_validation,
     leave_one_out,
 )
 from nt_residual.regression.stopping import holdout, kfold, time_grid
@@ -136,23 +136,23 @@ def test_kfold_from_the_mean_has_the_errors_of_flows_from_the_mean(problem):
 # From the training data alone.
 
 
-def test_generalised_cross_validation_is_its_definition(problem):
+def test_generalized_cross_validation_is_its_definition(problem):
     k, y = problem
     expected = []
     for t in TIMES[:-1]:
         smoother = _smoother(k, k, t)
         mean_square = np.mean((smoother @ y - y) ** 2)
         expected.append(mean_square / (1 - np.trace(smoother) / 9) ** 2)
-    stopping = generalised_cross_validation(GradientFlow.fit(k, y), TIMES)
+    stopping = generalized_cross_validation(GradientFlow.fit(k, y), TIMES)
     np.testing.assert_allclose(stopping.errors[:-1], expected, rtol=1e-8)
     assert stopping.errors[-1] == math.inf
     assert stopping.time == TIMES[np.argmin(expected)]
 
 
-def test_generalised_cross_validation_needs_a_time_at_which_something_is_left(problem):
+def test_generalized_cross_validation_needs_a_time_at_which_something_is_left(problem):
     flow = GradientFlow.fit(*problem)
     with pytest.raises(ValueError, match=r"times must hold one.*got times from 1e\+09 to inf"):
-        generalised_cross_validation(flow, [1e9, math.inf])
+        generalized_cross_validation(flow, [1e9, math.inf])
 
 
 @pytest.mark.parametrize("outputs", ["vector", "matrix"])
@@ -172,12 +172,12 @@ def test_leave_one_out_has_the_errors_of_leaving_each_out(problem, outputs):
         leave_one_out(GradientFlow.fit(k, y), y[:5])
 
 
-@pytest.mark.parametrize("rule", [generalised_cross_validation, leave_one_out])
+@pytest.mark.parametrize("rule", [generalized_cross_validation, leave_one_out])
 def test_criteria_that_need_all_eigenvalues_refuse_lanczos(problem, rule):
     k, y = problem
     flow = GradientFlow.fit(k, y, solver="lanczos")
     with pytest.raises(ValueError, match="Pass solver='eigh'"):
-        rule(flow, times=[1.0]) if rule is generalised_cross_validation else rule(flow, y, [1.0])
+        rule(flow, times=[1.0]) if rule is generalized_cross_validation else rule(flow, y, [1.0])
 
 
 # Discrepancy.
@@ -267,7 +267,7 @@ def test_every_rule_comes_close_to_the_best_time_on_noisy_data(noisy, rule):
     else:
         found = {
             "kfold": lambda: kfold(k, y),
-            "gcv": lambda: generalised_cross_validation(flow),
+            "gcv": lambda: generalized_cross_validation(flow),
             "loo": lambda: leave_one_out(flow, y),
             "discrepancy": lambda: discrepancy(flow, noise=0.7),
         }[rule]()

@@ -130,7 +130,7 @@ def test_a_network_that_is_not_homogeneous_is_refused_but_for_inputs_of_one_norm
         rntk.compile_homogeneous(kernel_fn)
     kernel = rntk.compile_homogeneous(kernel_fn, norm=2.0, dim=7)
     x = _inputs()
-    with pytest.raises(ValueError, match=r"x1 must have rows of norm 2.0.*Normalise them"):
+    with pytest.raises(ValueError, match=r"x1 must have rows of norm 2.0.*Normalize them"):
         kernel(x)
     x = 2 * x / np.linalg.norm(x, axis=1, keepdims=True)
     expected = np.asarray(kernel_fn(x, None, "ntk"))

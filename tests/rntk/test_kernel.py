@@ -197,7 +197,7 @@ def test_near_duplicates_leave_the_matrix_positive_semi_definite(gamma):
 
 @pytest.mark.parametrize("trained", ["blocks", "all"])
 @pytest.mark.parametrize("kind", ["ntk", "nngp"])
-def test_the_unnormalised_kernel_is_that_of_the_network_as_written(kind, trained, x64):
+def test_the_unnormalized_kernel_is_that_of_the_network_as_written(kind, trained, x64):
     alphas = [0.3, 1.0, 0.0, 0.7]
     kernel = ResidualKernel(4, schedules.Explicit(alphas), kind, trained, normalize=False)
     x1, x2 = np.random.default_rng(0).standard_normal((2, 3, 5))
@@ -208,14 +208,14 @@ def test_the_unnormalised_kernel_is_that_of_the_network_as_written(kind, trained
 @pytest.mark.parametrize("depth", [30, math.inf])
 @pytest.mark.parametrize("trained", ["blocks", "all"])
 @pytest.mark.parametrize("kind", ["ntk", "nngp"])
-def test_normalising_divides_by_the_kernel_of_a_unit_input_with_itself(kind, trained, depth):
+def test_normalizing_divides_by_the_kernel_of_a_unit_input_with_itself(kind, trained, depth):
     schedule = schedules.PowerLaw(0.5)
     options = {"kind": kind, "trained": trained}
     plain = ResidualKernel(depth, schedule, **options, normalize=False)
     theta = np.linspace(0, np.pi, 5)
     expected = plain.at_angle(theta) / plain.at_angle(0.0)
-    normalised = ResidualKernel(depth, schedule, **options)
-    np.testing.assert_allclose(normalised.at_angle(theta), expected, rtol=1e-13)
+    normalized = ResidualKernel(depth, schedule, **options)
+    np.testing.assert_allclose(normalized.at_angle(theta), expected, rtol=1e-13)
 
 
 @pytest.mark.parametrize(("alphas", "rows"), REFERENCE_NETWORKS, ids=lambda value: str(len(value)))
@@ -243,7 +243,7 @@ def test_a_vanishing_alpha_gives_the_kernel_of_one_hidden_layer():
     np.testing.assert_allclose(small, limit, atol=1e-5)
 
 
-def test_a_deep_network_with_constant_alpha_stays_finite_when_normalised():
+def test_a_deep_network_with_constant_alpha_stays_finite_when_normalized():
     kernel = ResidualKernel(2000, schedules.Constant(1.0))
     assert np.all(np.isfinite(kernel(_inputs(jnp.float32))))
 
@@ -557,7 +557,7 @@ def test_a_kernel_that_is_zero_is_refused():
         ResidualKernel(math.inf, schedules.PowerLaw(1.0), normalize=False)
 
 
-def test_an_unnormalised_kernel_that_overflows_is_refused(dtype):
+def test_an_unnormalized_kernel_that_overflows_is_refused(dtype):
     kernel = ResidualKernel(2000, schedules.Constant(1.0), normalize=False)
     with pytest.raises(ValueError, match=r"beyond the range of float64.*normalize=True"):
         kernel.at_angle(1.0)

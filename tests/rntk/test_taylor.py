@@ -18,7 +18,7 @@ KERNELS = {
     "critical depth": rntk.ResidualKernel(100, schedules.PowerLaw(0.5)),
     "nngp": rntk.ResidualKernel(10, schedules.Constant(1.0), kind="nngp"),
     "all": rntk.ResidualKernel(10, schedules.Constant(0.3), trained="all"),
-    "not normalised": rntk.ResidualKernel(5, schedules.Constant(1.0), normalize=False),
+    "not normalized": rntk.ResidualKernel(5, schedules.Constant(1.0), normalize=False),
     "limit": LIMIT,
     "limit, all": rntk.ResidualKernel(math.inf, schedules.PowerLaw(1.0), trained="all"),
     "critical": CRITICAL,

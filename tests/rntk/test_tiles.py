@@ -60,7 +60,7 @@ def test_every_tiling_gives_an_exactly_symmetric_kernel_of_one_batch(tiling, dty
     assert _error(got, _exact(x), x, x) < ERROR[dtype.name]
 
 
-def test_a_batch_of_nothing_but_neighbours_is_as_accurate(dtype):
+def test_a_batch_of_nothing_but_neighbors_is_as_accurate(dtype):
     rng = np.random.default_rng(0)
     x = jnp.asarray(np.ones(5) + 1e-3 * rng.standard_normal((30, 5)), dtype)
     assert _error(KERNEL(x), _exact(x), x, x) < ERROR[dtype.name]

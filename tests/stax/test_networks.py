@@ -48,7 +48,7 @@ def test_its_kernel_is_that_of_the_textbook_recursion(kind, trained, x64):
 
 
 @pytest.mark.parametrize("trained", ["blocks", "all"])
-def test_its_normalised_kernel_is_that_of_unit_variance(trained, x64):
+def test_its_normalized_kernel_is_that_of_unit_variance(trained, x64):
     x1, x2 = (random.normal(random.PRNGKey(i), (4, 5)) for i in range(2))
     schedule = schedules.Constant(1.0)
     options = {"schedule": schedule, "trained": trained}

@@ -57,7 +57,7 @@ def test_alpha_may_be_given_with_each_call(normalize, x1):
         np.testing.assert_allclose(outputs, fixed[1](params, x1), rtol=1e-5, atol=1e-6)
 
 
-def test_normalising_does_not_overflow_where_alpha_does():
+def test_normalizing_does_not_overflow_where_alpha_does():
     x = jnp.ones((2, 3))
     block = stax.Residual(dense_branch(3), 1e30, normalize=True)
     expected = dense_branch(3)[2](x, None, "ntk")
@@ -150,7 +150,7 @@ PASSING_THROUGH = {
         nt_stax.parallel(nt_stax.Identity(), nt_stax.Dense(4)),
         nt_stax.FanInSum(),
     ),
-    "a normalised input": lambda: nt_stax.LayerNorm(),
+    "a normalized input": lambda: nt_stax.LayerNorm(),
 }
 
 

@@ -27,7 +27,7 @@ def test_a_stack_of_one_block_is_that_block(x1, x2):
         np.testing.assert_allclose(stack[2](x1, x2, name), block[2](x1, x2, name), rtol=1e-6)
 
 
-def test_normalising_keeps_the_variance_constant(x1):
+def test_normalizing_keeps_the_variance_constant(x1):
     first = nt_stax.Dense(8)
     stack = stax.ResidualStack(_relu_branch(), np.full(1000, 1.1), normalize=True)
     start = np.diag(first[2](x1, None, "nngp"))

@@ -187,7 +187,7 @@ def test_the_minimax_rate_and_the_stopping_time_have_the_exponent_of_the_decay(d
     assert theory.stopping_time(1, dim, scale=3.0) == 3.0
 
 
-def test_the_stopping_scale_minimises_bias_and_variance():
+def test_the_stopping_scale_minimizes_bias_and_variance():
     dim, noise, norm, prefactor, n = 3, 0.7, 2.0, 0.06, 500
     scale = theory.stopping_scale(dim, noise=noise, target_norm=norm, prefactor=prefactor)
     best = theory.stopping_time(n, dim, scale=scale)

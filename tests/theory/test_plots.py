@@ -18,7 +18,7 @@ def _legend(ax):
 
 
 def _check(ax):
-    """What holds for every figure: it is labelled, and can be drawn."""
+    """What holds for every figure: it is labeled, and can be drawn."""
     assert ax.get_xlabel()
     assert ax.get_ylabel()
     ax.figure.canvas.draw()
@@ -75,7 +75,7 @@ def test_figures_are_drawn_into_the_axes_passed():
     assert len(ax.lines) == 2
 
 
-def test_many_curves_differ_in_more_than_colour():
+def test_many_curves_differ_in_more_than_color():
     curves = {f"{i}": theory.spectrum(LIMIT, 3, 4) for i in range(7)}
     lines = theory.plots.spectrum(curves).lines
     assert len({line.get_marker() for line in lines}) == 7

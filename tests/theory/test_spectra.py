@@ -19,7 +19,7 @@ KERNELS = {
     "large T": rntk.ResidualKernel(300, schedules.Constant(1.0)),
     "nngp": rntk.ResidualKernel(10, schedules.Constant(1.0), kind="nngp"),
     "all": rntk.ResidualKernel(10, schedules.Constant(0.3), trained="all"),
-    "not normalised": rntk.ResidualKernel(10, schedules.Constant(1.0), normalize=False),
+    "not normalized": rntk.ResidualKernel(10, schedules.Constant(1.0), normalize=False),
 }
 
 
