@@ -8,7 +8,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-from nt_residual.gram import durable
+from nt_residual import _files
 from nt_residual.machine import device_name
 
 
@@ -59,4 +59,4 @@ def write(result, path):
     """Writes a result as JSON in one step, if there is a path for it."""
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        durable.replace(path, json.dumps(result, indent=1) + "\n")
+        _files.replace(path, json.dumps(result, indent=1) + "\n")

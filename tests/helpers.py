@@ -157,10 +157,10 @@ def run_python(code: str, *arguments: str, devices: int = 1) -> subprocess.Compl
 def mainly(dtype):
     """Runs a test that uses the fixture `dtype` in this one, and in the other if all are run."""
     other = {"float32": "float64", "float64": "float32"}[dtype]
-    rest = pytest.param(other, marks=pytest.mark.exhaustive)
+    rest = pytest.param(other, marks=pytest.mark.full)
     return pytest.mark.parametrize("dtype", [dtype, rest], indirect=True)
 
 
-def exhaustive(*values):
+def full(*values):
     """Parameters of a test with which it runs only if all are run."""
-    return [pytest.param(value, marks=pytest.mark.exhaustive) for value in values]
+    return [pytest.param(value, marks=pytest.mark.full) for value in values]

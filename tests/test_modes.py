@@ -86,7 +86,7 @@ def _cases():
         slow = {"float64": SLOW, "nothing compiled": SLOW_STEPS}.get(mode, ())
         for name in USES:
             rare = name in slow or mode in ("nan", "leaks")
-            yield pytest.param(name, mode, marks=[pytest.mark.exhaustive] if rare else [])
+            yield pytest.param(name, mode, marks=[pytest.mark.full] if rare else [])
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,8 @@ import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nt_residual import machine
+from nt_residual import _files, machine
 from nt_residual.experiments.claim import Finding
-from nt_residual.gram import durable
 
 ROWS, RESULT, FIGURE = "rows.csv", "result.json", "figure.png"
 
@@ -105,7 +104,7 @@ def write(outcome: Outcome, rows: Sequence[Any], figure: Any) -> None:
 
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=110)
-    with durable.replacing(outcome.folder / FIGURE) as file:
+    with _files.replacing(outcome.folder / FIGURE) as file:
         # A figure has few colors, and takes a third of the space with no more.
         Image.open(picture).convert("RGB").quantize(64).save(file, "png", optimize=True)
     text = io.StringIO()
@@ -113,11 +112,11 @@ def write(outcome: Outcome, rows: Sequence[Any], figure: Any) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
     writer.writerows([getattr(row, name) for name in names] for row in rows)
-    durable.replace(outcome.folder / ROWS, text.getvalue())
+    _files.replace(outcome.folder / ROWS, text.getvalue())
     values = dataclasses.asdict(outcome) | {"agrees": outcome.agrees}
     del values["folder"]
     document = json.dumps(plain(values), indent=1, ensure_ascii=False, allow_nan=False)
-    durable.replace(outcome.folder / RESULT, document + "\n")
+    _files.replace(outcome.folder / RESULT, document + "\n")
 
 
 def read(folder: pathlib.Path) -> Outcome | None:

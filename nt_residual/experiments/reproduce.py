@@ -13,7 +13,8 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 import nt_residual
-from nt_residual import _checks, data, theory
+from nt_residual import _checks, _files, data, theory
+from nt_residual._files import claimed
 from nt_residual.experiments import (
     classification,
     constant_alpha,
@@ -26,8 +27,6 @@ from nt_residual.experiments import (
     slow_decay,
 )
 from nt_residual.experiments.record import Outcome as Outcome
-from nt_residual.finite_width.folder import claimed
-from nt_residual.gram import durable
 
 CLAIMS: dict[str, types.ModuleType] = {
     "constant_alpha": constant_alpha,
@@ -114,7 +113,7 @@ def run(
             outcomes.append(done or _test(name, options[name], folder / name, progress))
             # After each, so that there is one whenever the run ends.
             found = [outcome for each in CLAIMS if (outcome := record.read(folder / each))]
-            durable.replace(folder / REPORT, report.render(found, setting))
+            _files.replace(folder / REPORT, report.render(found, setting))
     return outcomes
 
 

@@ -15,8 +15,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from nt_residual.finite_width.folder import claimed, stored
-from nt_residual.gram import durable
+from nt_residual import _files
+from nt_residual._files import claimed, stored
 
 _STATES, _UNREADABLE, _METRICS = "states", "unreadable", "metrics.csv"
 _VERSION = "the version of orbax"
@@ -143,7 +143,7 @@ class Folder:
             self._write_metrics(history)
         else:
             last = [values[-1] for values in history.values()]
-            durable.append(self._path / _METRICS, _csv([last]))
+            _files.append(self._path / _METRICS, _csv([last]))
 
     def _set_aside(self) -> None:
         """Moves states that cannot be read to where orbax neither counts nor deletes them."""
@@ -157,7 +157,7 @@ class Folder:
 
     def _write_metrics(self, history: Mapping[str, list]) -> None:
         rows = [list(history), *zip(*history.values(), strict=True)]
-        durable.replace(self._path / _METRICS, _csv(rows))
+        _files.replace(self._path / _METRICS, _csv(rows))
 
 
 def evaluations_of(path: str | os.PathLike | None) -> int | None:

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from nt_residual.finite_width.folder import claimed
-from nt_residual.gram import durable
+from nt_residual import _files
+from nt_residual._files import claimed
 from nt_residual.theory import plots
 
 _RUNS, _TABLE = "runs.jsonl", "table.csv"
@@ -244,7 +244,7 @@ class Folder:
         """Writes a run: once this returns it is on the disk."""
         values = dataclasses.asdict(run)
         known = {k: None if v != v else v for k, v in values.items()}
-        durable.append(self._path / _RUNS, json.dumps(known, allow_nan=False) + "\n")
+        _files.append(self._path / _RUNS, json.dumps(known, allow_nan=False) + "\n")
         self.runs[run.gamma, run.depth, run.seed] = run
         text = io.StringIO()
         names = [f.name for f in dataclasses.fields(DepthRow) if f.name != "gradient_norms"]
@@ -252,7 +252,7 @@ class Folder:
         writer.writerow([*names, "gradient_ratio"])
         for row in DepthSweep(list(self.runs.values())).rows:
             writer.writerow([getattr(row, name) for name in (*names, "gradient_ratio")])
-        durable.replace(self._path / _TABLE, text.getvalue())
+        _files.replace(self._path / _TABLE, text.getvalue())
 
     def _read(self) -> dict[tuple[float, int, int], DepthRun]:
         path = self._path / _RUNS
@@ -260,7 +260,7 @@ class Folder:
         whole = text[: text.rfind("\n") + 1]
         if whole != text:
             # The process was killed while it wrote the last line, which is done again.
-            durable.replace(path, whole)
+            _files.replace(path, whole)
         found = {}
         for number, line in enumerate(whole.splitlines(), 1):
             try:

@@ -5,7 +5,7 @@ import pathlib
 import zlib
 from collections.abc import Iterable
 
-from nt_residual.gram import durable
+from nt_residual import _files
 
 Tile = tuple[int, int]
 
@@ -33,7 +33,7 @@ class Journal:
         Raises:
           OSError: if the line cannot be written.
         """
-        durable.append(self.path, _line(i, j))
+        _files.append(self.path, _line(i, j))
 
     def write(self, tiles: Iterable[Tile]) -> None:
         """Replaces all lines, in one step.
@@ -41,7 +41,7 @@ class Journal:
         Raises:
           OSError: if the file cannot be written.
         """
-        durable.replace(self.path, "".join(_line(i, j) for i, j in sorted(tiles)))
+        _files.replace(self.path, "".join(_line(i, j) for i, j in sorted(tiles)))
 
     def tidy(self) -> None:
         """Drops what is no line, after which lines can be appended.

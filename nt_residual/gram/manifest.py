@@ -8,7 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from nt_residual.gram import durable, layout
+from nt_residual import _files
+from nt_residual.gram import layout
 from nt_residual.gram.journal import Journal, Tile
 
 _FORMAT = "nt_residual.gram"
@@ -117,7 +118,7 @@ class Manifest:
           OSError: if it cannot be written.
         """
         fields = dataclasses.asdict(self) | {"format": _FORMAT, "version": _VERSION}
-        durable.replace(layout.manifest(directory), json.dumps(fields, indent=2) + "\n")
+        _files.replace(layout.manifest(directory), json.dumps(fields, indent=2) + "\n")
 
 
 def read(directory: pathlib.Path) -> Manifest:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from nt_residual import memory
-from nt_residual.gram import durable, layout
+from nt_residual import _files, memory
 from nt_residual.gram import fingerprint as fingerprints
+from nt_residual.gram import layout
 from nt_residual.gram import manifest as manifests
 from nt_residual.gram.chunks import Chunks, Write
 from nt_residual.gram.journal import Journal, Tile
@@ -71,9 +71,9 @@ def fill(
         return Stored(directory, manifest)
     _check_space(directory, manifest)
     directory.mkdir(parents=True, exist_ok=True)
-    with durable.exclusive(layout.lock(directory)):
+    with _files.exclusive(layout.lock(directory)):
         for file in (layout.manifest(directory), layout.journal(directory)):
-            for leftover in durable.leftovers(file):
+            for leftover in _files.leftovers(file):
                 leftover.unlink(missing_ok=True)
         # Looked at again, since another process may have been at work until now.
         if not _is_there(directory, manifest):
@@ -160,7 +160,7 @@ def _is_there(directory: pathlib.Path, manifest: Manifest) -> bool:
         raise FileExistsError(f"{directory} is a file. Pass the path of a directory, or of none.")
     if not layout.manifest(directory).exists():
         # What is left if the process was killed before the manifest was written.
-        remains = {layout.lock(directory), *durable.leftovers(layout.manifest(directory))}
+        remains = {layout.lock(directory), *_files.leftovers(layout.manifest(directory))}
         if directory.exists() and not remains.issuperset(directory.iterdir()):
             raise FileExistsError(
                 f"{directory} holds something else than a stored matrix, and is left as it is. "

@@ -12,8 +12,8 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from tqdm import tqdm
 
-from nt_residual import memory
-from nt_residual.gram import durable, layout, owned
+from nt_residual import _files, memory
+from nt_residual.gram import layout, owned
 from nt_residual.gram import manifest as manifests
 from nt_residual.gram.chunks import Chunks
 from nt_residual.gram.journal import Journal, Tile
@@ -205,7 +205,7 @@ class Stored:
         Raises:
           OSError: if the list cannot be written, or the matrix is being written to.
         """
-        with durable.exclusive(layout.lock(self.path)):
+        with _files.exclusive(layout.lock(self.path)):
             damaged = self._damaged(progress)
             journal = Journal(layout.journal(self.path))
             whole = [

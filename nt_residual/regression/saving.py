@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 import nt_residual
-from nt_residual import schedules
-from nt_residual.gram import durable
+from nt_residual import _files, schedules
 from nt_residual.regression.estimators import RNTKClassifier, RNTKRegressor
 from nt_residual.regression.held_out import Stopping
 from nt_residual.regression.preparation import Preparation
@@ -85,7 +84,7 @@ def save(
     }
     stored: dict[str, Any] = {key: _storable(key, value) for key, value in arrays.items()}
     text = np.array(json.dumps(header, allow_nan=False))
-    with durable.replacing(pathlib.Path(path)) as file:
+    with _files.replacing(pathlib.Path(path)) as file:
         np.savez(file, header=text, **stored)
 
 

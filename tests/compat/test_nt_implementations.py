@@ -10,7 +10,7 @@ import neural_tangents as nt
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import exhaustive, mainly
+from helpers import full, mainly
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 from neural_tangents import stax
@@ -191,7 +191,7 @@ MAIN_CASES |= {"several inputs", "dictionaries", "dropout", "FanInSum", "flax.nn
 
 @mainly("float64")
 @pytest.mark.parametrize(
-    "name", [*sorted(MAIN_CASES), *exhaustive(*sorted(NETWORK_CASES.keys() - MAIN_CASES))]
+    "name", [*sorted(MAIN_CASES), *full(*sorted(NETWORK_CASES.keys() - MAIN_CASES))]
 )
 def test_all_implementations_agree_on(name, dtype):
     f, params, inputs, options = NETWORK_CASES[name]()

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import neural_tangents as nt
 import numpy as np
 import pytest
-from helpers import exhaustive
+from helpers import full
 from jax import random
 from neural_tangents import stax
 from nt_networks import SEQUENCES, VECTORS
@@ -43,7 +43,7 @@ NETWORKS = {
 
 
 @pytest.mark.filterwarnings("ignore:`FanIn` layers assume independent inputs")
-@pytest.mark.parametrize("name", ["dense", *exhaustive(*sorted(NETWORKS.keys() - {"dense"}))])
+@pytest.mark.parametrize("name", ["dense", *full(*sorted(NETWORKS.keys() - {"dense"}))])
 def test_samples_approach_the_closed_form(name):
     (x1, x2), layers = NETWORKS[name]
     init_fn, apply_fn, kernel_fn = stax.serial(*layers(1024), stax.Dense(64))

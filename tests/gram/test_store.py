@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from helpers import run_python
 
-from nt_residual import memory
-from nt_residual.gram import durable, manifest, store
+from nt_residual import _files, memory
+from nt_residual.gram import manifest, store
 
 DTYPES = ["float32", "float64", "bfloat16"]
 FINGERPRINT = {"kernel": "k", "x1": "x", "jax": "1"}
@@ -347,11 +347,11 @@ def test_what_a_kill_before_the_first_tile_leaves_is_taken_over(tmp_path, tiles)
 
 def test_of_two_writers_of_one_file_the_last_to_end_has_all_of_its_bytes_there(tmp_path):
     path = tmp_path / "file"
-    with durable.replacing(path) as first, durable.replacing(path) as second:
+    with _files.replacing(path) as first, _files.replacing(path) as second:
         second.write(b"2" * 5)
         first.write(b"1" * 9)
         second.flush()
-        assert len(durable.leftovers(path)) == 2
+        assert len(_files.leftovers(path)) == 2
     assert path.read_bytes() == b"1" * 9
     assert list(tmp_path.iterdir()) == [path]
 
@@ -384,7 +384,7 @@ def test_two_cannot_fill_one_matrix_at_once(tmp_path, tiles):
 
     meanwhile.matrix, meanwhile.size = tiles.matrix, tiles.size
     stored = _fill(tmp_path / "k", meanwhile)
-    with durable.exclusive(tmp_path / "k" / "lock"), pytest.raises(BlockingIOError):
+    with _files.exclusive(tmp_path / "k" / "lock"), pytest.raises(BlockingIOError):
         stored.forget_damaged()
     np.testing.assert_array_equal(stored, tiles.matrix)
 

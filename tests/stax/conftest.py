@@ -1,10 +1,10 @@
 import jax.numpy as jnp
 import pytest
-from helpers import enable_x64, exhaustive
+from helpers import enable_x64, full
 from jax import random
 
 
-@pytest.fixture(params=["float32", *exhaustive("float64")])
+@pytest.fixture(params=["float32", *full("float64")])
 def dtype(request):
     """Runs a test in float32, where it is hard to be exact; in float64 if all are run.
 

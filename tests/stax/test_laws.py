@@ -28,7 +28,7 @@ pytestmark = [
 def every_case(condition=lambda case: True, main=lambda case: True):
     """All cases that meet the condition, but for those in `main` only if all tests are run."""
     chosen = [
-        pytest.param(case, id=name, marks=[] if main(case) else [pytest.mark.exhaustive])
+        pytest.param(case, id=name, marks=[] if main(case) else [pytest.mark.full])
         for name, case in CASES.items()
         if condition(case)
     ]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import neural_tangents as nt
 import numpy as np
 import pytest
-from helpers import exhaustive, finite_difference, naive_conv_kernel, naive_kernel
+from helpers import finite_difference, full, naive_conv_kernel, naive_kernel
 from jax import random
 from neural_tangents import stax as nt_stax
 from residual_networks import conv, residual
@@ -136,7 +136,7 @@ ACTIVATIONS = {
     "name",
     [
         *("Relu", "Erf", "numerical"),
-        *exhaustive("LeakyRelu", "Gelu", "Sin", "Rbf", "Sigmoid_like", "Polynomial"),
+        *full("LeakyRelu", "Gelu", "Sin", "Rbf", "Sigmoid_like", "Polynomial"),
     ],
 )
 def test_networks_take_every_activation_of_neural_tangents(name):
@@ -154,7 +154,7 @@ def test_networks_take_every_activation_of_neural_tangents(name):
 
 @pytest.mark.parametrize("pooling", ["flatten", "gap"])
 @pytest.mark.parametrize("trained", ["blocks", "all"])
-@pytest.mark.parametrize("normalize", [False, *exhaustive(True)])
+@pytest.mark.parametrize("normalize", [False, *full(True)])
 def test_a_convolutional_kernel_is_that_of_direct_enumeration(pooling, trained, normalize, x64):
     images = random.normal(random.PRNGKey(0), (3, 4, 4, 2))
     alphas = [0.5, 1.0, 0.3]

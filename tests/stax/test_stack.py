@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import exhaustive, finite_difference, mainly
+from helpers import finite_difference, full, mainly
 from jax import random
 from neural_tangents import stax as nt_stax
 from residual_networks import ALPHAS, conv, conv_branch, dense_branch
@@ -89,7 +89,7 @@ def test_blocks_draw_their_own_dropout():
 
 
 @mainly("float32")
-@pytest.mark.parametrize("depth", [1, 5, *exhaustive(2, 12)])
+@pytest.mark.parametrize("depth", [1, 5, *full(2, 12)])
 def test_recomputing_blocks_leaves_values_and_gradients_as_they_are(depth, x1):
     alphas = np.linspace(0.1, 1, depth)
     results = []

@@ -1,17 +1,21 @@
-"""Files that are whole or absent, whenever the process is killed or the power fails."""
+"""Atomic replacement of files, locks, and a folder that belongs to one configuration."""
 
 import contextlib
+import json
 import os
 import pathlib
 import re
 import secrets
-from collections.abc import Iterator
-from typing import BinaryIO
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
 
 try:
     import fcntl
 except ImportError:  # Windows. Two processes that fill one store write the same values.
     fcntl = None
+
+_CONFIG, _LOCK = "config.json", "lock"
 
 
 def replace(path: pathlib.Path, text: str) -> None:
@@ -103,6 +107,77 @@ def exclusive(path: pathlib.Path) -> Iterator[None]:
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
+
+
+@contextlib.contextmanager
+def claimed(
+    path: str | os.PathLike,
+    config: Mapping[str, Any],
+    argument: str,
+    *,
+    recorded: Mapping[str, Any] = types.MappingProxyType({}),
+) -> Iterator[pathlib.Path]:
+    """Makes a folder for some work, or takes that of the same work, and keeps others from it.
+
+    Args:
+      path: of the folder. It gets a file `config.json`, and a lock.
+      config: what the results depend on, numbers and texts by name.
+      argument: what the user calls `path`, for errors.
+      recorded: what `config.json` also has of the first run, but later ones may change.
+
+    Yields:
+      Its absolute path.
+
+    Raises:
+      BlockingIOError: if another process, or another part of this one, holds it.
+      FileExistsError: if there is something else.
+      ValueError: if it belongs to another configuration.
+    """
+    path = pathlib.Path(path).absolute()
+    file = path / _CONFIG
+    if path.exists() and not file.exists() and _foreign(path):
+        raise FileExistsError(
+            f"{argument} must be a new folder or one of an earlier run, got {path}, which holds "
+            "something else. Pass another folder."
+        )
+    path.mkdir(parents=True, exist_ok=True)
+    with exclusive(path / _LOCK):
+        if not file.exists():
+            replace(file, json.dumps({**config, **recorded}, indent=1) + "\n")
+        there = stored(path) or {}
+        keys = [key for key in {**there, **config} if key not in recorded]
+        differs = [key for key in keys if there.get(key) != config.get(key)]
+        if differs:
+            pairs = [f"{key} (there {there.get(key)}, now {config.get(key)})" for key in differs]
+            raise ValueError(
+                f"{argument} must be the folder of the same run, but that in {path} differs in "
+                f"{', '.join(pairs)}. Pass another folder."
+            )
+        yield path
+
+
+def stored(path: str | os.PathLike) -> dict[str, Any] | None:
+    """The configuration of a folder, if it has one.
+
+    Raises:
+      ValueError: if it is damaged.
+    """
+    file = pathlib.Path(path) / _CONFIG
+    if not file.exists():
+        return None
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{file} must hold the configuration of a run as JSON, but cannot be read: {error}. "
+            "Restore it from a backup, or pass another folder."
+        ) from None
+
+
+def _foreign(path: pathlib.Path) -> bool:
+    """Whether there is more than what a kill leaves before there is a configuration."""
+    expected = {path / _LOCK, *leftovers(path / _CONFIG)}
+    return not path.is_dir() or not expected.issuperset(path.iterdir())
 
 
 def _sync_directory(path: pathlib.Path) -> None:
