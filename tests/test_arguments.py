@@ -22,7 +22,14 @@ from nt_residual import (
     stax,
     theory,
 )
-from nt_residual.experiments import constant_alpha, conv_regimes, digits, parity, reproduce
+from nt_residual.experiments import (
+    constant_alpha,
+    conv_regimes,
+    depth_sweep,
+    digits,
+    parity,
+    reproduce,
+)
 
 SCHEDULE = schedules.PowerLaw(0.5)
 KERNEL = rntk.ResidualKernel(math.inf, schedules.PowerLaw(1.0))
@@ -87,7 +94,7 @@ def _width_sweep(widths=(1, 2), seeds=2, **options):
 
 def _depth_sweep(**options):
     points = data.Dataset(np.ones((20, 2, 2)), np.arange(20) % 2, np.ones((2, 2, 2)), LABELS)
-    return finite_width.depth_sweep(points, **{"depths": [1], "gammas": [1.0], **options})
+    return depth_sweep.run(points, **{"depths": [1], "gammas": [1.0], **options})
 
 
 # A function of each argument's value, the name of the argument, and a value that is out of range.

@@ -6,8 +6,10 @@ import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from nt_residual import data, finite_width
+from nt_residual import data
+from nt_residual.experiments import depth_sweep
 from nt_residual.experiments.claim import Finding
+from nt_residual.experiments.depth_table import DepthSweep
 
 TITLE = "Networks of finite width"
 STATEMENT = (
@@ -71,11 +73,11 @@ class Result:
 
     Attributes:
       rows: one per γ and depth.
-      sweep: what `finite_width.depth_sweep` returned.
+      sweep: what `depth_sweep.run` returned.
     """
 
     rows: list[Row]
-    sweep: finite_width.DepthSweep
+    sweep: DepthSweep
 
     def of(self, gamma: float) -> list[Row]:
         """The rows of one γ, by depth."""
@@ -128,7 +130,7 @@ def run(
       >>> found.rows[0].test_error < 0.1  # doctest: +SKIP
       True
     """
-    sweep = finite_width.depth_sweep(
+    sweep = depth_sweep.run(
         data.load(dataset, n_train, n_test, root=root),
         gammas=gammas,
         depths=depths,
@@ -166,7 +168,7 @@ def findings(result: Result) -> list[Finding]:
 
     Example:
       >>> rows = [Row(1.0, depth, 0.05, 0.01, 0.1, 1.0, 0.1, 500, 2, 0) for depth in (4, 64)]
-      >>> [f.agrees for f in findings(Result(rows, finite_width.DepthSweep([])))]
+      >>> [f.agrees for f in findings(Result(rows, DepthSweep([])))]
       [True]
     """
     return [

@@ -1,7 +1,5 @@
 """Finite networks in Flax that check every kernel, and train as the theory says."""
 
-from nt_residual.finite_width.depth_results import DepthRow, DepthRun, DepthSweep
-from nt_residual.finite_width.depth_sweep import QUICK, depth_sweep
 from nt_residual.finite_width.flow import FlowMatch, training_matches_flow
 from nt_residual.finite_width.learning_rate import largest_learning_rate
 from nt_residual.finite_width.models import ConvResNet, Frozen, ResNet
@@ -12,18 +10,13 @@ from nt_residual.finite_width.width_results import WidthSweep
 from nt_residual.finite_width.width_sweep import width_sweep
 
 __all__ = [
-    "QUICK",
     "ConvResNet",
-    "DepthRow",
-    "DepthRun",
-    "DepthSweep",
     "FlowMatch",
     "Frozen",
     "ResNet",
     "Trained",
     "TrainingDiverged",
     "WidthSweep",
-    "depth_sweep",
     "from_stax",
     "largest_learning_rate",
     "ntk_learning_rates",

@@ -15,7 +15,7 @@ import tqdm
 from jax.typing import ArrayLike
 
 from nt_residual import _checks, conv, memory, rntk
-from nt_residual.finite_width.measures import empirical_ntk
+from nt_residual.finite_width.empirical_ntk import empirical_ntk
 from nt_residual.finite_width.models import ConvResNet, ResNet
 from nt_residual.finite_width.networks import initializer
 from nt_residual.finite_width.width_results import WidthSweep

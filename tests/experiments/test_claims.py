@@ -6,12 +6,14 @@ import math
 import numpy as np
 import pytest
 
-from nt_residual import finite_width, rntk, schedules, theory
+from nt_residual import rntk, schedules, theory
 from nt_residual.experiments import (
     claim,
     classification,
     constant_alpha,
     convergence,
+    depth_sweep,
+    depth_table,
     early_stopping,
     finite_networks,
     minimax,
@@ -64,15 +66,15 @@ def trained():
     def sweep(dataset, *, gammas, depths, seeds, **options):
         assert len(dataset.x_train) == 100
         runs = [
-            finite_width.DepthRun(gamma, depth, seed, test_error=0.1, gradient_norms=(1.0,) * depth)
+            depth_table.DepthRun(gamma, depth, seed, test_error=0.1, gradient_norms=(1.0,) * depth)
             for gamma in gammas
             for depth in depths
             for seed in range(seeds)
         ]
-        return finite_width.DepthSweep(runs)
+        return depth_table.DepthSweep(runs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finite_width, "depth_sweep", sweep)
+        patch.setattr(depth_sweep, "run", sweep)
         return finite_networks.run(gammas=[0.0, 1.0], depths=[2], n_train=100)
 
 

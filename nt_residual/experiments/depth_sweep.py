@@ -16,10 +16,10 @@ from flax import nnx
 from tqdm import tqdm
 
 from nt_residual import _checks, data, memory, schedules
+from nt_residual.experiments.depth_table import DepthRun, DepthSweep, Folder
+from nt_residual.experiments.trained_network import gradient_norms, mean_ntk
 from nt_residual.finite_width.checkpoint import digest
-from nt_residual.finite_width.depth_results import DepthRun, DepthSweep, Folder
 from nt_residual.finite_width.learning_rate import largest_learning_rate
-from nt_residual.finite_width.measures import gradient_norms, mean_ntk
 from nt_residual.finite_width.models import ConvResNet, ResNet
 from nt_residual.finite_width.networks import Network, as_network, outputs
 from nt_residual.finite_width.training import TrainingDiverged, train
@@ -42,7 +42,7 @@ _COPIES = 8
 _RECOMPUTED = 8
 
 
-def depth_sweep(
+def run(
     dataset: data.Dataset,
     *,
     gammas: Sequence[float] = GAMMAS,
@@ -120,7 +120,7 @@ def depth_sweep(
         another configuration.
 
     Example:
-      >>> found = depth_sweep(data.load("digits", 500), **QUICK)  # doctest: +SKIP
+      >>> found = run(data.load("digits", 500), **QUICK)  # doctest: +SKIP
       >>> print(found.table())  # doctest: +SKIP
     """
     gammas = [schedules.PowerLaw(gamma).gamma for gamma in dict.fromkeys(gammas)]

@@ -1,44 +1,17 @@
-"""What depth does to one network: its NTK, and gradients block by block."""
+"""Measurements on one network: its NTK, and the gradient of each block."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import neural_tangents as nt
 import numpy as np
 import optax
 from jax import lax
 
 from nt_residual.finite_width.descent import hashable
+from nt_residual.finite_width.empirical_ntk import empirical_ntk
 from nt_residual.finite_width.networks import Network
-
-
-def empirical_ntk(
-    f: Callable[..., Any],
-    params: Any,
-    x: jax.Array,
-    *,
-    implementation: Any = nt.NtkImplementation.NTK_VECTOR_PRODUCTS,
-    batch_size: int = 1,
-) -> jax.Array:
-    """The NTK of a network, averaged over its outputs, a few rows at a time.
-
-    Of one output of a row it keeps a gradient or two, of more that many times as much.
-
-    Args:
-      f: `f(params, x)`, shape (n, outputs).
-      params: a pytree of arrays.
-      x: inputs, shape (n, …).
-      implementation: of neural-tangents.
-      batch_size: the number of rows at once.
-
-    Returns:
-      Shape (n, n).
-    """
-    ntk: Any = nt.empirical_ntk_fn(f, trace_axes=(-1,), vmap_axes=0, implementation=implementation)
-    return lax.map(lambda row: ntk(row[None], x, params)[0], x, batch_size=batch_size)
 
 
 def mean_ntk(network: Network, x: Any) -> np.ndarray:

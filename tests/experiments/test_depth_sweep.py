@@ -11,9 +11,9 @@ import pytest
 from flax import nnx
 
 from nt_residual import data
-from nt_residual.finite_width import ResNet, measures
-from nt_residual.finite_width.depth_results import DepthRun, DepthSweep
-from nt_residual.finite_width.depth_sweep import depth_sweep
+from nt_residual.experiments import depth_sweep, trained_network
+from nt_residual.experiments.depth_table import DepthRun, DepthSweep
+from nt_residual.finite_width import ResNet
 from nt_residual.finite_width.networks import as_network
 
 OPTIONS = {"width": 8, "steps": 3, "batch_size": 4, "seeds": 2, "rate": 0.5}
@@ -30,7 +30,7 @@ def few_images():
 
 @functools.cache
 def small_sweep():
-    return depth_sweep(few_images(), gammas=(0.0, 1.0), depths=(2,), **OPTIONS)
+    return depth_sweep.run(few_images(), gammas=(0.0, 1.0), depths=(2,), **OPTIONS)
 
 
 def network(x, *arguments, **options):
@@ -67,13 +67,13 @@ def test_the_learning_rate_follows_the_scale_of_the_ntk():
 
 
 def test_a_step_without_length_leaves_the_ntk():
-    found = depth_sweep(few_images(), gammas=[0.5], depths=[2], **OPTIONS | {"rate": 1e-12})
+    found = depth_sweep.run(few_images(), gammas=[0.5], depths=[2], **OPTIONS | {"rate": 1e-12})
     assert all(run.ntk_drift < 1e-5 for run in found.runs)
     assert all(run.ntk_drift > 1e-3 for run in small_sweep().runs if run.best_step)
 
 
 def test_convolutional_networks_are_swept_too():
-    found = depth_sweep(
+    found = depth_sweep.run(
         few_images(), gammas=[0.5], depths=[2], architecture="conv", **OPTIONS | {"seeds": 1}
     )
     (row,) = found.rows
@@ -97,7 +97,7 @@ def test_gradient_norms_are_those_of_jax_grad(mirrored):
     leaves = leaves if mirrored else [leaf[None] for leaf in leaves]
     assert len(leaves) == 2
     norms = np.sqrt([sum(np.sum(leaf[:, i] ** 2) for leaf in leaves) for i in range(3)])
-    found = measures.gradient_norms(net, x, y, axis=int(mirrored))
+    found = trained_network.gradient_norms(net, x, y, axis=int(mirrored))
     np.testing.assert_allclose(found, norms / np.sqrt(np.mean(norms**2)), rtol=1e-4)
 
 
@@ -111,12 +111,12 @@ def test_the_measured_ntk_is_the_mean_over_outputs():
     leaves = jax.tree.leaves(jacobian_of(net.params))
     flat = np.concatenate([leaf.reshape(3, 2, -1) for leaf in leaves], axis=-1)
     expected = np.einsum("aop,bop->ab", flat, flat) / 2
-    np.testing.assert_allclose(measures.mean_ntk(net, x), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(trained_network.mean_ntk(net, x), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_sweep_that_was_interrupted_goes_on(tmp_path):
     arguments = {"gammas": (0.0, 1.0), "depths": (2,), "out": tmp_path / "sweep", **OPTIONS}
-    depth_sweep(few_images(), **arguments | {"gammas": (0.0,)})
+    depth_sweep.run(few_images(), **arguments | {"gammas": (0.0,)})
     runs = tmp_path / "sweep" / "runs.jsonl"
     lines = runs.read_text("utf-8").splitlines(keepends=True)
     assert len(lines) == 2
@@ -124,14 +124,14 @@ def test_a_sweep_that_was_interrupted_goes_on(tmp_path):
     # As a kill in the middle of the second line leaves it.
     runs.write_text(json.dumps(kept) + "\n" + lines[1][:30], "utf-8")
 
-    found = depth_sweep(few_images(), **arguments)
+    found = depth_sweep.run(few_images(), **arguments)
     expected = small_sweep().runs
     # The first was not done again, the others are as without an interruption.
     assert found.runs[0].test_error == 0.123
     assert found.runs[1:] == expected[1:]
     assert len(runs.read_text("utf-8").splitlines()) == 4
 
-    again = depth_sweep(few_images(), **arguments)
+    again = depth_sweep.run(few_images(), **arguments)
     assert again == found
     table = (tmp_path / "sweep" / "table.csv").read_text("utf-8").splitlines()
     assert table[0].startswith("gamma,depth,test_error,test_error_se")
@@ -140,32 +140,32 @@ def test_a_sweep_that_was_interrupted_goes_on(tmp_path):
     damaged = "{" + runs.read_text("utf-8")
     runs.write_text(damaged, "utf-8")
     with pytest.raises(ValueError, match=r"line 1 of .*runs.jsonl must be a run as JSON"):
-        depth_sweep(few_images(), **arguments)
+        depth_sweep.run(few_images(), **arguments)
     assert runs.read_text("utf-8") == damaged
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     arguments = {"gammas": (0.0,), "depths": (2,), **OPTIONS, "seeds": 1}
-    depth_sweep(few_images(), **arguments, out=tmp_path / "sweep")
+    depth_sweep.run(few_images(), **arguments, out=tmp_path / "sweep")
     with pytest.raises(ValueError, match=r"differs in momentum \(there 0.9, now 0.5\)"):
-        depth_sweep(few_images(), **arguments, momentum=0.5, out=tmp_path / "sweep")
+        depth_sweep.run(few_images(), **arguments, momentum=0.5, out=tmp_path / "sweep")
     other = few_images()._replace(y_test=few_images().y_test[::-1].copy())
     with pytest.raises(ValueError, match="differs in dataset"):
-        depth_sweep(other, **arguments, out=tmp_path / "sweep")
+        depth_sweep.run(other, **arguments, out=tmp_path / "sweep")
     (tmp_path / "sweep" / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config.json must hold .* as JSON, but cannot be read"):
-        depth_sweep(few_images(), **arguments, out=tmp_path / "sweep")
+        depth_sweep.run(few_images(), **arguments, out=tmp_path / "sweep")
     with pytest.raises(FileExistsError, match="out must be a new folder"):
-        depth_sweep(few_images(), **arguments, out=tmp_path)
+        depth_sweep.run(few_images(), **arguments, out=tmp_path)
 
 
 def test_diverged_runs_are_counted_and_kept(tmp_path):
     # Without normalization outputs of 300 blocks of α = 1 leave float32.
     arguments = {"gammas": (0.0,), "depths": (300,), "out": tmp_path / "sweep", **OPTIONS}
-    (row,) = depth_sweep(few_images(), normalize=False, **arguments).rows
+    (row,) = depth_sweep.run(few_images(), normalize=False, **arguments).rows
     assert (row.runs, row.diverged) == (2, 2)
     assert math.isnan(row.test_error)
-    found = depth_sweep(few_images(), normalize=False, **arguments)
+    found = depth_sweep.run(few_images(), normalize=False, **arguments)
     assert [run.diverged for run in found.runs] == [True, True]
     assert math.isnan(found.runs[0].test_error)
     assert "2 of 2" in found.table()
@@ -205,15 +205,15 @@ def test_diverged_runs_do_not_count_in_means():
 )
 def test_bad_arguments_are_refused(change, error, message):
     with pytest.raises(error, match=message):
-        depth_sweep(few_images(), **{"gammas": [0.5], "depths": [2], **OPTIONS, **change})
+        depth_sweep.run(few_images(), **{"gammas": [0.5], "depths": [2], **OPTIONS, **change})
 
 
 def test_data_that_cannot_be_classified_is_refused():
     some = few_images()
     with pytest.raises(TypeError, match="dataset must have one integer label"):
-        depth_sweep(some._replace(y_test=some.y_test.astype(float)), **OPTIONS)
+        depth_sweep.run(some._replace(y_test=some.y_test.astype(float)), **OPTIONS)
     with pytest.raises(ValueError, match="at least two classes"):
-        depth_sweep(some._replace(y_train=np.zeros_like(some.y_train)), **OPTIONS)
+        depth_sweep.run(some._replace(y_train=np.zeros_like(some.y_train)), **OPTIONS)
     flat = some._replace(x_train=some.x_train.reshape(len(some.x_train), -1))
     with pytest.raises(ValueError, match="images of shape"):
-        depth_sweep(flat, architecture="conv", **OPTIONS)
+        depth_sweep.run(flat, architecture="conv", **OPTIONS)
