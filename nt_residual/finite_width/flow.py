@@ -11,12 +11,12 @@ import neural_tangents as nt
 import numpy as np
 from jax.typing import ArrayLike
 
+from nt_residual import _checks
 from nt_residual.finite_width import losses
 from nt_residual.finite_width.descent import hashable
 from nt_residual.finite_width.learning_rate import check_learning_rate, largest_learning_rate
 from nt_residual.finite_width.networks import Network, as_network, outputs
 from nt_residual.finite_width.training import gradient_descent, train
-from nt_residual.gram.inputs import check_batch
 from nt_residual.regression import GradientFlow
 from nt_residual.regression.inputs import check_times
 from nt_residual.theory import plots
@@ -127,7 +127,7 @@ def training_matches_flow(
       >>> bool(max(match.distance) < 0.1)
       True
     """
-    x, x_test = check_batch(x, "x"), check_batch(x_test, "x_test")
+    x, x_test = _checks.finite_batch(x, "x"), _checks.finite_batch(x_test, "x_test")
     net = as_network(network, x)
     like = jax.eval_shape(net.apply, net.params, net.rest, x)
     y = losses.check_targets(y, "half_norm", like, "y")

@@ -13,7 +13,6 @@ from jax.typing import ArrayLike
 from nt_residual import _checks
 from nt_residual.finite_width.descent import hashable
 from nt_residual.finite_width.networks import as_network
-from nt_residual.gram.inputs import check_batch
 from nt_residual.regression import training_kernel
 
 # Power iteration ends when the eigenvalue grows by less, relative to itself.
@@ -47,7 +46,7 @@ def largest_learning_rate(network: Any, x: ArrayLike | None = None) -> float:
         kernel = training_kernel.check(network)
         values = np.linalg.eigvalsh(np.asarray(kernel, np.float64))
         return _bound(len(values), values[-1])
-    x = check_batch(x, "x")
+    x = _checks.finite_batch(x, "x")
     net = as_network(network, x)
     with jax.default_matmul_precision("highest"):
         largest = _top_eigenvalue(hashable(net.apply), net.params, net.rest, x)

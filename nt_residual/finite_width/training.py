@@ -25,7 +25,6 @@ from nt_residual.finite_width.learning_rate import check_learning_rate
 from nt_residual.finite_width.losses import Loss
 from nt_residual.finite_width.networks import Network, as_network
 from nt_residual.gram import sharded
-from nt_residual.gram.inputs import check_batch
 
 # Evaluations that `evaluate_every=None` makes at most, but for the first.
 _EVALUATIONS = 100
@@ -165,7 +164,7 @@ def train(
     evaluate_every = _checks.optional_integer(
         evaluate_every, "evaluate_every", "None picks a number."
     )
-    x = check_batch(x, "x")
+    x = _checks.finite_batch(x, "x")
     net = as_network(network, x)
     if (optimizer is None) == (learning_rate is None):
         raise TypeError("train needs either optimizer, such as optax.adam(1e-3), or learning_rate.")
@@ -337,7 +336,7 @@ def gradient_descent(learning_rate: float) -> optax.GradientTransformation:
 
 
 def _data(net: Network, x: Any, y: Any, loss: Loss, prefix: str) -> dict[str, Any]:
-    x = check_batch(x, prefix + "x")
+    x = _checks.finite_batch(x, prefix + "x")
     outputs = jax.eval_shape(net.apply, net.params, net.rest, x)
     y = losses.check_targets(y, loss, outputs, prefix + "y")
     losses.check_per_input(loss, outputs, y)

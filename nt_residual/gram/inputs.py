@@ -5,42 +5,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from nt_residual._checks import native, optional_integer
+from nt_residual._checks import finite_batch, optional_integer
 
 _GET = "Pass functools.partial(kernel_fn, get='ntk') for one kernel of a neural-tangents kernel_fn."
-
-
-def check_batch(x: ArrayLike, name: str) -> jax.Array | np.ndarray:
-    """Returns `x` as an array of shape (n, …), having checked it as far as its values are here.
-
-    Args:
-      x: one input per entry of the first axis, real floats.
-      name: what to call it in an error.
-
-    Raises:
-      TypeError: if it does not hold real floats.
-      ValueError: if it is a scalar, is empty, or has an input with NaN or infinity.
-    """
-    array = x if isinstance(x, jax.Array) else native(np.asarray(x))
-    if isinstance(array, Tracer):
-        raise TypeError(
-            f"{name} must be known, got a value traced by JAX: Gram matrices are made by a loop "
-            "over tiles, outside of jax.jit. Inside of it call the kernel itself."
-        )
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(
-            f"{name} must hold real floats, got dtype {array.dtype}. Convert it: "
-            f"{name}.astype('float32')."
-        )
-    if array.ndim < 1 or array.size == 0:
-        raise ValueError(
-            f"{name} must hold at least one input, shape (n, …), got shape {array.shape}."
-        )
-    _check_finite(array, name)
-    return array
 
 
 def check_batches(
@@ -49,44 +18,17 @@ def check_batches(
     """Both batches, checked, and whether there is only one.
 
     Raises:
-      TypeError, ValueError: as `check_batch`, and if their inputs differ in shape.
+      TypeError, ValueError: as `_checks.finite_batch`, and if their inputs differ in shape.
     """
-    x1 = check_batch(x1, "x1")
+    x1 = finite_batch(x1, "x1")
     if x2 is None:
         return x1, x1, True
-    x2 = check_batch(x2, "x2")
+    x2 = finite_batch(x2, "x2")
     if x1.shape[1:] != x2.shape[1:]:
         raise ValueError(
             f"x1 and x2 must hold inputs of one shape, got shapes {x1.shape} and {x2.shape}."
         )
     return x1, x2, False
-
-
-def _check_finite(array: jax.Array | np.ndarray, name: str) -> None:
-    if isinstance(array, jax.Array):
-        if not array.is_fully_addressable:
-            return
-        rows = np.asarray(_finite_rows(array))
-    else:
-        rows = np.concatenate(
-            [
-                np.isfinite(part).reshape(len(part), -1).all(axis=1)
-                for part in np.array_split(array, max(1, array.nbytes // 2**26))
-                if len(part)
-            ]
-        )
-    bad = ~rows
-    if bad.any():
-        raise ValueError(
-            f"{name} must be finite, got NaN or infinity in input {bad.argmax()} ({bad.sum()} such "
-            "inputs). Remove or impute them."
-        )
-
-
-@jax.jit
-def _finite_rows(x: jax.Array) -> jax.Array:
-    # Not by their maximum: XLA's may leave NaN out.
-    return jnp.isfinite(x).reshape(len(x), -1).all(axis=1)
 
 
 def check_kernel(kernel: Any, x1: jax.Array | np.ndarray, x2: jax.Array | np.ndarray) -> np.dtype:

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from nt_residual import memory
-from nt_residual._checks import native
+from nt_residual._checks import finite_batch, native
 from nt_residual.gram import blocks, inputs, owned, sharded, tiling
 
 # Of multiplications with additions. Kernels that cost more take longer than is said.
@@ -62,7 +62,7 @@ class MatrixFree:
         tile_size: int | None = None,
         mesh: Mesh | None = None,
     ):
-        x = inputs.check_batch(x, "x")
+        x = finite_batch(x, "x")
         dtype = inputs.check_kernel(kernel, x, x)
         kernel, size = owned.own(kernel), inputs.check_tile_size(tile_size)
         if mesh is None:

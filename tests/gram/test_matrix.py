@@ -225,7 +225,7 @@ def test_one_bad_value_among_many_is_found(bad):
 def test_integers_and_traced_inputs_are_refused():
     with pytest.raises(TypeError, match=r"x1 must hold real floats, got dtype int64\. Convert it"):
         gram.compute(_dot, np.eye(2, dtype=int))
-    with pytest.raises(TypeError, match="x1 must be known, got a value traced"):
+    with pytest.raises(TypeError, match="x1 must have known values, got a value traced"):
         jax.jit(lambda x: gram.compute(_dot, x))(jnp.eye(2))
 
 
