@@ -125,7 +125,7 @@ def main(arguments=None):
     chosen = np.argsort(labels, kind="stable")
     chosen = chosen[np.linspace(0, len(chosen) - 1, options.images).astype(int)]
     centered = digits.x_train - digits.x_train.mean(axis=0)
-    images, labels = centered[chosen, :, :, None], labels[chosen]
+    images, labels = centered[chosen], labels[chosen]
 
     _, _, kernel_fn = network(width=1)  # The kernel does not depend on the width.
     kernel = np.asarray(jax.jit(kernel_fn, static_argnames="get")(images, None, get="ntk"))

@@ -35,10 +35,7 @@ def noisy_digits(n):
     generator = np.random.default_rng(0)
     wrong = generator.random(n) < WRONG_LABELS
     labels = np.where(wrong, generator.integers(0, 10, n), digits.y_train)
-    x, x_test = (
-        8 * data.unit_norm(images.reshape(len(images), -1))
-        for images in (digits.x_train, digits.x_test)
-    )
+    x, x_test = (8 * data.unit_norm(images) for images in (digits.x_train, digits.x_test))
     cut = n // 4
     return (x[cut:], labels[cut:]), (x[:cut], labels[:cut]), (x_test, digits.y_test)
 

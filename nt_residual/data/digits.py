@@ -11,7 +11,7 @@ _N_TEST = 360  # A fifth of 1797.
 
 
 def read(seed: int) -> Dataset:
-    """Returns images of shape (n, 8, 8), uint8 from 0 to 16, with labels 0 to 9.
+    """Return images of shape (n, 8, 8, 1), uint8 from 0 to 16, with labels 0 to 9.
 
     Args:
       seed: of the split into training and test set.
@@ -23,6 +23,6 @@ def read(seed: int) -> Dataset:
     from sklearn.datasets import load_digits
 
     digits = cast(Any, load_digits())
-    images, labels = digits.images.astype(np.uint8), digits.target
+    images, labels = digits.images[..., None].astype(np.uint8), digits.target
     train, test = subsets.split(labels, len(labels) - _N_TEST, seed)
     return Dataset(images[train], labels[train], images[test], labels[test])

@@ -26,8 +26,8 @@ def load(
 
     | name | what | x | classes | train | test |
     |---|---|---|---|---|---|
-    | 'digits' | handwritten digits that come with scikit-learn | (n, 8, 8) | 10 | 1437 | 360 |
-    | 'mnist' | handwritten digits | (n, 28, 28) | 10 | 60000 | 10000 |
+    | 'digits' | handwritten digits that come with scikit-learn | (n, 8, 8, 1) | 10 | 1437 | 360 |
+    | 'mnist' | handwritten digits | (n, 28, 28, 1) | 10 | 60000 | 10000 |
     | 'cifar10' | color images | (n, 32, 32, 3) | 10 | 50000 | 10000 |
     | 'cifar100' | color images, fine labels | (n, 32, 32, 3) | 100 | 50000 | 10000 |
 
@@ -60,7 +60,7 @@ def load(
     Example:
       >>> digits = load("digits", n_train=1000)
       >>> digits.x_train.shape, digits.y_train.shape, digits.x_test.shape
-      ((1000, 8, 8), (1000,), (360, 8, 8))
+      ((1000, 8, 8, 1), (1000,), (360, 8, 8))
     """
     _checks.choice(name, "name", NAMES)
     seed = _checks.integer(seed, "seed", 0)

@@ -10,7 +10,7 @@ from nt_residual.data.labels import check_range
 
 
 def read(root: str | os.PathLike | None) -> Dataset:
-    """Returns images of shape (n, 28, 28), uint8, with labels 0 to 9, uint8.
+    """Return images of shape (n, 28, 28, 1), uint8, with labels 0 to 9, uint8.
 
     Args:
       root: the folder of the files, `None` for the cache, as for `archives.read`.
@@ -34,4 +34,4 @@ def _pair(parts: dict[str, bytes], prefix: str) -> tuple[np.ndarray, np.ndarray]
             f"labels, got {images.shape}. Get both files anew."
         )
     check_range(labels, 10, f"labels of {of_labels}", "Get the file anew: it is altered.")
-    return images, labels
+    return images[..., None], labels

@@ -138,10 +138,12 @@ def _as_images(
     dataset: data.Dataset, flat: early_stopping.Sets
 ) -> tuple[early_stopping.Sets, tuple[int, int]]:
     """The sets as images (n, height, width, channels), of mean square 1 a pixel, and their size."""
-    height, width, *channels = dataset.x_train.shape[1:]
-    shape = (-1, height, width, *(channels or [1]))
+    height, width, channels = dataset.x_train.shape[1:]
     scale = math.sqrt(height * width)
-    sets = {name: ((scale * x).reshape(shape), labels) for name, (x, labels) in flat.items()}
+    sets = {
+        name: ((scale * x).reshape(-1, height, width, channels), labels)
+        for name, (x, labels) in flat.items()
+    }
     return sets, (height, width)
 
 

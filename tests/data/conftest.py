@@ -89,7 +89,10 @@ def _arrays():
         return rng.permutation(np.arange(n) % classes)
 
     return {
-        "mnist": (images(60, 28, 28), labels(60, 10), images(40, 28, 28), labels(40, 10)),
+        "mnist": (
+            *(images(60, 28, 28, 1), labels(60, 10)),
+            *(images(40, 28, 28, 1), labels(40, 10)),
+        ),
         "cifar10": (
             *(images(60, 32, 32, 3), labels(60, 10)),
             *(images(40, 32, 32, 3), labels(40, 10)),
@@ -105,7 +108,7 @@ def _parts(arrays):
     x, y, x_test, y_test = arrays["mnist"]
     parts = {"mnist": {}, "cifar10": {}, "cifar100": {}}
     for prefix, images, labels in (("train", x, y), ("t10k", x_test, y_test)):
-        parts["mnist"][f"{prefix}-images-idx3-ubyte"] = idx(images)
+        parts["mnist"][f"{prefix}-images-idx3-ubyte"] = idx(images[..., 0])
         parts["mnist"][f"{prefix}-labels-idx1-ubyte"] = idx(labels.astype(np.uint8))
     x, y, x_test, y_test = arrays["cifar10"]
     for i, rows in enumerate(np.split(np.arange(60), 5), start=1):

@@ -10,8 +10,8 @@ PUBLISHED = ["mnist", "cifar10", "cifar100"]
 
 def test_digits_come_split_scaled_and_labeled():
     digits = data.load("digits")
-    assert digits.x_train.shape == (1437, 8, 8)
-    assert digits.x_test.shape == (360, 8, 8)
+    assert digits.x_train.shape == (1437, 8, 8, 1)
+    assert digits.x_test.shape == (360, 8, 8, 1)
     assert digits.x_train.dtype == np.float32
     assert digits.x_train.min() == 0
     assert digits.x_train.max() == 1
@@ -21,7 +21,7 @@ def test_digits_come_split_scaled_and_labeled():
 @pytest.mark.parametrize(("n_train", "seed"), [(None, 0), (200, 0), (1000, 3)])
 def test_digits_are_those_that_scikit_learn_draws(n_train, seed):
     digits = load_digits()
-    images, labels = digits.images.astype(np.float32) / 16, digits.target
+    images, labels = digits.images[..., None].astype(np.float32) / 16, digits.target
     x, x_test, y, y_test = train_test_split(
         images, labels, test_size=360, stratify=labels, random_state=seed
     )
