@@ -60,7 +60,7 @@ def load(
     Example:
       >>> digits = load("digits", n_train=1000)
       >>> digits.x_train.shape, digits.y_train.shape, digits.x_test.shape
-      ((1000, 8, 8, 1), (1000,), (360, 8, 8))
+      ((1000, 8, 8, 1), (1000,), (360, 8, 8, 1))
     """
     _checks.choice(name, "name", NAMES)
     seed = _checks.integer(seed, "seed", 0)
