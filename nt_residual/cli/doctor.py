@@ -1,44 +1,38 @@
-"""`nt-residual doctor`: what is installed, and whether it works."""
+"""Show versions, devices and what works.
+
+The exit status is 1 if neural-tangents cannot be imported.
+
+nt-residual doctor
+"""
 
 import argparse
 import importlib
 import sys
-from typing import Any
-
-from nt_residual.cli import options
 
 
-def add(commands: Any) -> options.Parser:
-    """Adds the command."""
-    return commands.add_parser(
-        "doctor",
-        help="show versions, devices and what works",
-        description="Shows versions, devices and what works.",
-        epilog="example: nt-residual doctor",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add nothing: there are no options."""
+    del parser
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Runs the command."""
+    """Run the command."""
     del chosen
     import jax
 
     from nt_residual import machine
 
-    found = machine.versions()
-    width = max(map(len, found)) + 2
-    for package, version in found.items():
-        print(f"{package:<{width}}{version}")
-    print()
-    print(f"{'devices':<{width}}{machine.devices()}")
-    x64 = "on" if jax.config.read("jax_enable_x64") else "off: float64 inputs become float32"
-    print(f"{'float64':<{width}}{x64}")
+    facts = machine.versions()
+    facts["devices"] = machine.devices()
+    float64 = jax.config.read("jax_enable_x64")
+    facts["float64"] = "on" if float64 else "off: float64 inputs become float32"
     try:
         importlib.import_module("neural_tangents")
+        facts["stax"] = "works: neural_tangents imports"
     except ImportError as error:
-        print(f"{'stax':<{width}}does not work: {error}")
-        return 1
-    print(f"{'stax':<{width}}works: neural_tangents imports")
-    tensorflow = "imported" if "tensorflow" in sys.modules else "not imported"
-    print(f"{'tensorflow':<{width}}{tensorflow}")
-    return 0
+        facts["stax"] = f"does not work: {error}"
+    facts["tensorflow"] = "imported" if "tensorflow" in sys.modules else "not imported"
+    width = max(map(len, facts)) + 2
+    for name, fact in facts.items():
+        print(f"{name:<{width}}{fact}")
+    return int(facts["stax"].startswith("does not"))

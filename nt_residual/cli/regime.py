@@ -1,30 +1,29 @@
-"""`nt-residual regime`: what a schedule leads to as the network gets deeper."""
+"""Tell what α = c·L^(−γ) leads to as the depth L grows.
+
+The limit of the kernel, how far networks of some depths are from it, and what to do.
+
+    nt-residual regime --gamma 0.25 --depth 100
+"""
 
 import argparse
 import math
 import textwrap
-from typing import Any
 
 from nt_residual.cli import options
 
+add_options = options.add_network
+
 _DEGREES = (10, 30, 60, 90, 120, 150, 180)
-
-
-def add(commands: Any) -> options.Parser:
-    """Adds the command."""
-    parser = commands.add_parser(
-        "regime",
-        help="tell what α = c·L^(−γ) leads to as the depth L grows",
-        description="Tells what the kernel of a residual network with α = c·L^(−γ) becomes as its "
-        "depth L grows, how far networks of some depths are from that, and what to do.",
-        epilog="example: nt-residual regime --gamma 0.25 --depth 100",
-    )
-    options.add_network(parser)
-    return parser
+_LIMITS = {
+    "degenerate": "the constant 1/4 between any two different inputs",
+    "critical": "a kernel that depends on c",
+    "learnable": "the kernel of one hidden layer",
+    "linear": "the linear kernel, cos θ",
+}
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Runs the command."""
+    """Run the command."""
     import numpy as np
 
     from nt_residual import rntk, schedules, theory
@@ -33,20 +32,17 @@ def run(chosen: argparse.Namespace) -> int:
     found = theory.regime(schedule, trained=chosen.trained)
     kernels = [found.limit]
     if chosen.depth != math.inf:
-        with options.wrong_input():
-            kernel = rntk.ResidualKernel(chosen.depth, schedule, trained=chosen.trained)
-        kernels.insert(0, kernel)
+        kernels.insert(0, rntk.ResidualKernel(chosen.depth, schedule, trained=chosen.trained))
     times = [_of_depth(options.number(kernel.effective_time), kernel.depth) for kernel in kernels]
-    rate = "not known" if found.rate is None else found.rate.text
-    options.print_facts(
-        [
-            ("schedule", f"α = {chosen.c:g}·L^(−{chosen.gamma:g})"),
-            ("regime", found.name),
-            ("T", ", ".join(times)),
-            ("limit", _LIMITS[found.name]),
-            ("rate", rate),
-        ]
-    )
+    facts = {
+        "schedule": f"α = {chosen.c:g}·L^(−{chosen.gamma:g})",
+        "regime": found.name,
+        "T": ", ".join(times),
+        "limit": _LIMITS[found.name],
+        "rate": "not known" if found.rate is None else found.rate.text,
+    }
+    for name, fact in facts.items():
+        print(f"{name:<12}{fact}")
     print("\nThe kernel r(θ) between inputs at an angle of θ, which is 1 at θ = 0:\n")
     values = [kernel.at_angle(np.radians(_DEGREES)) for kernel in kernels]
     options.print_table(
@@ -66,14 +62,6 @@ def run(chosen: argparse.Namespace) -> int:
         print(f"{name}: start with {law}")
         print(textwrap.fill(start.reason, 88))
     return 0
-
-
-_LIMITS = {
-    "degenerate": "the constant 1/4 between any two different inputs",
-    "critical": "a kernel that depends on c",
-    "learnable": "the kernel of one hidden layer",
-    "linear": "the linear kernel, cos θ",
-}
 
 
 def _depth(depth: int | float) -> str:

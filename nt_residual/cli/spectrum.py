@@ -1,4 +1,10 @@
-"""`nt-residual spectrum`: the eigenvalues of a kernel on the sphere."""
+"""List the eigenvalues of a kernel on the sphere.
+
+For the kernel of a residual network over uniform points of the sphere S^(d−1): each eigenvalue,
+how often it occurs, and its share in the kernel.
+
+    nt-residual spectrum --dim 3 --depth inf --out spectrum.png
+"""
 
 import argparse
 import csv
@@ -12,40 +18,33 @@ from nt_residual.cli import options
 _COLUMNS = ("degree", "eigenvalue", "log_eigenvalue", "multiplicity", "mass", "mass_error")
 
 
-def add(commands: Any) -> options.Parser:
-    """Adds the command."""
-    parser = commands.add_parser(
-        "spectrum",
-        help="list the eigenvalues of a kernel on the sphere",
-        description="Lists the eigenvalues of the kernel of a residual network over uniform "
-        "points of the sphere S^(d−1), how often each occurs, and its share in the kernel.",
-        epilog="example: nt-residual spectrum --dim 3 --depth inf --out spectrum.png",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
     options.add_network(parser)
-    options.add_kind(parser)
-    parser.add_argument("--dim", type=options.at_least(2), default=3, help="features d")
     parser.add_argument(
-        "--max-degree", type=options.at_least(0), default=20, help="the largest degree"
+        "--kind",
+        choices=["ntk", "nngp"],
+        default="ntk",
+        help="kernel: ntk, or nngp for training of the output layer alone (default: ntk)",
+    )
+    parser.add_argument("--dim", type=int, default=3, help="features d ≥ 2 (default: 3)")
+    parser.add_argument(
+        "--max-degree", type=int, default=20, help="the largest degree (default: 20)"
     )
     parser.add_argument(
         "--out",
-        type=options.path_ending(".csv", ".png", ".svg", ".pdf"),
-        help="file for the numbers (.csv) or a figure (.png, .svg or .pdf)",
+        type=pathlib.Path,
+        help="file for the numbers (.csv) or for a figure (.png, .svg, .pdf)",
     )
-    return parser
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Runs the command."""
+    """Run the command."""
     from nt_residual import rntk, schedules, theory
 
-    options.check_output(chosen.out)
-    if chosen.out and not _is_csv(chosen.out):
-        options.check_packages("a figure", {"matplotlib": "matplotlib"})
     schedule = schedules.PowerLaw(chosen.gamma, chosen.c)
-    with options.wrong_input():
-        kernel = rntk.ResidualKernel(chosen.depth, schedule, chosen.kind, chosen.trained)
-        found = theory.spectrum(kernel, chosen.dim, chosen.max_degree)
+    kernel = rntk.ResidualKernel(chosen.depth, schedule, chosen.kind, chosen.trained)
+    found = theory.spectrum(kernel, chosen.dim, chosen.max_degree)
     options.print_table(
         ["degree", "eigenvalue", "multiplicity", "share"],
         [
@@ -112,18 +111,14 @@ def _law(name: str, law: Any) -> str:
     return f"{name} {law.degrees[0]} to {law.degrees[-1]} decay like k^(−{value})"
 
 
-def _is_csv(path: pathlib.Path) -> bool:
-    return path.suffix.lower() == ".csv"
-
-
 def _write(found: Any, path: pathlib.Path) -> None:
-    if not _is_csv(path):
+    if path.suffix.lower() != ".csv":
         from nt_residual import theory
 
         theory.plots.spectrum(found).figure.savefig(path, dpi=150)
         return
-    columns = [getattr(found, name) for name in _COLUMNS]
+    columns = [getattr(found, name).tolist() for name in _COLUMNS]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(_COLUMNS)
-        writer.writerows(zip(*(column.tolist() for column in columns), strict=True))
+        writer.writerows(zip(*columns, strict=True))
