@@ -56,7 +56,7 @@ def exact(features, depth, gamma):
     x = with_neighbors(features)
     with enable_x64():
         return np.asarray(
-            rntk.residual_kernel(x.astype(float), alphas=schedules.PowerLaw(gamma)(depth))
+            rntk.recursive_kernel(x.astype(float), schedule=schedules.PowerLaw(gamma), depth=depth)
         )
 
 

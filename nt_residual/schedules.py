@@ -1,11 +1,10 @@
 """The residual scale α as a function of depth, and the effective time of a network.
 
-A block computes `x + α·branch(x)`. What becomes of a network of L blocks as L
-grows depends on one number, the effective time T = Σ_ℓ log(1 + α_ℓ²): where it
-vanishes or stays finite the kernel stays informative, where it diverges the
-kernel degenerates to a constant (arXiv 2403.04545).
+A block computes `x + α·branch(x)`. One number decides the limit of a network of L blocks as L
+grows: the effective time T = Σ_ℓ log(1 + α_ℓ²). If T vanishes or stays finite, the kernel stays
+informative. If T diverges, the kernel degenerates to a constant (arXiv 2403.04545).
 
-A schedule is any callable that takes the depth and returns one α per block.
+A schedule is a callable that takes the depth and returns one α per block, or an array of these α.
 """
 
 import dataclasses
@@ -19,58 +18,102 @@ from numpy.typing import ArrayLike
 
 from . import _checks
 
-Schedule = Callable[[int], ArrayLike]
+Schedule = Callable[[int], ArrayLike] | ArrayLike
 
 
-def check_alphas(alphas: ArrayLike) -> np.ndarray:
-    """Returns `alphas` as a float64 array of shape (depth,), having checked it.
+def alphas_of(
+    schedule: Schedule, depth: int | None = None, *, name: str = "schedule", traced: bool = False
+) -> Any:
+    """Return the α of each block, checked, as a float64 NumPy array of shape (depth,).
 
     Args:
-      alphas: the residual scale of each block, shape (depth,), depth ≥ 1.
+      schedule: a callable of the depth, or an array with one α per block, shape (depth,).
+      depth: the number of blocks L ≥ 1; `None` for that of the array.
+      name: what to call the schedule in an error.
+      traced: whether to allow values traced by JAX, inside `jit`, `grad` or `vmap`. They are
+        returned as a JAX array, and not checked.
 
     Raises:
-      TypeError: if `alphas` does not hold real numbers, or is traced by JAX.
-      ValueError: if it is not one-dimensional, is empty, or holds a value that is
-        NaN, infinite or negative.
+      TypeError: if `schedule` is neither a callable nor an array of real numbers, or is
+        traced where that is not allowed.
+      ValueError: if there is not one α per block, if an α is NaN, infinite or negative, or if
+        `schedule` is a callable and `depth` is `None`.
 
     Example:
-      >>> check_alphas([0.5, 1])
-      array([0.5, 1. ])
+      >>> alphas_of(PowerLaw(gamma=0.5, c=2.0), 4), alphas_of([0.5, 1])
+      (array([1., 1., 1., 1.]), array([0.5, 1. ]))
     """
-    if is_traced(alphas) or (isinstance(alphas, list | tuple) and any(map(is_traced, alphas))):
-        raise TypeError(
-            "alphas must be known numbers here, got values traced by JAX (from inside jit, grad or "
-            "vmap). Kernels of nt_residual.stax take traced alphas."
+    depth = _checks.optional_integer(depth, "depth", "Pass the number of residual blocks.")
+    if callable(schedule) and depth is None:
+        raise ValueError(
+            f"{name} is a function of the depth, and the depth is not known. Pass depth=, or an "
+            "array with one α per block."
         )
-    array = np.asarray(alphas)
+    values: Any = schedule(depth) if callable(schedule) else schedule  # type: ignore[arg-type]
+    if is_traced(values) or (isinstance(values, list | tuple) and any(map(is_traced, values))):
+        if not traced:
+            raise TypeError(
+                f"{name} must hold known numbers, got values traced by JAX (inside jit, grad or "
+                "vmap). rntk.recursive_kernel and the layers of nt_residual.stax take traced "
+                "alphas."
+            )
+        values = sys.modules["jax"].numpy.asarray(values)
+    known = not is_traced(values)
+    array: Any = _array(values, name) if known else values
+    _check_shape(array, depth, name)
+    return _check_values(array, name) if known else array
+
+
+def _array(values: Any, name: str) -> np.ndarray:
+    expected = "must be a callable of the depth, or an array with one α per block"
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise TypeError(f"{name} {expected}: {error}") from None
+    if array.ndim == 0:
+        raise TypeError(
+            f"{name} {expected}, got {values!r}. For the same α in every block pass "
+            "schedules.Constant(α)."
+        )
     if array.dtype.kind not in "iuf" and not _is_low_precision(array.dtype):
         raise TypeError(
-            f"alphas must hold real numbers, got dtype {array.dtype}. "
-            "Pass one non-negative float per block."
+            f"{name} must hold real numbers, got dtype {array.dtype}. Pass one float ≥ 0 per block."
         )
+    return array
+
+
+def _check_shape(array: Any, depth: int | None, name: str) -> None:
     if array.ndim != 1 or array.size == 0:
         raise ValueError(
-            f"alphas must have shape (depth,) with depth ≥ 1, got shape {array.shape}. "
-            "Pass one α per block."
+            f"{name} must have shape (depth,) with depth ≥ 1, got shape {array.shape}. Pass one α "
+            "per block."
         )
+    if depth is not None and len(array) != depth:
+        raise ValueError(
+            f"{name} must give one α per block, got {len(array)} alphas for depth={depth}. Pass "
+            "as many as there are blocks, or a callable of the depth."
+        )
+
+
+def _check_values(array: np.ndarray, name: str) -> np.ndarray:
     array = array.astype(np.float64)
     bad = ~(np.isfinite(array) & (array >= 0))
     if bad.any():
         block = int(np.argmax(bad))
         raise ValueError(
-            f"alphas must be finite and non-negative, got {array[block]} in block {block}. "
-            "The sign of α changes nothing (the branch is symmetric): pass |α|."
+            f"{name} must hold finite α ≥ 0, got {array[block]} in block {block}. The sign of α "
+            "changes nothing, since the branch is symmetric: pass |α|."
         )
     return array
 
 
 def _is_low_precision(dtype: np.dtype) -> bool:
-    """Whether `dtype` is one of ml_dtypes' floats (bfloat16, …), which NumPy calls void."""
+    """Return whether `dtype` is a float of ml_dtypes (bfloat16, …), which NumPy calls void."""
     return dtype.name.startswith(("bfloat", "float"))
 
 
 def is_traced(value: Any) -> bool:
-    """Whether `value` is abstract: traced by JAX, as inside `jit`, `grad` or `vmap`.
+    """Return whether `value` is traced by JAX, as inside `jit`, `grad` or `vmap`.
 
     Example:
       >>> is_traced(0.5)
@@ -98,25 +141,23 @@ def check_depth(depth: Any) -> int | float:
     return _checks.integer(depth, "depth", 1, remedy)
 
 
-def effective_time(alphas: ArrayLike) -> float:
-    """The effective time T = Σ_ℓ log(1 + α_ℓ²) of a network.
+def effective_time(schedule: Schedule, depth: int | None = None) -> float:
+    """Return the effective time T = Σ_ℓ log(1 + α_ℓ²) of a network.
 
     The output variance of the network is exp(T) times that of its input.
 
     Args:
-      alphas: the residual scale of each block, shape (depth,).
-
-    Returns:
-      T as a float, dimensionless.
+      schedule: a callable of the depth, or an array with one α per block, shape (depth,).
+      depth: the number of blocks; may be left out for an array.
 
     Raises:
-      TypeError, ValueError: as `check_alphas`.
+      TypeError, ValueError: as `alphas_of`.
 
     Example:
-      >>> round(effective_time(PowerLaw(gamma=0.5)(1000)), 4)
+      >>> round(effective_time(PowerLaw(gamma=0.5), 1000), 4)
       0.9995
     """
-    alphas = check_alphas(alphas)
+    alphas = alphas_of(schedule, depth)
     small, large = np.minimum(alphas, 1), np.maximum(alphas, 1)
     # log(1 + α²) = log(1 + α⁻²) + 2 log α for α > 1, where α² might overflow.
     terms = np.where(alphas > 1, np.log1p(large**-2) + 2 * np.log(large), np.log1p(small**2))
@@ -222,10 +263,7 @@ class PowerLaw:
             )
 
     def __call__(self, depth: int) -> np.ndarray:
-        """Returns α for each block, float64 of shape (depth,).
-
-        A JAX array if γ or c is traced.
-        """
+        """Return α for each block, float64 of shape (depth,); a JAX array if γ or c is traced."""
         count = check_depth(depth)
         if count == math.inf:
             raise ValueError(
@@ -268,11 +306,13 @@ def Constant(c: float = 1.0) -> PowerLaw:
 class Explicit:
     """The schedule of one network whose blocks have the given α.
 
+    Functions that take a `schedule=` take the array itself, too.
+
     Args:
       alphas: the residual scale of each block, shape (depth,).
 
     Raises:
-      TypeError, ValueError: as `check_alphas`.
+      TypeError, ValueError: as `alphas_of`.
 
     Example:
       >>> Explicit([1.0, 0.5, 0.25])(3)
@@ -283,7 +323,7 @@ class Explicit:
 
     def __post_init__(self):
         # A tuple makes the schedule hashable, as kernels built from it must be.
-        object.__setattr__(self, "alphas", tuple(check_alphas(self.alphas).tolist()))
+        object.__setattr__(self, "alphas", tuple(alphas_of(self.alphas, name="alphas").tolist()))
 
     def __repr__(self) -> str:
         # A network may have a million blocks.
@@ -292,7 +332,7 @@ class Explicit:
         return f"Explicit([{shown}])"
 
     def __call__(self, depth: int) -> np.ndarray:
-        """Returns the α of each block, float64 of shape (depth,)."""
+        """Return the α of each block, float64 of shape (depth,)."""
         if check_depth(depth) != len(self.alphas):
             raise ValueError(
                 f"this schedule holds {len(self.alphas)} alphas, got depth={depth}. "

@@ -48,7 +48,7 @@ def _residual(**options):
 
 
 def _recursion(**options):
-    return rntk.residual_kernel(X, alphas=np.ones(2), **options)
+    return rntk.recursive_kernel(X, schedule=np.ones(2), **options)
 
 
 def _degenerate(depths=(1, 2), **options):

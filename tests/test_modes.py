@@ -47,7 +47,7 @@ def _rules(x):
 USES = {
     "rntk": lambda x, images, folder: KERNEL(x, x[:2]),
     "homogeneous": lambda x, images, folder: _compiled(x),
-    "exact": lambda x, images, folder: rntk.residual_kernel(x, alphas=ALPHAS),
+    "recursion": lambda x, images, folder: rntk.recursive_kernel(x, schedule=ALPHAS),
     "conv": lambda x, images, folder: OF_IMAGES(images),
     "pooled": lambda x, images, folder: POOLED(images, images[:2]),
     "compute": lambda x, images, folder: gram.compute(_linear, x, tile_size=4),
@@ -78,7 +78,7 @@ MODES = {
 }
 # These take long to compile, and more of them take long where nothing is compiled.
 SLOW = {"conv", "pooled", "layers"}
-SLOW_STEPS = {"rntk", "homogeneous", "exact", "estimator", *SLOW}
+SLOW_STEPS = {"rntk", "homogeneous", "recursion", "estimator", *SLOW}
 
 
 def _cases():

@@ -41,20 +41,37 @@ def test_effective_time_approaches_its_limit(gamma, limit):
 
 @pytest.mark.parametrize("alphas", [[math.nan], [1.0, math.inf], [1.0, -0.1]])
 def test_alphas_that_are_not_finite_and_non_negative_are_refused(alphas):
-    message = r"alphas must be finite and non-negative, got .* in block"
+    message = r"schedule must hold finite α ≥ 0, got .* in block"
     with pytest.raises(ValueError, match=message):
         schedules.effective_time(alphas)
 
 
-@pytest.mark.parametrize("alphas", [1.0, [], [[1.0]]])
+@pytest.mark.parametrize("alphas", [[], [[1.0]]])
 def test_alphas_of_the_wrong_shape_are_refused(alphas):
     with pytest.raises(ValueError, match=r"shape \(depth,\)"):
         schedules.effective_time(alphas)
 
 
-def test_alphas_that_are_not_numbers_are_refused():
-    with pytest.raises(TypeError, match="alphas must hold real numbers, got dtype"):
-        schedules.effective_time(["a"])
+@pytest.mark.parametrize("alphas", [1.0, None, "PowerLaw", ["a"], [True], [[1.0], 1.0]])
+def test_what_is_no_array_of_numbers_is_refused(alphas):
+    with pytest.raises(TypeError, match=r"schedule must (be a callable|hold real numbers)"):
+        schedules.effective_time(alphas)
+
+
+def test_a_schedule_is_a_callable_of_the_depth_or_an_array():
+    law, alphas = schedules.PowerLaw(0.5), schedules.PowerLaw(0.5)(3)
+    x = np.eye(2, dtype=np.float32)
+    for take in (
+        schedules.effective_time,
+        lambda *schedule: rntk.block_sums([1.0], *schedule).blocks,
+        lambda law, depth=None: rntk.recursive_kernel(x, schedule=law, depth=depth),
+    ):
+        np.testing.assert_array_equal(take(alphas), take(law, 3))
+        with pytest.raises(ValueError, match="depth is not known"):
+            take(law)
+        with pytest.raises(ValueError, match="one α per block, got 3 alphas for depth=4"):
+            take(alphas, 4)
+    assert rntk.ResidualKernel(3, alphas) == rntk.ResidualKernel(3, schedules.Explicit(alphas))
 
 
 def test_infinite_depth_has_no_alphas():

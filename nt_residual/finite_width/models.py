@@ -461,16 +461,7 @@ def _options(trained, normalize, block, activation, parameterization, scan, rema
 
 
 def _alphas(schedule, depth: int) -> ArrayLike:
-    alphas: Any = schedule(depth) if callable(schedule) else schedule
-    if schedules.is_traced(alphas):
-        return alphas
-    alphas = schedules.check_alphas(alphas)
-    if alphas.shape != (depth,):
-        raise ValueError(
-            f"schedule must give one α for each of {depth} blocks, got shape {alphas.shape}. Pass "
-            "schedules.PowerLaw(gamma), for example."
-        )
-    return alphas
+    return schedules.alphas_of(schedule, depth, traced=True)
 
 
 def _check_size(value: Any, name: str) -> int:

@@ -46,9 +46,10 @@ class ResidualKernel(Scheduled):
 
     Args:
       depth: the number of blocks L ≥ 1, or `math.inf` for the limit.
-      schedule: α as a function of depth; any callable that returns one α per block.
-        `depth=math.inf` needs one with a `limiting_effective_time`, as
-        `schedules.PowerLaw` has, or `effective_time`.
+      schedule: α as a function of depth, a callable that returns one α per block; or an array
+        of these α, shape (depth,), which becomes a `schedules.Explicit`. `depth=math.inf` needs
+        a callable with a `limiting_effective_time`, as `schedules.PowerLaw` has, or
+        `effective_time`.
       kind: 'ntk', or 'nngp' for the covariance of the outputs at initialization.
       trained: 'blocks' if only the V_ℓ, W_ℓ are trained, as in the paper; 'all' if
         the input and the output layer are too. 'nngp' does not depend on it.
@@ -61,7 +62,7 @@ class ResidualKernel(Scheduled):
         small. Otherwise it is T of the network, and need not be passed.
 
     Raises:
-      TypeError: if `depth` is not a number or `schedule` not callable.
+      TypeError: if `depth` is not a number, or `schedule` neither a callable nor an array.
       ValueError: if `depth` < 1, an option is unknown, an α is NaN, infinite or
         negative, all are zero, the kernel does not exist at infinite depth, or
         `effective_time` contradicts the schedule.
@@ -85,7 +86,7 @@ class ResidualKernel(Scheduled):
     normalize: bool = True
     effective_time: float = None  # type: ignore[assignment]  # Known once it is constructed.
 
-    _takes_traced_alphas = "rntk.residual_kernel(x1, x2, alphas=…)"
+    _takes_traced_alphas = "rntk.recursive_kernel(x1, x2, schedule=…)"
 
     def __post_init__(self):
         object.__setattr__(self, "depth", schedules.check_depth(self.depth))

@@ -40,7 +40,7 @@ def split(schedule: schedules.Schedule, effective_time: float) -> tuple[np.ndarr
     """
     if effective_time == math.inf:
         return None, math.inf
-    head, more = (schedules.check_alphas(schedule(depth)) for depth in (_HEAD, 2 * _HEAD))
+    head, more = (schedules.alphas_of(schedule, depth) for depth in (_HEAD, 2 * _HEAD))
     if not np.array_equal(head, more[:_HEAD]):
         if effective_time > 0 and more.max() > 0.99 * head.max():
             raise ValueError(

@@ -79,16 +79,17 @@ def _branch_norm(alphas: Array) -> Array:
     return alphas / xp.hypot(xp.ones_like(alphas), alphas)
 
 
-def block_sums(theta: Array, alphas: Array) -> BlockSums:
-    """Runs the recursion over the blocks of a network.
+def block_sums(theta: Array, schedule: schedules.Schedule, depth: int | None = None) -> BlockSums:
+    """Return the sums over the blocks of a network that all its kernels are made of.
 
     Args:
       theta: angles between inputs in radians, in [0, π], any shape. A NumPy array
         is computed with NumPy in float64; a JAX array with one `lax.scan`,
-        which can be jitted and differentiated with respect to `alphas`.
-      alphas: residual scale of each block, shape (depth,). Where all are zero, the
-        NTK of the blocks is zero, rather than 1 at θ = 0. Values of JAX arrays are not
-        checked.
+        which can be jitted and differentiated with respect to α.
+      schedule: an array with one α per block, shape (depth,), or a callable of the depth.
+        Where all are zero, the NTK of the blocks is zero, rather than 1 at θ = 0. Values traced
+        by JAX are not checked.
+      depth: the number of blocks; may be left out if `schedule` is an array.
 
     Returns:
       The sums as arrays of the shape of `theta`.
@@ -105,8 +106,7 @@ def block_sums(theta: Array, alphas: Array) -> BlockSums:
     """
     if not isinstance(theta, jax.Array):
         theta = check_angles(theta)
-    if not isinstance(alphas, jax.Array):
-        alphas = schedules.check_alphas(alphas)
+    alphas = schedules.alphas_of(schedule, depth, traced=isinstance(theta, jax.Array))
     xp = arc_cosine.namespace(theta)
     state = run(theta, alphas, weights(xp.asarray(alphas, theta.dtype)))
     return BlockSums(

@@ -58,11 +58,8 @@ class Scheduled:
 
     def _check_schedule(self) -> None:
         if not callable(self.schedule):
-            raise TypeError(
-                "schedule must be a callable depth -> alphas, got "
-                f"{type(self.schedule).__name__}. For one α use schedules.Constant(α), for one "
-                "per block schedules.Explicit(alphas)."
-            )
+            explicit = schedules.Explicit(schedules.alphas_of(self.schedule))
+            object.__setattr__(self, "schedule", explicit)
         try:
             hash(self.schedule)
         except TypeError:
@@ -84,13 +81,7 @@ class Scheduled:
 
     @functools.cached_property
     def _alphas(self) -> np.ndarray:
-        alphas = schedules.check_alphas(self.schedule(int(self._n_blocks)))
-        if len(alphas) != self._n_blocks:
-            raise ValueError(
-                f"the schedule must give one α per block, got {len(alphas)} alphas for "
-                f"depth={self.depth}."
-            )
-        return alphas
+        return schedules.alphas_of(self.schedule, int(self._n_blocks))
 
     @functools.cached_property
     def _head_and_rest(self) -> tuple[np.ndarray | None, float]:

@@ -143,7 +143,7 @@ images = x[:, :4].reshape(48, 2, 2, 1)
 kernels = [
     (conv.ResidualKernel(2, schedules.PowerLaw(0.5), (2, 2)), images),
     (rntk.compile_homogeneous(lambda a, b, get: (a @ b.T / a.shape[1]) ** 2), x),
-    (lambda a, b=None: rntk.residual_kernel(a, b, alphas=alphas), x),
+    (lambda a, b=None: rntk.recursive_kernel(a, b, schedule=alphas), x),
 ]
 for k, inputs in kernels:
     expected = np.asarray(k(inputs))
@@ -173,7 +173,7 @@ fit, y = regression.GradientFlow.fit, np.sin(x[:, 0])
 uses = [
     lambda: kernel(x),
     lambda: homogeneous(x),
-    lambda: rntk.residual_kernel(x, alphas=np.full(3, 0.3, np.float32)),
+    lambda: rntk.recursive_kernel(x, schedule=np.full(3, 0.3, np.float32)),
     lambda: of_images(images),
     lambda: gram.compute(kernel, x, tile_size=20),
     lambda: gram.compute(kernel, x, mesh=over),

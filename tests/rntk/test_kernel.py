@@ -503,7 +503,7 @@ def test_shapes_are_checked_under_jit_too():
 
 @pytest.mark.parametrize("alpha", [math.nan, math.inf, -0.5])
 def test_an_alpha_out_of_range_is_refused(alpha):
-    with pytest.raises(ValueError, match="alphas must be finite and non-negative"):
+    with pytest.raises(ValueError, match="schedule must hold finite α ≥ 0"):
         ResidualKernel(2, lambda depth: np.array([1.0, alpha]))
 
 
@@ -513,7 +513,7 @@ def test_a_schedule_that_gives_another_number_of_alphas_is_refused():
 
 
 def test_a_schedule_that_is_not_callable_is_refused():
-    with pytest.raises(TypeError, match=r"schedule must be a callable.*got float"):
+    with pytest.raises(TypeError, match=r"schedule must be a callable.*got 0\.5"):
         ResidualKernel(2, 0.5)
 
 
@@ -521,7 +521,7 @@ def test_a_schedule_of_traced_values_is_refused():
     def entry(gamma):
         return ResidualKernel(3, schedules.PowerLaw(gamma))(np.eye(2, dtype="float32"))[0, 1]
 
-    with pytest.raises(TypeError, match=r"got one with values traced by JAX.*residual_kernel"):
+    with pytest.raises(TypeError, match=r"got one with values traced by JAX.*recursive_kernel"):
         jax.grad(entry)(0.5)
 
 
@@ -605,7 +605,7 @@ def test_a_kernel_of_a_nameless_schedule_can_be_copied_and_says_why_pickle_refus
     "call",
     [
         ResidualKernel(5, schedules.PowerLaw(0.5)),
-        lambda x, x2=None: rntk.residual_kernel(x, x2, alphas=np.ones(3)),
+        lambda x, x2=None: rntk.recursive_kernel(x, x2, schedule=np.ones(3)),
     ],
     ids=["compiled", "recursion"],
 )
@@ -613,7 +613,7 @@ def test_a_kernel_of_a_nameless_schedule_can_be_copied_and_says_why_pickle_refus
 def test_a_matrix_that_does_not_fit_is_refused_before_anything_is_computed(call, two, monkeypatch):
     monkeypatch.setattr("nt_residual.memory.available", lambda *_: 2**28)
     monkeypatch.setattr("nt_residual.rntk.tiles.evaluate", None)
-    monkeypatch.setattr("nt_residual.rntk.exact._kernel", None)
+    monkeypatch.setattr("nt_residual.rntk.recursive._kernel", None)
     x = np.ones((20_000, 2), np.float32)
     with pytest.raises(MemoryError, match=r"needs .*GB of memory \(the matrix .* 268 MB .* store="):
         call(x, x if two else None)

@@ -34,7 +34,7 @@ def _clustered(dtype, n=23, dim=4):
 def _exact(x1, x2=None):
     with enable_x64():
         x1, x2 = (None if x is None else np.asarray(x, np.float64) for x in (x1, x2))
-        return np.asarray(rntk.residual_kernel(x1, x2, alphas=ALPHAS))
+        return np.asarray(rntk.recursive_kernel(x1, x2, schedule=ALPHAS))
 
 
 def _profile(dtype):
@@ -100,7 +100,7 @@ def test_gradients_are_those_of_the_recursion(x2_given, x64):
         return lambda x: jnp.sum(weights * (kernel(x, x) if x2_given else kernel(x)))
 
     got = jax.grad(total(KERNEL))(x)
-    exact = jax.grad(total(lambda *x: rntk.residual_kernel(*x, alphas=ALPHAS)))(x)
+    exact = jax.grad(total(lambda *x: rntk.recursive_kernel(*x, schedule=ALPHAS)))(x)
     np.testing.assert_allclose(got, exact, rtol=1e-6, atol=1e-6)
 
 

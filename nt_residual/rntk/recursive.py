@@ -1,4 +1,4 @@
-"""The kernel of a residual network by its recursion, differentiable in α."""
+"""The kernel of a residual network by its recursion on the device, differentiable in α."""
 
 import functools
 from typing import Literal
@@ -17,27 +17,28 @@ from nt_residual.rntk.tiles import explicit_sharding, in_automatic_axes
 _MATRICES = 12
 
 
-def residual_kernel(
+def recursive_kernel(
     x1: ArrayLike,
     x2: ArrayLike | None = None,
     *,
-    alphas: ArrayLike,
+    schedule: schedules.Schedule,
+    depth: int | None = None,
     kind: Literal["ntk", "nngp"] = "ntk",
     trained: Literal["blocks", "all"] = "blocks",
     normalize: bool = True,
 ) -> jax.Array:
-    """The kernel of `ResidualKernel`, block by block on the device.
+    """Return the kernel of `ResidualKernel`, computed block by block on the device.
 
     It can be differentiated in α as well as in the inputs, and is accurate in float32 at any
-    depth, at a cost that grows with depth. Kernels of given α are better had from
-    `ResidualKernel`, which is faster by far.
+    depth. Its cost grows with depth: for known α, `ResidualKernel` is much faster.
 
     Args:
       x1: shape (n1, d), floats.
       x2: shape (n2, d), or `None` for `x1`.
-      alphas: the residual scale of each block, shape (depth,). May be traced by JAX,
-        in which case values are not checked; all zero gives a kernel of zeros for
+      schedule: an array with one α per block, shape (depth,), or a callable of the depth.
+        Values traced by JAX are not checked. If they are all zero, the kernel is zero for
         `trained='blocks'`.
+      depth: the number of blocks; may be left out if `schedule` is an array.
       kind: 'ntk' or 'nngp'.
       trained: 'blocks' or 'all', as in `ResidualKernel`.
       normalize: whether the kernel of an input with itself is |x|².
@@ -47,15 +48,15 @@ def residual_kernel(
 
     Raises:
       MemoryError: as `ResidualKernel`, for twelve times the matrix.
-      TypeError: if inputs or `alphas` do not hold real numbers.
-      ValueError: for inputs as `ResidualKernel` does, for `alphas` that are not finite or
-        negative, and for unknown options.
+      TypeError: if the inputs or α are not real numbers.
+      ValueError: for inputs as `ResidualKernel`; for an α that is not finite or is negative; for
+        an unknown option.
 
     Example:
       >>> import jax, jax.numpy as jnp
       >>> x = jnp.array([[1.0, 0.0], [1.0, 1.0]])
       >>> def entry(alpha):
-      ...     return residual_kernel(x, alphas=jnp.full(100, alpha))[0, 1]
+      ...     return recursive_kernel(x, schedule=jnp.full(100, alpha))[0, 1]
       >>> round(float(jax.grad(entry)(0.1)), 2)
       -1.24
 
@@ -65,14 +66,8 @@ def residual_kernel(
     normalize = _checks.boolean(normalize, "normalize")
     x1, x2, dtype = check_pair(x1, x2)
     check_memory(x1, x2, _MATRICES)
-    if not isinstance(alphas, jax.Array):
-        alphas = schedules.check_alphas(alphas)
+    alphas = schedules.alphas_of(schedule, depth, traced=True)
     alphas = jnp.asarray(alphas, x1.dtype)
-    if alphas.ndim != 1 or alphas.size == 0:
-        raise ValueError(
-            f"alphas must have shape (depth,) with depth ≥ 1, got shape {alphas.shape}. "
-            "Pass one α per block."
-        )
     options, out = (kind, trained, normalize), explicit_sharding(x1, x2)
     if out is None:
         return _kernel(options, alphas, x1, x2).astype(dtype)

@@ -19,7 +19,7 @@ def test_the_kernel_is_that_of_the_network_as_written(kind, trained, x64):
     x1, x2 = _inputs(), _inputs(seed=1)
     options = {"kind": kind, "trained": trained}
     expected = [[naive_kernel(a, b, ALPHAS, **options) for b in x2] for a in x1]
-    got = rntk.residual_kernel(x1, x2, alphas=ALPHAS, normalize=False, **options)
+    got = rntk.recursive_kernel(x1, x2, schedule=ALPHAS, normalize=False, **options)
     np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -32,7 +32,7 @@ def test_it_equals_the_compiled_kernel(kind, trained, normalize, dtype):
     x = jnp.asarray(_inputs(), dtype)
     tol = {"float32": 3e-6, "float64": 1e-10}[dtype.name]
     for x2 in (None, x[:2]):
-        got = rntk.residual_kernel(x, x2, alphas=ALPHAS, **options)
+        got = rntk.recursive_kernel(x, x2, schedule=ALPHAS, **options)
         assert got.dtype == dtype
         expected = np.asarray(kernel(x, x2))
         np.testing.assert_allclose(got, expected, rtol=0, atol=tol * np.max(np.abs(expected)))
@@ -53,7 +53,7 @@ def test_derivatives_in_alpha_agree_with_finite_differences(x64):
 
     def total(t):
         alphas = jnp.array([0.3, 1.0, 0.2, 0.7]) + t * direction
-        return jnp.sum(rntk.residual_kernel(x, alphas=alphas, trained="all") ** 2)
+        return jnp.sum(rntk.recursive_kernel(x, schedule=alphas, trained="all") ** 2)
 
     derivative = jax.grad(total)(0.0)
     np.testing.assert_allclose(derivative, finite_difference(total, 0.0), rtol=1e-8)
@@ -64,28 +64,28 @@ def test_derivatives_in_the_inputs_are_those_of_the_compiled_kernel(x64):
     kernel = rntk.ResidualKernel(50, schedules.PowerLaw(0.5))
     alphas = schedules.PowerLaw(0.5)(50)
     compiled = jax.grad(lambda x: jnp.sum(kernel(x, x[:2]) ** 2))(x)
-    exact = jax.grad(lambda x: jnp.sum(rntk.residual_kernel(x, x[:2], alphas=alphas) ** 2))(x)
+    exact = jax.grad(lambda x: jnp.sum(rntk.recursive_kernel(x, x[:2], schedule=alphas) ** 2))(x)
     np.testing.assert_allclose(compiled, exact, rtol=1e-7)
 
 
 def test_known_inputs_may_be_closed_over_by_a_traced_function():
     x = jnp.asarray(_inputs(), jnp.float32)
-    inside = jax.jit(lambda alphas: rntk.residual_kernel(x, alphas=alphas))(jnp.ones(3))
-    np.testing.assert_allclose(inside, rntk.residual_kernel(x, alphas=jnp.ones(3)), rtol=1e-6)
+    inside = jax.jit(lambda alphas: rntk.recursive_kernel(x, schedule=alphas))(jnp.ones(3))
+    np.testing.assert_allclose(inside, rntk.recursive_kernel(x, schedule=jnp.ones(3)), rtol=1e-6)
 
 
 def test_bad_input_is_refused():
     x = _inputs().astype(np.float32)
-    with pytest.raises(ValueError, match="alphas must be finite and non-negative"):
-        rntk.residual_kernel(x, alphas=[1.0, -1.0])
-    with pytest.raises(ValueError, match=r"alphas must have shape \(depth,\).*got shape \(2, 2\)"):
-        rntk.residual_kernel(x, alphas=jnp.ones((2, 2)))
+    with pytest.raises(ValueError, match="schedule must hold finite α ≥ 0"):
+        rntk.recursive_kernel(x, schedule=[1.0, -1.0])
+    with pytest.raises(ValueError, match=r"schedule must have shape \(depth,\).*\(2, 2\)"):
+        rntk.recursive_kernel(x, schedule=jnp.ones((2, 2)))
     with pytest.raises(ValueError, match="kind must be 'ntk' or 'nngp'"):
-        rntk.residual_kernel(x, alphas=[1.0], kind="both")
+        rntk.recursive_kernel(x, schedule=[1.0], kind="both")
     with pytest.raises(TypeError, match="x1 must hold real floats, got dtype complex"):
-        rntk.residual_kernel(x + 1j, alphas=[1.0])
+        rntk.recursive_kernel(x + 1j, schedule=[1.0])
     with pytest.raises(ValueError, match="same number of features"):
-        rntk.residual_kernel(x, x[:, :2], alphas=[1.0])
+        rntk.recursive_kernel(x, x[:, :2], schedule=[1.0])
 
 
 def test_block_sums_refuse_what_are_no_angles_and_alphas():
@@ -93,5 +93,5 @@ def test_block_sums_refuse_what_are_no_angles_and_alphas():
         rntk.block_sums([4.0], [1.0])
     with pytest.raises(TypeError, match="theta must hold real angles"):
         rntk.block_sums(np.array(["a"]), [1.0])
-    with pytest.raises(ValueError, match="alphas must be finite"):
+    with pytest.raises(ValueError, match="schedule must hold finite"):
         rntk.block_sums([1.0], [np.nan])
