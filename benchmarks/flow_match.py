@@ -30,7 +30,7 @@ def distances(width, seed, depth=DEPTH, n=N, times=TIMES):
     """The distance from the flow at each time, relative to the target."""
     points = data.sphere.load(n, n, dim=3, coefficients={1: 1.0, 2: 1.0})
     x, x_test = (math.sqrt(3) * x.astype("float32") for x in (points.x_train, points.x_test))
-    options = {"schedule": schedules.PowerLaw(0.5), "normalize": True}
+    options = {"schedule": schedules.PowerLaw(0.5), "normalize_blocks": True}
     model = ResNet(depth, width, in_dim=3, mirrored=True, rngs=nnx.Rngs(seed), **options)
     _, _, kernel_fn = stax.FullyConnectedResNet(depth, width, **options)
     kernel = jax.jit(functools.partial(kernel_fn, get="ntk"))

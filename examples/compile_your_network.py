@@ -37,7 +37,7 @@ def residual(activation, depth, layers):
     blocks = stax.ResidualStack(
         nt.stax.serial(*inner, nt.stax.Dense(1)),
         schedules.PowerLaw(gamma=0.5)(depth),
-        normalize=True,
+        normalize_blocks=True,
     )
     return nt.stax.serial(nt.stax.Dense(1), blocks, nt.stax.Dense(1))
 

@@ -48,7 +48,7 @@ def network(width, depth=8):
             width, n_chan_key=width, n_chan_val=width, n_heads=2, linear_scaling=True
         ),
         alpha=0.5,
-        normalize=True,
+        normalize_blocks=True,
     )
     return nt.stax.serial(
         nt.stax.Conv(width, (3, 3), padding="SAME"),

@@ -57,7 +57,7 @@ def learn(axes, kernel, n):
 def compose(kernel, x):
     """The network of the kernel in layers of neural-tangents, and how far both are apart."""
     branch = nt.stax.serial(nt.stax.Dense(1, W_std=2**0.5), stax.Relu(), nt.stax.Dense(1))
-    blocks = stax.ResidualStack(branch, SCHEDULE(kernel.depth), normalize=True)
+    blocks = stax.ResidualStack(branch, SCHEDULE(kernel.depth), normalize_blocks=True)
     first, last = (stax.Frozen(nt.stax.Dense(1)) for _ in range(2))
     _, _, kernel_fn = nt.stax.serial(first, blocks, last)
     layers = np.asarray(jax.jit(kernel_fn, static_argnames="get")(x, None, get="ntk"))

@@ -48,7 +48,7 @@ def train_on_digits(gamma, sets, options):
         options.width,
         10,
         schedules.PowerLaw(gamma),
-        normalize=True,
+        normalize_blocks=True,
         in_dim=x.shape[1],
         rngs=nnx.Rngs(0),
     )
@@ -84,7 +84,7 @@ def compare_with_flow(width, depth, n, times):
     """A network of this width beside the flow of the kernel of infinitely wide ones."""
     points = data.sphere.load(n, n, dim=3, coefficients={1: 1.0, 2: 1.0})
     x, x_test = (math.sqrt(3) * x.astype("float32") for x in (points.x_train, points.x_test))
-    options = {"schedule": schedules.PowerLaw(0.5), "normalize": True}
+    options = {"schedule": schedules.PowerLaw(0.5), "normalize_blocks": True}
     model = ResNet(depth, width, in_dim=3, mirrored=True, rngs=nnx.Rngs(0), **options)
     _, _, kernel_fn = stax.FullyConnectedResNet(depth, width, **options)
     kernel = jax.jit(functools.partial(kernel_fn, get="ntk"))

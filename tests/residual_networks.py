@@ -146,7 +146,7 @@ CASES = {
     ),
     "Residual_normalized": Case(
         lambda n: nt_stax.serial(
-            nt_stax.Dense(n), stax.Residual(dense_branch(n), ALPHA, normalize=True)
+            nt_stax.Dense(n), stax.Residual(dense_branch(n), ALPHA, normalize_blocks=True)
         ),
         VECTOR,
         lambda n: nt_stax.serial(
@@ -229,7 +229,7 @@ CASES = {
     ),
     "ResidualStack_normalized": Case(
         lambda n: nt_stax.serial(
-            nt_stax.Dense(n), stax.ResidualStack(dense_branch(n), ALPHAS, normalize=True)
+            nt_stax.Dense(n), stax.ResidualStack(dense_branch(n), ALPHAS, normalize_blocks=True)
         ),
         VECTOR,
         lambda n: nt_stax.serial(
@@ -303,7 +303,7 @@ CASES = {
         ),
     ),
     "ConvResNet": Case(
-        lambda n: stax.ConvResNet(1, n, n, ALPHAS[:1], normalize=True, W_std=1.0),
+        lambda n: stax.ConvResNet(1, n, n, ALPHAS[:1], normalize_blocks=True, W_std=1.0),
         (2, 3, 3),
         samples=16,
     ),

@@ -136,7 +136,7 @@ plt.show()
 branch = nt.stax.serial(nt.stax.Dense(1, W_std=2**0.5), stax.Relu(), nt.stax.Dense(1))
 _, _, kernel_fn = nt.stax.serial(
     stax.Frozen(nt.stax.Dense(1)),
-    stax.ResidualStack(branch, schedule(DEPTH), normalize=True),
+    stax.ResidualStack(branch, schedule(DEPTH), normalize_blocks=True),
     stax.Frozen(nt.stax.Dense(1)),
 )
 layers = kernel_fn(x, None, "ntk")

@@ -41,9 +41,9 @@ class ResidualKernel(Scheduled):
     where K̃ = A(K), Θ̃ = A(Θ), and θ is the angle of K̃. For the same images the result is,
     with
 
-        normalize=False:  the kernel of stax.ConvResNet(…, normalize=False);
-        normalize=True:   for 'nngp' that of stax.ConvResNet(…, normalize=True); for 'ntk' the
-                          same divided by `ntk_scale`, so that it is of order 1 at every depth.
+        normalize=False:  the kernel of stax.ConvResNet(…, normalize_blocks=False);
+        normalize=True:   for 'nngp' that of stax.ConvResNet(…, normalize_blocks=True); for 'ntk'
+                          the same divided by `ntk_scale`, so that it is of order 1 at every depth.
 
     With circular padding, `flatten` and one stage the normalized kernel of an image with itself is
     the mean square of its values. With zeros around the images ('SAME') each convolution
@@ -222,7 +222,7 @@ class ResidualKernel(Scheduled):
 
     @functools.cached_property
     def ntk_scale(self) -> float:
-        """What the NTK of `stax.ConvResNet(…, normalize=True)` is divided by if `normalize`.
+        """What the NTK of `stax.ConvResNet(…, normalize_blocks=True)` is divided by if `normalize`.
 
         2 Σ α²/(1 + α²), plus 2 if all layers are trained, for blocks of two layers and one stage.
         """

@@ -57,7 +57,7 @@ def run(
     patience: int = 10,
     validation_fraction: float = 0.2,
     pooling: Literal["flatten", "gap"] = "gap",
-    normalize: bool = True,
+    normalize_blocks: bool = True,
     mirrored: bool = True,
     remat: bool = False,
     out: str | os.PathLike | None = None,
@@ -101,8 +101,8 @@ def run(
         validation loss before it is stopped.
       validation_fraction: the part of `dataset`'s training set that is for validation.
       pooling: of convolutional networks, 'flatten', or 'gap' for global average pooling.
-      normalize: whether blocks are divided by √(1 + α²), as the kernels of the paper are. Without
-        it outputs grow like Π √(1 + α²), which for γ = 0 leaves float32 at 256 blocks.
+      normalize_blocks: whether blocks are divided by √(1 + α²), as the kernels of the paper are.
+        Without it outputs grow like Π √(1 + α²), which for γ = 0 leaves float32 at 256 blocks.
       mirrored: whether networks start at zero, as the theory of their training asks for, for
         twice the time.
       remat: whether blocks are recomputed for gradients, which take a third of the memory then.
@@ -139,7 +139,7 @@ def run(
         patience=patience,
         validation_fraction=validation_fraction,
         pooling=pooling,
-        normalize=_checks.boolean(normalize, "normalize"),
+        normalize_blocks=_checks.boolean(normalize_blocks, "normalize_blocks"),
         mirrored=_checks.boolean(mirrored, "mirrored"),
         remat=_checks.boolean(remat, "remat"),
     )
@@ -175,7 +175,7 @@ class _Settings:
     patience: int
     validation_fraction: float
     pooling: str
-    normalize: bool
+    normalize_blocks: bool
     mirrored: bool
     remat: bool
 
@@ -329,7 +329,7 @@ def _run(
 def _network(settings, gamma, depth, seed, shape, classes) -> ResNet | ConvResNet:
     options = {
         "schedule": schedules.PowerLaw(gamma),
-        "normalize": settings.normalize,
+        "normalize_blocks": settings.normalize_blocks,
         "mirrored": settings.mirrored,
         "remat": settings.remat,
         "rngs": nnx.Rngs(seed),

@@ -91,7 +91,7 @@ class _Plan:
     pooling: str | None
     padding: str
     trained: str
-    normalize: bool
+    normalize_blocks: bool
     block: str
     activation: Callable[[jax.Array], jax.Array]
     parameterization: str
@@ -172,7 +172,7 @@ class ResNet(_ResidualNetwork):
       schedule: α as a function of depth, or the alphas themselves, shape (depth,).
       trained: 'blocks' if only V_ℓ and W_ℓ are trained, then A and v are `Frozen` variables that
         an optimizer does not see; 'all' if these are too.
-      normalize: whether the output of each block is divided by √(1 + α²).
+      normalize_blocks: whether the output of each block is divided by √(1 + α²).
       block: the branch: 'two_layer' for layer, activation, layer; 'one_layer' for activation,
         layer; 'preactivation' for activation, layer, activation, layer.
       activation: a function of arrays; `None` for ReLU.
@@ -210,7 +210,7 @@ class ResNet(_ResidualNetwork):
         out_dim: int = 1,
         schedule: schedules.Schedule | ArrayLike = schedules.PowerLaw(0.5),
         trained: Literal["blocks", "all"] = "blocks",
-        normalize: bool = False,
+        normalize_blocks: bool = False,
         block: Block = "two_layer",
         activation: Callable[[jax.Array], jax.Array] | None = None,
         W_std: float = 2**0.5,
@@ -231,7 +231,7 @@ class ResNet(_ResidualNetwork):
             last=_Linear((width, _check_size(out_dim, "out_dim"))),
             pooling=None,
             padding="SAME",
-            **_options(trained, normalize, block, activation, parameterization, scan, remat),
+            **_options(trained, normalize_blocks, block, activation, parameterization, scan, remat),
         )
         super().__init__(plan, _alphas(schedule, depth), mirrored, dtype, rngs)
 
@@ -260,7 +260,7 @@ class ConvResNet(_ResidualNetwork):
       pooling: 'flatten' for a dense layer on all pixels, or 'gap' for global average pooling.
       trained: 'blocks' if only the branches are trained; 'all' if the first and the last layer and
         the shortcuts are too.
-      normalize: whether the output of each block is divided by √(1 + α²).
+      normalize_blocks: whether the output of each block is divided by √(1 + α²).
       block: see `ResNet`.
       activation: see `ResNet`.
       W_std: see `ResNet`.
@@ -293,7 +293,7 @@ class ConvResNet(_ResidualNetwork):
         schedule: schedules.Schedule | ArrayLike = schedules.PowerLaw(0.5),
         pooling: Literal["flatten", "gap"] = "flatten",
         trained: Literal["blocks", "all"] = "blocks",
-        normalize: bool = False,
+        normalize_blocks: bool = False,
         block: Block = "two_layer",
         activation: Callable[[jax.Array], jax.Array] | None = None,
         W_std: float = 2**0.5,
@@ -350,7 +350,7 @@ class ConvResNet(_ResidualNetwork):
             last=_Linear((pixels * now, _check_size(out_dim, "out_dim"))),
             pooling=pooling,
             padding=padding,
-            **_options(trained, normalize, block, activation, parameterization, scan, remat),
+            **_options(trained, normalize_blocks, block, activation, parameterization, scan, remat),
         )
         self.image_shape, self.in_channels = (height, width), in_channels
         super().__init__(plan, _alphas(schedule, sum(depths)), mirrored, dtype, rngs)
@@ -403,7 +403,7 @@ def _forward(plan, weights, alphas, x):
 
     def block(x, shortcut, layers, ws, alpha):
         out = shortcut + alpha * branch(layers, ws, x)
-        return out / jnp.sqrt(1 + alpha**2) if plan.normalize else out
+        return out / jnp.sqrt(1 + alpha**2) if plan.normalize_blocks else out
 
     # A loop keeps one dtype, that of the weights.
     x = linear(plan.first, weights["first"], x.astype(weights["first"].dtype))
@@ -442,7 +442,7 @@ def _branch(block, W_std, make):
     return tuple(make(std) for std in stds[block])
 
 
-def _options(trained, normalize, block, activation, parameterization, scan, remat):
+def _options(trained, normalize_blocks, block, activation, parameterization, scan, remat):
     _checks.choice(trained, "trained", ("blocks", "all"))
     _checks.choice(parameterization, "parameterization", ("ntk", "standard"))
     if activation is not None and not callable(activation):
@@ -451,7 +451,7 @@ def _options(trained, normalize, block, activation, parameterization, scan, rema
         )
     return {
         "trained": trained,
-        "normalize": _checks.boolean(normalize, "normalize"),
+        "normalize_blocks": _checks.boolean(normalize_blocks, "normalize_blocks"),
         "block": block,
         "activation": jax.nn.relu if activation is None else activation,
         "parameterization": parameterization,

@@ -14,14 +14,14 @@ from nt_residual import schedules
 
 
 def scaled_residual(
-    x: ArrayLike, branch: Callable[[jax.Array], Any], alpha: Any, *, normalize: bool = False
+    x: ArrayLike, branch: Callable[[jax.Array], Any], alpha: Any, *, normalize_blocks: bool = False
 ) -> jax.Array:
     r"""A residual connection, x + α·branch(x), with the branch scaled by α.
 
-    With `normalize` the sum is divided by √(1 + α²), which keeps the variance of x if that of
-    the branch is the same. It is a plain function: call it in the place of `x + branch(x)` in a
-    network of Flax, nnx or linen, or of anything else in JAX. A ResNet of `depth` such blocks
-    takes `schedules.PowerLaw(0.5)(depth)` for α, or more than 0.5.
+    With `normalize_blocks` the sum is divided by √(1 + α²), which keeps the variance of x if
+    that of the branch is the same. It is a plain function: call it in the place of
+    `x + branch(x)` in a network of Flax, nnx or linen, or of anything else in JAX. A ResNet of
+    `depth` such blocks takes `schedules.PowerLaw(0.5)(depth)` for α, or more than 0.5.
 
     Normalization belongs inside the branch. After the sum, BatchNorm or LayerNorm would let the
     shortcut shrink from block to block, whatever α is.
@@ -31,7 +31,7 @@ def scaled_residual(
       branch: a function of `x`, or a layer, that keeps its shape.
       alpha: α, a finite number ≥ 0, checked if it is known, that is not traced by JAX. Where it
         is learned, an `nnx.Param`, which may change its sign.
-      normalize: whether the sum is divided by √(1 + α²).
+      normalize_blocks: whether the sum is divided by √(1 + α²).
 
     Returns:
       The shape and the dtype of `x`.
@@ -93,7 +93,7 @@ def scaled_residual(
     # In half precision 1 + α² and small changes of x would be lost before the last rounding.
     alpha = alpha.astype(jnp.promote_types(x.dtype, jnp.float32))
     out = x + alpha * out
-    return (out / jnp.sqrt(1 + alpha**2) if normalize else out).astype(x.dtype)
+    return (out / jnp.sqrt(1 + alpha**2) if normalize_blocks else out).astype(x.dtype)
 
 
 def _scalar(alpha: Any) -> jax.Array:

@@ -125,7 +125,7 @@ def _scales(model, *, mirrored_too: bool = False) -> dict[str, float]:
 def _shapes(model) -> Any:
     """The parameters of the same network of `stax`, as shapes."""
     plan = model.plan
-    options = {"normalize": True, "block": plan.block, "trained": plan.trained}
+    options = {"normalize_blocks": True, "block": plan.block, "trained": plan.trained}
     out_dim = plan.last.shape[-1]
     if isinstance(model, ResNet):
         depth, width = plan.stages[0].blocks, plan.first.shape[-1]

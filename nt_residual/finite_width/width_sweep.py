@@ -169,7 +169,7 @@ def _network_of(kernel, kind, x) -> Callable[[int], Any]:
         "depth": kernel.depth,
         "schedule": kernel.schedule,
         "trained": kernel.trained,
-        "normalize": kernel.normalize,
+        "normalize_blocks": kernel.normalize,
         "dtype": jnp.promote_types(x.dtype, jnp.float32),
     }
     if isinstance(kernel, rntk.ResidualKernel):
@@ -266,5 +266,5 @@ def _check_finite(values: np.ndarray, width: int) -> None:
     if not np.all(np.isfinite(values)):
         raise FloatingPointError(
             f"the empirical kernel of a network of width {width} must be finite, got NaN or "
-            "infinity. Deep networks need normalize=True or smaller α."
+            "infinity. Deep networks need normalize_blocks=True or smaller α."
         )

@@ -32,7 +32,7 @@ def FullyConnectedResNet(
     out_dim: int = 1,
     schedule=schedules.PowerLaw(0.5),
     trained: str = 'blocks',
-    normalize: bool = False,
+    normalize_blocks: bool = False,
     block: str = 'two_layer',
     activation=None,
     W_std: float = 2**0.5,
@@ -47,10 +47,10 @@ def FullyConnectedResNet(
     f(x) = v^T x_L / \sqrt{m}
 
   with :math:`\sigma` = ReLU, input dimension :math:`d`, width :math:`m`, all
-  entries standard normal, no biases. Without `normalize` its kernel is that of
-  `rntk.ResidualKernel(..., normalize=False)` divided by :math:`d`. With it the
-  NNGP is that of `rntk.ResidualKernel(..., kind='nngp')` divided by :math:`d`,
-  and the NTK that of `rntk.ResidualKernel(...)` multiplied by
+  entries standard normal, no biases. Without `normalize_blocks` its kernel is
+  that of `rntk.ResidualKernel(..., normalize=False)` divided by :math:`d`. With
+  it the NNGP is that of `rntk.ResidualKernel(..., kind='nngp')` divided by
+  :math:`d`, and the NTK that of `rntk.ResidualKernel(...)` multiplied by
   :math:`\sum_\ell 2 \alpha_\ell^2 / (1 + \alpha_\ell^2)`, plus 2 if
   `trained='all'`, and divided by :math:`d`.
 
@@ -82,7 +82,7 @@ def FullyConnectedResNet(
       `'blocks'` if only the :math:`V_\ell, W_\ell` are trained, as in the
       paper; `'all'` if :math:`A` and :math:`v` are too.
 
-    normalize:
+    normalize_blocks:
       whether to divide the output of each block by :math:`\sqrt{1+\alpha^2}`.
 
     block:
@@ -124,7 +124,9 @@ def FullyConnectedResNet(
   )
   return stax.serial(
       freeze(stax.Dense(width)),
-      ResidualStack(branch, alphas, normalize=normalize, remat=remat),
+      ResidualStack(
+          branch, alphas, normalize_blocks=normalize_blocks, remat=remat
+      ),
       freeze(stax.Dense(out_dim)),
   )
 
@@ -136,7 +138,7 @@ def ConvResNet(
     schedule=schedules.PowerLaw(0.5),
     pooling: str = 'flatten',
     trained: str = 'blocks',
-    normalize: bool = False,
+    normalize_blocks: bool = False,
     block: str = 'two_layer',
     activation=None,
     W_std: float = 2**0.5,
@@ -188,7 +190,7 @@ def ConvResNet(
       `'blocks'` if only the branches are trained; `'all'` if the first and the
       last layer and the shortcuts are too.
 
-    normalize:
+    normalize_blocks:
       whether to divide the output of each block by :math:`\sqrt{1+\alpha^2}`.
 
     block:
@@ -246,7 +248,7 @@ def ConvResNet(
       out_dim=out_dim,
       schedule=schedule,
       trained=trained,
-      normalize=normalize,
+      normalize_blocks=normalize_blocks,
       block=block,
       activation=activation,
       W_std=W_std,
@@ -261,7 +263,7 @@ def WideResNet(
     schedule=schedules.PowerLaw(0.5),
     pooling: str = 'gap',
     trained: str = 'blocks',
-    normalize: bool = False,
+    normalize_blocks: bool = False,
     block: str = 'preactivation',
     activation=None,
     W_std: float = 2**0.5,
@@ -294,7 +296,7 @@ def WideResNet(
     schedule: see `ConvResNet`; it is given `3 * block_size`.
     pooling: see `ConvResNet`.
     trained: see `ConvResNet`.
-    normalize: see `ConvResNet`.
+    normalize_blocks: see `ConvResNet`.
     block: see `ConvResNet`.
     activation: see `ConvResNet`.
     W_std: see `ConvResNet`.
@@ -327,7 +329,7 @@ def WideResNet(
       out_dim=out_dim,
       schedule=schedule,
       trained=trained,
-      normalize=normalize,
+      normalize_blocks=normalize_blocks,
       block=block,
       activation=activation,
       W_std=W_std,
@@ -347,7 +349,7 @@ def _conv_resnet(
     out_dim,
     schedule,
     trained,
-    normalize,
+    normalize_blocks,
     block,
     activation,
     W_std,
@@ -380,12 +382,15 @@ def _conv_resnet(
     if projection is not None:
       shortcut = freeze(conv(channels, projection, stride=stride))
       first = branch(channels, stride)
-      layers += [Residual(first, blocks[0], shortcut, normalize)]
+      layers += [Residual(first, blocks[0], shortcut, normalize_blocks)]
       blocks = blocks[1:]
     if len(blocks):
       layers += [
           ResidualStack(
-              branch(channels, 1), blocks, normalize=normalize, remat=remat
+              branch(channels, 1),
+              blocks,
+              normalize_blocks=normalize_blocks,
+              remat=remat,
           )
       ]
   blocks = stax.serial(*layers)
@@ -393,7 +398,7 @@ def _conv_resnet(
       _Inputs(2 + len(filter_shape)),
       freeze(conv(stem_channels, filter_shape)),
       # Each stack checks itself, and none the growth over all stages.
-      blocks if normalize else check_range(blocks, all_alphas),
+      blocks if normalize_blocks else check_range(blocks, all_alphas),
       stax.Flatten() if pooling == 'flatten' else stax.GlobalAvgPool(),
       freeze(stax.Dense(out_dim)),
   )

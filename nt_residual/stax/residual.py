@@ -28,7 +28,7 @@ from .vanishing import vanishes
 
 
 @stax.layer
-def Residual(branch, alpha=1.0, shortcut=None, normalize: bool = False):
+def Residual(branch, alpha=1.0, shortcut=None, normalize_blocks: bool = False):
   r"""A residual block with a scaled branch.
 
   .. math::
@@ -39,7 +39,7 @@ def Residual(branch, alpha=1.0, shortcut=None, normalize: bool = False):
   shortcut is then zero, whatever the shortcut is, so that the covariance of the
   sum is exact. The result is marked Gaussian if the shortcut is.
 
-  Without `normalize` each block multiplies variances by
+  Without `normalize_blocks` each block multiplies variances by
   :math:`1 + \alpha^2`, if the branch keeps them. `ResidualStack` says where
   many blocks leave the range of the dtype; blocks in `stax.serial` cannot.
 
@@ -69,7 +69,7 @@ def Residual(branch, alpha=1.0, shortcut=None, normalize: bool = False):
     shortcut:
       an `(init_fn, apply_fn, kernel_fn)` triple; `None` for the identity.
 
-    normalize:
+    normalize_blocks:
       whether to divide the sum by :math:`\sqrt{1 + \alpha^2}`, which keeps the
       variance constant if the branch does.
 
@@ -77,8 +77,8 @@ def Residual(branch, alpha=1.0, shortcut=None, normalize: bool = False):
     `(init_fn, apply_fn, kernel_fn)`.
 
   Raises:
-    TypeError: if `alpha` is not a real scalar, `normalize` not a bool, or a
-      layer not a triple.
+    TypeError: if `alpha` is not a real scalar, `normalize_blocks` not a bool,
+      or a layer not a triple.
     ValueError: if `alpha` is NaN or infinite; from `init_fn` and `kernel_fn`,
       if shapes of branch and shortcut differ; from `kernel_fn`, if the branch
       is not mean-zero Gaussian and independent of the shortcut, that is if it
@@ -88,11 +88,11 @@ def Residual(branch, alpha=1.0, shortcut=None, normalize: bool = False):
   shortcut = stax.Identity() if shortcut is None else shortcut
   check_layer(branch, 'branch')
   check_layer(shortcut, 'shortcut')
-  check_bool(normalize, 'normalize')
+  check_bool(normalize_blocks, 'normalize_blocks')
   return stax.serial(
       stax.FanOut(2),
       stax.parallel(_without_axes_of(shortcut, branch), _Branch(branch)),
-      _Add(alpha, normalize),
+      _Add(alpha, normalize_blocks),
   )
 
 
@@ -113,7 +113,7 @@ def _Branch(branch):
 
 @stax.layer
 @stax.supports_masking(remask_kernel=False)
-def _Add(alpha, normalize):
+def _Add(alpha, normalize_blocks):
   """The scaled sum of a shortcut and a branch, given as a pair."""
   get_alpha = scale_getter(alpha)
 
@@ -133,7 +133,7 @@ def _Add(alpha, normalize):
   def apply_fn(params, inputs, **kwargs):
     shortcut, branch = inputs
     scale = get_alpha(kwargs)
-    if not normalize:
+    if not normalize_blocks:
       return shortcut + as_factor(scale, branch) * branch
     norm = _hypot(scale)
     return (
@@ -150,7 +150,7 @@ def _Add(alpha, normalize):
       branch = branch.reverse()
 
     scale = get_alpha(kwargs)
-    root = scale / _hypot(scale) if normalize else scale
+    root = scale / _hypot(scale) if normalize_blocks else scale
     square = root * root
 
     def add(a, b):
@@ -158,7 +158,7 @@ def _Add(alpha, normalize):
         return None
       # A convex combination in this form keeps the variance to the last digit
       # where the branch has that of the shortcut.
-      return a + square * (b - a) if normalize else a + square * b
+      return a + square * (b - a) if normalize_blocks else a + square * b
 
     return shortcut.replace(
         cov1=add(shortcut.cov1, branch.cov1),

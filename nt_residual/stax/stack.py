@@ -37,7 +37,7 @@ def ResidualStack(
     branch,
     alphas,
     shortcut=None,
-    normalize: bool = False,
+    normalize_blocks: bool = False,
     remat: bool = False,
 ):
   r"""A stack of residual blocks, each with its own :math:`\alpha`.
@@ -49,7 +49,7 @@ def ResidualStack(
   spatial axes, a block may have an odd number of convolutions.
 
   .. warning::
-    Without `normalize` variances grow like
+    Without `normalize_blocks` variances grow like
     :math:`\prod_\ell (1 + \alpha_\ell^2)`, if the branch keeps them: at
     :math:`\alpha = 1` the kernel exceeds the range of float32 at depth 128, and
     the finite network at depth 256. Both raise an `OverflowError`. Inside
@@ -81,7 +81,7 @@ def ResidualStack(
       the shortcut of every block, an `(init_fn, apply_fn, kernel_fn)` triple;
       `None` for the identity. A block must keep the shape of its input.
 
-    normalize:
+    normalize_blocks:
       whether to divide the output of each block by :math:`\sqrt{1+\alpha^2}`.
 
     remat:
@@ -100,14 +100,14 @@ def ResidualStack(
     ValueError: if `alphas` is not one-dimensional, is empty, or has a value
       that is NaN, infinite or negative; from `init_fn` and `kernel_fn`, if a
       block changes the shape of its input.
-    OverflowError: without `normalize`, from `kernel_fn` and `apply_fn`, if what
-      they make of finite inputs is not finite.
+    OverflowError: without `normalize_blocks`, from `kernel_fn` and `apply_fn`,
+      if what they make of finite inputs is not finite.
   """
   alphas = check_alphas(alphas)
   check_bool(remat, 'remat')
   depth = alphas.shape[0]
   block_init_fn, block_apply_fn, block_kernel_fn = Residual(
-      branch, _ALPHA, shortcut, normalize
+      branch, _ALPHA, shortcut, normalize_blocks
   )
 
   def init_fn(rng, input_shape):
@@ -156,7 +156,7 @@ def ResidualStack(
     return _scan(apply_block, out, _others(blocks), remat)
 
   layer = init_fn, apply_fn, kernel_fn
-  return layer if normalize else check_range(layer, alphas)
+  return layer if normalize_blocks else check_range(layer, alphas)
 
 
 # INTERNAL UTILITIES
@@ -228,7 +228,7 @@ def check_range(layer, alphas):
   def check(name, inputs, outputs, growth):
     dtype = jnp.result_type(*outputs)
     remedy = (
-        'Pass `normalize=True`, or alphas that fall with depth, such as '
+        'Pass `normalize_blocks=True`, or alphas that fall with depth, such as '
         'depth**-0.5.'
     )
     if any(isinstance(leaf, jax.core.Tracer) for leaf in inputs + outputs):

@@ -58,6 +58,7 @@ def test_it_is_that_of_neural_tangents(case, x64):
     kernel = conv.ResidualKernel(schedule=SCHEDULE, image_shape=(4, 8), **options)
     kind, depth = options.pop("kind"), options.pop("depth")
     scaled = options["normalize"] and kind == "ntk"
+    options["normalize_blocks"] = options.pop("normalize")
     _, _, kernel_fn = stax.ConvResNet(depth, 8, schedule=SCHEDULE, **options)
     got = jax.jit(kernel.__call__, compiler_options=FAST)(x)
     expected = jax.jit(lambda x: kernel_fn(x, None, kind), compiler_options=FAST)(x)
@@ -68,9 +69,9 @@ def test_it_is_that_of_neural_tangents(case, x64):
 
 def test_in_float32_it_is_that_of_neural_tangents_too():
     x, y = (jnp.asarray(images(4, (4, 8), seed=seed), "float32") for seed in range(2))
-    options = {"schedule": SCHEDULE, "trained": "all", "normalize": True}
+    options = {"schedule": SCHEDULE, "trained": "all"}
     kernel = conv.ResidualKernel(3, image_shape=(4, 8), **options)
-    _, _, kernel_fn = stax.ConvResNet(3, 8, **options)
+    _, _, kernel_fn = stax.ConvResNet(3, 8, normalize_blocks=True, **options)
     program = jax.jit(lambda x, y: kernel_fn(x, y, "ntk"), compiler_options=FAST)
     expected = program(x, y) / kernel.ntk_scale
     got = jax.jit(kernel.__call__, compiler_options=FAST)(x, y)

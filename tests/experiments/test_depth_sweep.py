@@ -162,10 +162,10 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 def test_diverged_runs_are_counted_and_kept(tmp_path):
     # Without normalization outputs of 300 blocks of α = 1 leave float32.
     arguments = {"gammas": (0.0,), "depths": (300,), "out": tmp_path / "sweep", **OPTIONS}
-    (row,) = depth_sweep.run(few_images(), normalize=False, **arguments).rows
+    (row,) = depth_sweep.run(few_images(), normalize_blocks=False, **arguments).rows
     assert (row.runs, row.diverged) == (2, 2)
     assert math.isnan(row.test_error)
-    found = depth_sweep.run(few_images(), normalize=False, **arguments)
+    found = depth_sweep.run(few_images(), normalize_blocks=False, **arguments)
     assert [run.diverged for run in found.runs] == [True, True]
     assert math.isnan(found.runs[0].test_error)
     assert "2 of 2" in found.table()

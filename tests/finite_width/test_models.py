@@ -16,7 +16,7 @@ NETWORKS = {
         finite_width.ResNet,
         stax.FullyConnectedResNet,
         (3, 16),
-        {"block": "one_layer", "trained": "all", "normalize": True, "W_std": 1.0},
+        {"block": "one_layer", "trained": "all", "normalize_blocks": True, "W_std": 1.0},
     ),
     "conv": (finite_width.ConvResNet, stax.ConvResNet, (2, 4, 3), {"pooling": "gap"}),
     "stages": (
@@ -29,7 +29,7 @@ NETWORKS = {
         finite_width.ConvResNet,
         stax.ConvResNet,
         ((1, 2), 4),
-        {"filter_shape": (5, 3), "normalize": True},
+        {"filter_shape": (5, 3), "normalize_blocks": True},
     ),
 }
 

@@ -24,7 +24,7 @@ class Block(nnx.Module):
 
 
 class ResNet(linen.Module):
-    normalize: bool = False
+    normalize_blocks: bool = False
 
     def setup(self):
         self.layers = [linen.Dense(4) for _ in range(DEPTH)]
@@ -32,7 +32,7 @@ class ResNet(linen.Module):
     def __call__(self, x):
         alphas = schedules.PowerLaw(0.5)(DEPTH)
         for layer, alpha in zip(self.layers, alphas, strict=True):
-            x = scaled_residual(x, layer, alpha, normalize=self.normalize)
+            x = scaled_residual(x, layer, alpha, normalize_blocks=self.normalize_blocks)
         return x
 
 
@@ -44,7 +44,7 @@ def test_it_is_the_formula_and_keeps_the_dtype(dtype):
     rounding = 1e-6 if dtype == "float32" else 1e-15
     np.testing.assert_allclose(out, x + np.sqrt(0.5) * np.sin(x), atol=rounding)
     assert out.dtype == dtype
-    normalized = scaled_residual(x, jnp.sin, alpha, normalize=True)
+    normalized = scaled_residual(x, jnp.sin, alpha, normalize_blocks=True)
     np.testing.assert_allclose(normalized, out / np.sqrt(1.5), atol=rounding)
     assert normalized.dtype == dtype
 
@@ -53,19 +53,19 @@ def test_half_precision_rounds_once():
     x = jnp.ones(3, jnp.bfloat16)
     assert scaled_residual(x, jnp.square, 0.5).dtype == jnp.bfloat16
     # Rounded after each operation it would be 1.0625.
-    out = scaled_residual(x, lambda x: x, 0.06, normalize=True)
+    out = scaled_residual(x, lambda x: x, 0.06, normalize_blocks=True)
     np.testing.assert_array_equal(out, jnp.asarray(1.06 / np.sqrt(1 + 0.06**2), jnp.bfloat16))
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-def test_a_linen_network_can_use_it(normalize):
+@pytest.mark.parametrize("normalize_blocks", [False, True])
+def test_a_linen_network_can_use_it(normalize_blocks):
     x = jnp.ones((2, 4))
-    out, variables = jax.jit(ResNet(normalize).init_with_output)(jax.random.key(0), x)
+    out, variables = jax.jit(ResNet(normalize_blocks).init_with_output)(jax.random.key(0), x)
     expected = np.asarray(x)
     for i in range(DEPTH):
         layer = variables["params"][f"layers_{i}"]
         expected = expected + (expected @ layer["kernel"] + layer["bias"]) / np.sqrt(DEPTH)
-        expected = expected / np.sqrt(1 + 1 / DEPTH if normalize else 1)
+        expected = expected / np.sqrt(1 + 1 / DEPTH if normalize_blocks else 1)
     np.testing.assert_allclose(out, expected, rtol=1e-5)
 
 
@@ -79,7 +79,7 @@ def test_alpha_can_be_learned_and_change_its_sign():
 
 def test_alpha_can_be_traced_and_its_derivative_taken():
     x = jnp.ones(3)
-    connect = functools.partial(scaled_residual, x, jnp.exp, normalize=True)
+    connect = functools.partial(scaled_residual, x, jnp.exp, normalize_blocks=True)
     slope = jax.jit(jax.grad(lambda alpha: jnp.sum(connect(alpha))))(0.5)
     # d/dα (1 + α e) / √(1 + α²) = (e − α) / (1 + α²)^(3/2)
     np.testing.assert_allclose(slope, 3 * (np.e - 0.5) / 1.25**1.5, rtol=1e-5)

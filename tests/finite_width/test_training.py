@@ -260,7 +260,7 @@ def test_the_folder_of_another_run_is_refused_by_what_differs(tmp_path):
     train(model(), X, LABELS, checkpoint=folder, steps=5, **BATCHES | {"optimizer": rate})
     others = {
         "the initial parameters": {"network": model(1)},
-        "the network": {"network": model(normalize=True)},
+        "the network": {"network": model(normalize_blocks=True)},
         "x": {"x": X + 1},
         "y": {"y": (LABELS + 1) % 3},
         "validation": {"validation": VALIDATION},

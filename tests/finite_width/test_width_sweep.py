@@ -96,7 +96,7 @@ def test_draws_are_the_empirical_kernels_of_networks(x64):
     x = x.astype("float64")
     options = {"implementation": nt.NtkImplementation.JACOBIAN_CONTRACTION, "batch_size": 2}
     sweep = width_sweep(kernel, x, [2, 4], 2, seed=3, **options)
-    make = functools.partial(resnet(4), normalize=True, dtype=jnp.float64)
+    make = functools.partial(resnet(4), normalize_blocks=True, dtype=jnp.float64)
 
     @jax.jit
     def jacobian(key):
@@ -200,7 +200,7 @@ def test_bad_input_is_refused(change, error, message):
 
 
 def test_networks_that_overflow_or_do_not_fit_are_refused(monkeypatch):
-    with pytest.raises(FloatingPointError, match=r"width 2 must be finite.*normalize=True"):
+    with pytest.raises(FloatingPointError, match=r"width 2 must be finite.*normalize_blocks=True"):
         width_sweep(lambda x: np.eye(2), 1e25 * X, [2, 4], 2, network=resnet)
     monkeypatch.setattr(memory, "available", lambda device=None: 10)
     with pytest.raises(MemoryError, match=r"network of width 2.*batch_size=1 in place of 2"):

@@ -22,7 +22,7 @@ def _residual(relu, depth, layers=1):
     inner = [layer for _ in range(layers) for layer in (Dense(1, W_std=2**0.5), relu)]
     alphas = schedules.PowerLaw(0.5)(depth)
     branch = stax.serial(*inner, Dense(1))
-    stack = nt_residual.stax.ResidualStack(branch, alphas, normalize=True)
+    stack = nt_residual.stax.ResidualStack(branch, alphas, normalize_blocks=True)
     return stax.serial(Dense(1), stack, Dense(1))
 
 
@@ -97,7 +97,7 @@ def test_a_smaller_tolerance_takes_more_coefficients():
 
 def test_a_deep_network_that_does_not_forget_its_steps_is_still_homogeneous():
     _, _, kernel_fn = nt_residual.stax.FullyConnectedResNet(
-        300, 1, schedule=schedules.Constant(1.0), trained="all", normalize=True
+        300, 1, schedule=schedules.Constant(1.0), trained="all", normalize_blocks=True
     )
     kernel = rntk.compile_homogeneous(kernel_fn)
     ours = rntk.ResidualKernel(300, schedules.Constant(1.0), trained="all")

@@ -53,7 +53,7 @@ def test_its_normalized_kernel_is_that_of_unit_variance(trained, x64):
     schedule = schedules.Constant(1.0)
     options = {"schedule": schedule, "trained": trained}
     closed_form = rntk.ResidualKernel(6, schedule, trained=trained)
-    _, _, kernel_fn = stax.FullyConnectedResNet(6, 8, normalize=True, **options)
+    _, _, kernel_fn = stax.FullyConnectedResNet(6, 8, normalize_blocks=True, **options)
     # 2 Σ s_ℓ from the blocks, one each from the input and the output layer.
     layers = 6 + (2 if trained == "all" else 0)
     expected = layers * closed_form(x1, x2) / 5
@@ -154,11 +154,13 @@ def test_networks_take_every_activation_of_neural_tangents(name):
 
 @pytest.mark.parametrize("pooling", ["flatten", "gap"])
 @pytest.mark.parametrize("trained", ["blocks", "all"])
-@pytest.mark.parametrize("normalize", [False, *full(True)])
-def test_a_convolutional_kernel_is_that_of_direct_enumeration(pooling, trained, normalize, x64):
+@pytest.mark.parametrize("normalize_blocks", [False, *full(True)])
+def test_a_convolutional_kernel_is_that_of_direct_enumeration(
+    pooling, trained, normalize_blocks, x64
+):
     images = random.normal(random.PRNGKey(0), (3, 4, 4, 2))
     alphas = [0.5, 1.0, 0.3]
-    options = {"pooling": pooling, "trained": trained, "normalize": normalize}
+    options = {"pooling": pooling, "trained": trained, "normalize_blocks": normalize_blocks}
     _, _, kernel_fn = stax.ConvResNet(3, 8, 10, alphas, **options)
     got = {get: kernel_fn(images, None, get) for get in ("nngp", "ntk")}
     for i, j in [(0, 0), (0, 1), (2, 1)]:
@@ -169,7 +171,12 @@ def test_a_convolutional_kernel_is_that_of_direct_enumeration(pooling, trained, 
 
 def test_convolutions_may_go_round_the_image(x64):
     images = random.normal(random.PRNGKey(0), (2, 3, 4, 2))
-    options = {"pooling": "flatten", "trained": "all", "normalize": False, "padding": "CIRCULAR"}
+    options = {
+        "pooling": "flatten",
+        "trained": "all",
+        "normalize_blocks": False,
+        "padding": "CIRCULAR",
+    }
     _, _, kernel_fn = stax.ConvResNet(2, 8, 10, [0.5, 1.0], **options)
     _, expected = naive_conv_kernel(*images, [0.5, 1.0], **options)
     got = jax.jit(kernel_fn, static_argnums=2)(images, None, "ntk")
@@ -295,7 +302,7 @@ def test_networks_are_differentiable_in_the_parameters_of_a_schedule(which, x64)
         return net[2](vectors, None, "ntk")[0, 1]
 
     def convolutional(value):
-        net = stax.ConvResNet((2, 3), 8, schedule=schedule(value), normalize=True)
+        net = stax.ConvResNet((2, 3), 8, schedule=schedule(value), normalize_blocks=True)
         return net[2](images, None, "ntk")[0, 1]
 
     for entry in (dense, convolutional) if which == "gamma" else (dense,):
@@ -321,7 +328,7 @@ def test_unknown_options_are_refused():
         for name in ("trained", "block"):
             with pytest.raises(TypeError, match=f"`{name}` must be '.* or '.*', got None"):
                 factory(2, 2, **{name: None})
-        for name in ("normalize", "remat"):
+        for name in ("normalize_blocks", "remat"):
             with pytest.raises(TypeError, match=f"`{name}` must be True or False, got 'no'"):
                 factory(2, 2, **{name: "no"})
         for value, error in ((-1.0, ValueError), (np.nan, ValueError), (True, TypeError)):

@@ -32,12 +32,12 @@ def test_the_sum_is_gaussian_if_the_shortcut_is(x1):
         nt_stax.serial(activation, stax.Relu())[2](x1)
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-def test_kernels_are_differentiable_in_alpha(normalize, x64):
+@pytest.mark.parametrize("normalize_blocks", [False, True])
+def test_kernels_are_differentiable_in_alpha(normalize_blocks, x64):
     x = random.normal(random.PRNGKey(0), (2, 3))
 
     def entry(alpha):
-        block = stax.Residual(dense_branch(3), alpha, normalize=normalize)
+        block = stax.Residual(dense_branch(3), alpha, normalize_blocks=normalize_blocks)
         return block[2](x, None, "ntk")[0, 1]
 
     derivative = jax.grad(entry)(0.7)
@@ -45,12 +45,14 @@ def test_kernels_are_differentiable_in_alpha(normalize, x64):
     np.testing.assert_allclose(jax.jit(entry)(0.7), entry(0.7), rtol=1e-12)
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-def test_alpha_may_be_given_with_each_call(normalize, x1):
-    init_fn, apply_fn, kernel_fn = stax.Residual(dense_branch(3), "alpha", normalize=normalize)
+@pytest.mark.parametrize("normalize_blocks", [False, True])
+def test_alpha_may_be_given_with_each_call(normalize_blocks, x1):
+    init_fn, apply_fn, kernel_fn = stax.Residual(
+        dense_branch(3), "alpha", normalize_blocks=normalize_blocks
+    )
     _, params = init_fn(random.PRNGKey(0), x1.shape)
     for alpha in (0.3, 2.0):
-        fixed = stax.Residual(dense_branch(3), alpha, normalize=normalize)
+        fixed = stax.Residual(dense_branch(3), alpha, normalize_blocks=normalize_blocks)
         got, expected = kernel_fn(x1, alpha=alpha).ntk, fixed[2](x1).ntk
         np.testing.assert_allclose(got, expected, rtol=1e-5)
         outputs = apply_fn(params, x1, alpha=alpha)
@@ -59,7 +61,7 @@ def test_alpha_may_be_given_with_each_call(normalize, x1):
 
 def test_normalizing_does_not_overflow_where_alpha_does():
     x = jnp.ones((2, 3))
-    block = stax.Residual(dense_branch(3), 1e30, normalize=True)
+    block = stax.Residual(dense_branch(3), 1e30, normalize_blocks=True)
     expected = dense_branch(3)[2](x, None, "ntk")
     np.testing.assert_allclose(block[2](x, None, "ntk"), expected, rtol=1e-5)
 

@@ -29,16 +29,16 @@ def test_a_stack_of_one_block_is_that_block(x1, x2):
 
 def test_normalizing_keeps_the_variance_constant(x1):
     first = nt_stax.Dense(8)
-    stack = stax.ResidualStack(_relu_branch(), np.full(1000, 1.1), normalize=True)
+    stack = stax.ResidualStack(_relu_branch(), np.full(1000, 1.1), normalize_blocks=True)
     start = np.diag(first[2](x1, None, "nngp"))
     end = np.diag(nt_stax.serial(first, stack)[2](x1, None, "nngp"))
     np.testing.assert_allclose(end, start, rtol=1e-6 if x1.dtype == "float32" else 1e-12)
 
 
-@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("normalize_blocks", [False, True])
 @pytest.mark.parametrize("remat", [False, True])
-def test_the_finite_stack_applies_its_blocks_in_turn(normalize, remat, x1):
-    options = {"normalize": normalize}
+def test_the_finite_stack_applies_its_blocks_in_turn(normalize_blocks, remat, x1):
+    options = {"normalize_blocks": normalize_blocks}
     stack = stax.ResidualStack(dense_branch(3), ALPHAS, remat=remat, **options)
     shape, params = stack[0](random.PRNGKey(0), x1.shape)
     assert shape == x1.shape
@@ -186,12 +186,12 @@ def test_gradients_through_a_thousand_blocks_are_computed():
 # Derivatives in α and in the parameters of a schedule.
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-def test_kernels_are_differentiable_in_each_alpha(normalize, x64):
+@pytest.mark.parametrize("normalize_blocks", [False, True])
+def test_kernels_are_differentiable_in_each_alpha(normalize_blocks, x64):
     x = random.normal(random.PRNGKey(0), (2, 3))
 
     def entry(alphas):
-        stack = stax.ResidualStack(dense_branch(3), alphas, normalize=normalize)
+        stack = stax.ResidualStack(dense_branch(3), alphas, normalize_blocks=normalize_blocks)
         return stack[2](x, None, "ntk")[0, 1]
 
     alphas = jnp.array([0.3, 1.0, 0.6])
@@ -212,13 +212,13 @@ def test_alphas_may_be_a_list_of_traced_scalars(x64):
 
 
 @pytest.mark.parametrize("which", ["gamma", "c"])
-@pytest.mark.parametrize("normalize", [False, True])
-def test_kernels_are_differentiable_in_the_parameters_of_a_schedule(which, normalize, x64):
+@pytest.mark.parametrize("normalize_blocks", [False, True])
+def test_kernels_are_differentiable_in_the_parameters_of_a_schedule(which, normalize_blocks, x64):
     x = random.normal(random.PRNGKey(0), (2, 3))
 
     def entry(value):
         schedule = schedules.PowerLaw(**{"gamma": 0.4, "c": 1.2, which: value})
-        stack = stax.ResidualStack(_relu_branch(3), schedule(50), normalize=normalize)
+        stack = stax.ResidualStack(_relu_branch(3), schedule(50), normalize_blocks=normalize_blocks)
         return stack[2](x, None, "ntk")[0, 1]
 
     np.testing.assert_allclose(jax.grad(entry)(0.4), finite_difference(entry, 0.4), rtol=1e-6)
@@ -241,7 +241,9 @@ def test_finite_networks_are_differentiable_in_alphas(x64):
 def test_a_kernel_that_overflows_is_an_error(depth):
     stack = stax.ResidualStack(_relu_branch(3), np.ones(depth))
     x = random.normal(random.PRNGKey(0), (4, 3))
-    message = rf"kernel of {depth} residual blocks is infinite or NaN.*float32.*normalize=True"
+    message = (
+        rf"kernel of {depth} residual blocks is infinite or NaN.*float32.*normalize_blocks=True"
+    )
     with pytest.raises(OverflowError, match=message):
         stack[2](x)
     with pytest.raises(OverflowError, match=message):
@@ -272,13 +274,14 @@ def test_a_compiled_kernel_that_may_overflow_gives_a_warning():
         return jax.jit(lambda x: stack[2](x, None, "ntk"))(x)
 
     with pytest.warns(
-        UserWarning, match=r"by up to exp\((693|347)\), beyond the range of float32.*normalize"
+        UserWarning,
+        match=r"by up to exp\((693|347)\), beyond the range of float32.*normalize_blocks",
     ):
         kernel(1000)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.all(np.isfinite(kernel(100)))
-        assert np.all(np.isfinite(kernel(1000, normalize=True)))
+        assert np.all(np.isfinite(kernel(1000, normalize_blocks=True)))
 
 
 def test_the_growth_over_all_stages_is_counted():
