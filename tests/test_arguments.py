@@ -125,7 +125,6 @@ INTEGERS = [
     (lambda v: data.sphere.uniform(v, 3), "n", 0),
     (lambda v: data.sphere.uniform(3, v), "dim", 1),
     (lambda v: data.sphere.zonal(X, {v: 1.0}), "degree", -1),
-    (lambda v: data.sphere.source(SPECTRUM, 1.0, v), "max_degree", 0),
     (lambda v: data.sphere.norm({v: 1.0}, SPECTRUM), "degree", -1),
     (lambda v: _sphere(n_train=v), "n_train", 0),
     (lambda v: _sphere(n_test=v), "n_test", 0),

@@ -9,7 +9,7 @@ from nt_residual import _checks
 def centered_one_hot(labels: ArrayLike, n_classes: int) -> np.ndarray:
     """Return labels as regression targets that sum to zero over the classes.
 
-    They are one-hot vectors less their mean, 1/n_classes: centered, as `GradientFlow`, which
+    They are one-hot vectors minus their mean 1/n_classes: centered, as `GradientFlow`, which
     starts from zero, needs them.
 
     Args:
@@ -17,7 +17,7 @@ def centered_one_hot(labels: ArrayLike, n_classes: int) -> np.ndarray:
       n_classes: the number of classes, at least 2.
 
     Returns:
-      Shape (n, n_classes), float64: 1 − 1/n_classes for the label, −1/n_classes else.
+      Shape (n, n_classes), float64: 1 − 1/n_classes for the label, −1/n_classes elsewhere.
 
     Raises:
       TypeError: if `labels` does not hold integers, or `n_classes` is not one.
@@ -32,20 +32,19 @@ def centered_one_hot(labels: ArrayLike, n_classes: int) -> np.ndarray:
 
 
 def signs(labels: ArrayLike, n_classes: int) -> np.ndarray:
-    """Labels as ±1, each class against all others.
+    """Return labels as ±1, each class against all others.
 
-    Of two classes one column is enough: the last is 1 for label 1 and −1 for label 0.
+    For two classes one column is enough: the last is 1 for label 1 and −1 for label 0.
 
     Args:
       labels: shape (n,), integers in [0, n_classes).
       n_classes: the number of classes, at least 2.
 
     Returns:
-      Shape (n, n_classes), float64: 1 for the label, −1 else.
+      Shape (n, n_classes), float64: 1 for the label, −1 elsewhere.
 
     Raises:
-      TypeError: if `labels` does not hold integers, or `n_classes` is not one.
-      ValueError: if a label is out of range, the shape is not (n,) or `n_classes` < 2.
+      TypeError, ValueError: as `centered_one_hot`.
 
     Example:
       >>> signs([1, 0], n_classes=2)
@@ -55,20 +54,20 @@ def signs(labels: ArrayLike, n_classes: int) -> np.ndarray:
     return 2 * _one_hot(labels, n_classes) - 1
 
 
-def check_range(labels: np.ndarray, n_classes: int, name: str, remedy: str) -> None:
-    """Raises a ValueError if there is a label outside of [0, n_classes)."""
-    if labels.size and not (labels.min() >= 0 and labels.max() < n_classes):
-        raise ValueError(
-            f"{name} must lie in [0, {n_classes}), got {labels.min()} to {labels.max()}. {remedy}"
-        )
-
-
 def _one_hot(labels: ArrayLike, n_classes: int) -> np.ndarray:
     _checks.integer(n_classes, "n_classes", 2, "Pass the number of classes.")
     labels = np.asarray(labels)
     if labels.dtype.kind not in "iu":
-        raise TypeError(f"labels must hold integers, got dtype {labels.dtype}.")
+        raise TypeError(
+            f"labels must hold integers, got dtype {labels.dtype}. Number the classes from 0."
+        )
     if labels.ndim != 1:
-        raise ValueError(f"labels must have shape (n,), got shape {labels.shape}.")
-    check_range(labels, n_classes, "labels", "Number the classes from 0, or raise n_classes.")
+        raise ValueError(
+            f"labels must have shape (n,), got shape {labels.shape}. Pass one label an input."
+        )
+    if labels.size and not (labels.min() >= 0 and labels.max() < n_classes):
+        raise ValueError(
+            f"labels must lie in [0, {n_classes}), got {labels.min()} to {labels.max()}. Number "
+            "the classes from 0, or raise n_classes."
+        )
     return np.eye(n_classes)[labels]

@@ -1,17 +1,33 @@
-"""Data sets by name."""
+"""Data sets of images by name."""
 
+import functools
+import importlib.util
 import os
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from nt_residual import _checks
-from nt_residual.data import cifar, digits, mnist, subsets
-from nt_residual.data.dataset import Dataset
+from nt_residual.data import files
 
-# The value of a pixel that stands for 1.
-_WHITE = {"digits": 16, "mnist": 255, "cifar10": 255, "cifar100": 255}
+# A fifth of the 1797 digits.
+_N_DIGITS_TEST = 360
 
-NAMES = tuple(_WHITE)
+
+class Dataset(NamedTuple):
+    """Inputs and targets, split into training and test sets.
+
+    Attributes:
+      x_train: shape (n_train, …), floats.
+      y_train: shape (n_train,), integer labels or float targets.
+      x_test: shape (n_test, …).
+      y_test: shape (n_test,).
+    """
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
 
 
 def load(
@@ -22,7 +38,7 @@ def load(
     root: str | os.PathLike | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """Loads a data set, split into training and test sets.
+    """Load a data set of images, split into training and test sets.
 
     | name | what | x | classes | train | test |
     |---|---|---|---|---|---|
@@ -31,23 +47,22 @@ def load(
     | 'cifar10' | color images | (n, 32, 32, 3) | 10 | 50000 | 10000 |
     | 'cifar100' | color images, fine labels | (n, 32, 32, 3) | 100 | 50000 | 10000 |
 
-    All but the digits are downloaded when they are first asked for, into the folder that the
-    environment variable NT_RESIDUAL_DATA names, or else into the system's cache. Every file
-    must have the SHA-256 sum of the published one. CIFAR takes 0.74 GB of memory, 0.9 GB while
-    it is read; a subset 0.35 GB while it is read, since only what is asked for becomes floats.
+    All but the digits are downloaded once, into the folder that the environment variable
+    NT_RESIDUAL_DATA names, or else into the system's cache. Every file must have the SHA-256 sum
+    of the published one.
 
     Args:
       name: one of those above.
-      n_train: the size of the training set, each class with its share; `None` for all.
+      n_train: the size of the training set, stratified by class; `None` for all.
       n_test: the size of the test set, likewise.
-      root: a folder that holds the files under the names they are published by, or what they
-        contain, unpacked: nothing is downloaded then. For CIFAR these are the binary versions.
-        `None` for 'digits', which has no files.
-      seed: of the subsets and, for 'digits', of the split; other data sets come split. The
-        same seed gives the same subset; a whole set is in its published order.
+      root: a folder with the published files, or with what they contain, unpacked. Nothing is
+        downloaded then. For CIFAR these are the binary versions. `None` for 'digits', which has
+        no files.
+      seed: of the subsets and, for 'digits', of the split; the other data sets come split. Whole
+        sets are in their published order.
 
     Returns:
-      The data set as it is, but for pixels as float32 in [0, 1]; labels are int64.
+      Pixels as float32 in [0, 1], labels as int64.
 
     Raises:
       TypeError: if `name` is not a string, or a size or the seed not an integer.
@@ -64,27 +79,99 @@ def load(
     """
     _checks.choice(name, "name", NAMES)
     seed = _checks.integer(seed, "seed", 0)
-    whole = _read(name, root, seed)
-    train = subsets.stratified(whole.y_train, n_train, "n_train", seed)
-    test = subsets.stratified(whole.y_test, n_test, "n_test", seed)
-    return Dataset(
-        _scaled(whole.x_train[train], _WHITE[name]),
-        whole.y_train[train].astype(np.int64),
-        _scaled(whole.x_test[test], _WHITE[name]),
-        whole.y_test[test].astype(np.int64),
-    )
-
-
-def _read(name: str, root: str | os.PathLike | None, seed: int) -> Dataset:
-    """The whole data set, pixels as bytes."""
     if name == "digits":
         if root is not None:
             raise ValueError(
                 f"root must be None for 'digits', which come with scikit-learn, got {root!r}. "
                 "Leave it out."
             )
-        return digits.read(seed)
-    return mnist.read(root) if name == "mnist" else cifar.read(name, root)
+        whole, white = _digits(seed), 16
+    else:
+        whole, white = FORMATS[name](files.read(name, root)), 255
+    train = _subset(whole.y_train, n_train, "n_train", seed)
+    test = _subset(whole.y_test, n_test, "n_test", seed)
+    return Dataset(
+        _scaled(whole.x_train[train], white),
+        whole.y_train[train].astype(np.int64),
+        _scaled(whole.x_test[test], white),
+        whole.y_test[test].astype(np.int64),
+    )
+
+
+def _digits(seed: int) -> Dataset:
+    _require_scikit_learn("the digits come with")
+    from sklearn.datasets import load_digits
+
+    digits = cast(Any, load_digits())
+    images, labels = digits.images[..., None], digits.target
+    train, test = _split(labels, len(labels) - _N_DIGITS_TEST, seed)
+    return Dataset(images[train], labels[train], images[test], labels[test])
+
+
+def _idx(parts: dict[str, bytes]) -> Dataset:
+    """The IDX format of MNIST: a header of 16 or 8 bytes, then the images or the labels."""
+    arrays = []
+    for split in ("train", "t10k"):
+        images = np.frombuffer(parts[f"{split}-images-idx3-ubyte"], np.uint8, offset=16)
+        labels = np.frombuffer(parts[f"{split}-labels-idx1-ubyte"], np.uint8, offset=8)
+        arrays += [images.reshape(-1, 28, 28, 1), labels]
+    return Dataset(*arrays)
+
+
+def _cifar(parts: dict[str, bytes], n_labels: int) -> Dataset:
+    """CIFAR's records: the labels, a byte each, then the red, green and blue pixels."""
+    arrays = []
+    for is_test in (False, True):
+        content = b"".join(part for name, part in parts.items() if ("test" in name) == is_test)
+        records = np.frombuffer(content, np.uint8).reshape(-1, n_labels + 3 * 32**2)
+        images = records[:, n_labels:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        arrays += [images, records[:, n_labels - 1]]
+    return Dataset(*arrays)
+
+
+# How a data set of `files.DATASETS` is read.
+FORMATS = {
+    "mnist": _idx,
+    "cifar10": functools.partial(_cifar, n_labels=1),
+    # The first label is that of a superclass.
+    "cifar100": functools.partial(_cifar, n_labels=2),
+}
+NAMES = ("digits", *FORMATS)
+
+
+def _subset(labels: np.ndarray, n: int | None, name: str, seed: int) -> np.ndarray | slice:
+    """Return indices of a stratified subset of size n, or a slice for all in their order."""
+    if n is None:
+        return slice(None)
+    whole, classes = len(labels), len(np.unique(labels))
+    n = _checks.integer(n, name, 0, "Pass the number of images, or None for all.")
+    if n == whole:
+        return slice(None)
+    if not classes <= n <= whole - classes:
+        raise ValueError(
+            f"{name} must be {whole}, or between {classes} and {whole - classes}, so that the "
+            f"subset and the rest have all classes, got {n}."
+        )
+    return _split(labels, n, seed)[0]
+
+
+def _split(labels: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of a stratified subset of size n, and those of the rest."""
+    _require_scikit_learn("stratified subsets need")
+    from sklearn.model_selection import train_test_split
+
+    chosen, rest = train_test_split(
+        np.arange(len(labels)), train_size=n, stratify=labels, random_state=seed
+    )
+    return np.asarray(chosen), np.asarray(rest)
+
+
+def _require_scikit_learn(purpose: str) -> None:
+    if importlib.util.find_spec("sklearn") is None:
+        raise ImportError(
+            f"{purpose} scikit-learn, which is not installed: pip install scikit-learn (the extra "
+            "'data')"
+        )
 
 
 def _scaled(pixels: np.ndarray, white: int) -> np.ndarray:

@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nt_residual import _checks
-from nt_residual.data.dataset import Dataset
+from nt_residual.data.load import Dataset
 from nt_residual.theory import Spectrum
 
 
 def uniform(n: int, dim: int, *, seed: int = 0) -> np.ndarray:
-    """Independent uniform points on the unit sphere in `dim` dimensions.
+    """Return independent uniform points on the unit sphere in `dim` dimensions.
 
     Args:
       n: the number of points, at least 1.
@@ -36,7 +36,7 @@ def uniform(n: int, dim: int, *, seed: int = 0) -> np.ndarray:
 
 
 def zonal(x: ArrayLike, coefficients: Mapping[int, float]) -> np.ndarray:
-    """The function f(x) = Σ_k a_k P_k(x_1), one harmonic per degree k.
+    """Compute f(x) = Σ_k a_k P_k(x_1), with one harmonic per degree k.
 
     P_k is the Gegenbauer polynomial of the sphere with P_k(1) = 1. Over the uniform
     distribution the P_k(x_1) are orthogonal, with mean square 1/N(d, k), where
@@ -75,32 +75,27 @@ def zonal(x: ArrayLike, coefficients: Mapping[int, float]) -> np.ndarray:
     return values
 
 
-def source(
-    spectrum: Spectrum, smoothness: float, max_degree: int | None = None
-) -> dict[int, float]:
-    """A target that is just as smooth for a kernel as a source condition says.
+def source(spectrum: Spectrum, smoothness: float) -> dict[int, float]:
+    """Return a target that fulfils a source condition for a kernel, and no stronger one.
 
-    With v_k² = a_k²/N(d, k), the mean square of a_k P_k(x_1), the target is in [H]^s if
+    The target Σ_k a_k P_k(x_1) is in the space [H]^s of a kernel with eigenvalues λ_k if
 
-        Σ_k v_k²/λ_k^s < ∞
+        Σ_k v_k²/λ_k^s < ∞,   v_k² = a_k²/N(d, k)
 
-    where [H]^1 is the kernel's Hilbert space H and [H]^0 holds all square-integrable
-    functions. Here
+    [H]^1 is the kernel's Hilbert space H, and [H]^0 holds all square-integrable functions. Here
 
         v_k² ∝ λ_k^s/(k log²(k + 1)),   k ≥ 1,   Σ_k v_k² = 1
 
-    so that, as the degrees go on, it is in [H]^s and in no smaller space [H]^r, r > s. So it
-    is in H for s ≥ 1 alone. Where sorted eigenvalues decay like i^(−β) the minimax rate over
-    [H]^s is n^(−sβ/(sβ + 1)). The larger s, the more of the target is in its lowest degree.
+    As the degrees go to infinity the target is in [H]^s, and in no smaller space [H]^r, r > s.
+    Where sorted eigenvalues decay like i^(−β), the minimax rate over [H]^s is n^(−sβ/(sβ + 1)).
 
     Args:
-      spectrum: of the kernel, from `theory.spectrum`.
+      spectrum: of the kernel, from `theory.spectrum`, to the largest degree of the target.
       smoothness: s ≥ 0.
-      max_degree: the largest degree, at least 1; `None` for that of the spectrum.
 
     Returns:
-      a_k by degree, as `zonal` and `load` take it, positive, for targets of mean 0 and mean
-      square 1. Degrees of which the eigenvalue is zero, or lost in its error, are left out.
+      a_k > 0 by degree, for `zonal` and `load`, with mean 0 and mean square 1. Degrees whose
+      eigenvalue is zero, or within its error of zero, are left out.
 
     Raises:
       TypeError: if an argument is of another type.
@@ -118,22 +113,13 @@ def source(
     Reference: Fischer & Steinwart 2020, Sobolev norm learning rates for regularized
       least-squares algorithms.
     """
-    last = _last_degree(spectrum)
+    present = _present(spectrum)
     smoothness = _checks.number(smoothness, "smoothness")
-    if max_degree is not None:
-        remedy = "Pass the largest degree of the target."
-        last = _checks.integer(max_degree, "max_degree", 1, remedy)
-    if last >= len(spectrum.degree):
-        raise ValueError(
-            f"max_degree must not exceed that of the spectrum, {len(spectrum.degree) - 1}, got "
-            f"{last}. Compute the spectrum to that degree."
-        )
-    degrees = np.flatnonzero(_present(spectrum)[: last + 1])
-    degrees = degrees[degrees > 0]
+    degrees = np.flatnonzero(present[1:]) + 1
     if not degrees.size:
         raise ValueError(
-            f"spectrum must have a positive eigenvalue in degrees 1 to {last}, got none. Compute "
-            "it to a larger degree."
+            f"spectrum must have a positive eigenvalue in degrees 1 to {len(present) - 1}, got "
+            "none. Compute it to a larger degree."
         )
     # In logarithms, since multiplicities and eigenvalues leave the range of floats.
     log_power = smoothness * spectrum.log_eigenvalue[degrees]
@@ -144,12 +130,12 @@ def source(
 
 
 def norm(coefficients: Mapping[int, float], spectrum: Spectrum, smoothness: float = 1.0) -> float:
-    """The norm of a zonal target in the spaces of a kernel.
+    """Compute the norm of a zonal target in the space [H]^s of a kernel.
 
         ‖Σ_k a_k P_k(x_1)‖² = Σ_k a_k²/(N(d, k) λ_k^s)
 
-    For s = 1 it is that of the kernel's Hilbert space, for s = 0 the root mean square, and for
-    others that of [H]^s, see `source`.
+    For s = 1 it is the norm of the kernel's Hilbert space, for s = 0 the root mean square; see
+    `source`.
 
     Args:
       coefficients: a_k by degree.
@@ -157,8 +143,8 @@ def norm(coefficients: Mapping[int, float], spectrum: Spectrum, smoothness: floa
       smoothness: s ≥ 0.
 
     Returns:
-      The norm; infinite if, for s > 0, there is a degree of which the eigenvalue is zero or lost
-      in its error.
+      The norm; infinite if s > 0 and the eigenvalue of a degree is zero, or within its error of
+      zero.
 
     Raises:
       TypeError: if an argument is of another type.
@@ -176,23 +162,23 @@ def norm(coefficients: Mapping[int, float], spectrum: Spectrum, smoothness: floa
 
     Reference: Fischer & Steinwart 2020, as for `source`.
     """
-    last = _last_degree(spectrum)
+    present = _present(spectrum)
     smoothness = _checks.number(smoothness, "smoothness")
     degrees, values = _terms(coefficients)
-    degrees = np.array(degrees, dtype=int)
-    if degrees.size and degrees.max() > last:
+    last = len(spectrum.degree) - 1
+    if max(degrees, default=0) > last:
         raise ValueError(
             f"coefficients must not exceed the degrees of the spectrum, 0 to {last}, got degree "
-            f"{degrees.max()}. Compute the spectrum to that degree."
+            f"{max(degrees)}. Compute the spectrum to that degree."
         )
     used = values != 0
-    degrees, values = degrees[used], values[used]
+    degrees, values = np.array(degrees, dtype=int)[used], values[used]
     if not degrees.size:
         return 0.0
+    if smoothness > 0 and not present[degrees].all():
+        return math.inf
     log_square = 2 * np.log(np.abs(values)) - spectrum.log_multiplicity[degrees]
     if smoothness > 0:
-        if not _present(spectrum)[degrees].all():
-            return math.inf
         log_square -= smoothness * spectrum.log_eigenvalue[degrees]
     return math.exp(np.logaddexp.reduce(log_square) / 2)
 
@@ -206,7 +192,7 @@ def load(
     noise: float = 0.0,
     seed: int = 0,
 ) -> Dataset:
-    """Uniform points on the sphere, with the target `zonal` and noisy training data.
+    """Draw uniform points on the sphere, with the targets of `zonal` and noisy training targets.
 
     Args:
       n_train: the number of training points.
@@ -246,23 +232,19 @@ def _uniform(n: int, name: str, dim: int, generator: np.random.Generator) -> np.
 
 
 def _terms(coefficients: Mapping[int, float]) -> tuple[list[int], np.ndarray]:
-    """The degrees of a target, and its coefficients."""
+    """Return the degrees of a target, and its coefficients."""
     remedy = "Pass coefficients by degree, as {1: 1.0, 2: 0.5}."
     degrees = [_checks.integer(k, "degree", 0, remedy) for k in coefficients]
     return degrees, _checks.real_array(list(coefficients.values()), "coefficients", remedy)
 
 
-def _last_degree(spectrum: Spectrum) -> int:
+def _present(spectrum: Spectrum) -> np.ndarray:
+    """Return which degrees have an eigenvalue that exceeds its error."""
     if not isinstance(spectrum, Spectrum):
         raise TypeError(
             f"spectrum must be a Spectrum, got {type(spectrum).__name__}. Pass "
             "theory.spectrum(kernel, dim, max_degree)."
         )
-    return int(spectrum.degree[-1])
-
-
-def _present(spectrum: Spectrum) -> np.ndarray:
-    """Which degrees have an eigenvalue that stands out from its error."""
     present = spectrum.resolved
     if np.any(spectrum.mass[present] < 0):
         worst = int(np.argmin(np.where(present, spectrum.mass, 0)))

@@ -1,6 +1,6 @@
-"""Inputs brought to one scale, by what the training set says."""
+"""Inputs brought to one scale, by the statistics of the training set."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -8,12 +8,9 @@ from numpy.typing import ArrayLike
 
 from nt_residual import _checks
 
-# Elements of a piece that is turned into float64 at a time: 128 MiB.
-_PIECE = 2**24
-
 
 def unit_norm(x: ArrayLike) -> np.ndarray:
-    """Inputs flattened and projected to the unit sphere.
+    """Return inputs flattened and projected to the unit sphere.
 
     Args:
       x: shape (n, …), floats, no input all zero.
@@ -43,23 +40,21 @@ def unit_norm(x: ArrayLike) -> np.ndarray:
 def standardize(
     x_train: ArrayLike, *others: ArrayLike, per: Literal["feature", "channel"] = "feature"
 ) -> tuple[np.ndarray, ...]:
-    """Inputs with mean 0 and variance 1 over the training set.
+    """Return inputs with mean 0 and variance 1 over the training set.
 
         (x − mean)/√variance
 
-    What is constant over the training set becomes 0 in all sets: how far it should be scaled
-    is not known.
+    A feature that is constant over the training set becomes 0 in all sets.
 
     Args:
       x_train: shape (n_train, …), floats.
       others: sets of the same inputs, test sets say, shape (n, …).
-      per: 'feature' for a mean and variance of each number of an input; 'channel' for those of
+      per: 'feature' for a mean and a variance of each number of an input; 'channel' for those of
         each index of the last axis, over all pixels of images (n, height, width, channels).
-        Features of images that hardly ever change, pixels at their edge, are blown up by the
-        former.
+        Choose 'channel' for images: 'feature' blows up pixels at the edge, which hardly vary.
 
     Returns:
-      All sets, a tuple even of one; shapes and dtypes are kept.
+      A tuple of all sets, also for one; shapes and dtypes are kept.
 
     Raises:
       TypeError: if a set does not hold floats.
@@ -78,24 +73,23 @@ def standardize(
     _checks.choice(per, "per", ("feature", "channel"))
     width = sets[0].shape[-1] if per == "channel" else sets[0][0].size
     rows = sets[0].reshape(-1, width)
-    mean = rows.mean(axis=0, dtype=np.float64)
-    variance = sum(np.square(piece - mean).sum(axis=0) for piece in _pieces(rows)) / len(rows)
+    mean, deviation = (f(rows, axis=0, dtype=np.float64) for f in (np.mean, np.std))
     # Rounding of the mean would leave a constant feature a tiny variance.
     varies = rows.min(axis=0) < rows.max(axis=0)
-    scale = np.divide(1, np.sqrt(variance), out=np.zeros(width), where=varies)
-    return tuple(_apply(lambda piece: (piece - mean) * scale, x, width) for x in sets)
+    scale = np.divide(1, deviation, out=np.zeros(width), where=varies)
+    return tuple(_rows(x, width, lambda rows: (rows - mean) * scale) for x in sets)
 
 
 def zca(
     x_train: ArrayLike, *others: ArrayLike, regularization: float = 0.1
 ) -> tuple[np.ndarray, ...]:
-    """Inputs without correlations between their features, as near to the original as can be.
+    """Return inputs whose features are uncorrelated, as close as possible to the original ones.
 
         x ↦ (C + ε tr(C)/d I)^(−1/2) (x − mean),   C = Σ_i (x_i − mean)(x_i − mean)ᵀ/n_train
 
-    so that ε is relative to the mean eigenvalue of the covariance: directions with much less
-    variance than ε times that are left small, rather than blown up to 1. It costs an
-    eigendecomposition of size min(n_train, d), and a matrix of d × d numbers in float64.
+    ε is relative to the mean eigenvalue of the covariance C. Directions with much less variance
+    than that stay small. It takes an eigendecomposition of size min(n_train, d), and a matrix of
+    d × d numbers in float64.
 
     Args:
       x_train: shape (n_train, …), floats, d numbers an input.
@@ -103,7 +97,7 @@ def zca(
       regularization: ε > 0.
 
     Returns:
-      All sets, a tuple even of one; shapes and dtypes are kept. Mean and covariance are those
+      A tuple of all sets, also for one; shapes and dtypes are kept. Mean and covariance are those
       of the training set.
 
     Raises:
@@ -126,18 +120,14 @@ def zca(
     width = sets[0][0].size
     rows = sets[0].reshape(-1, width)
     mean = rows.mean(axis=0, dtype=np.float64)
-    matrix = _whitening(rows, mean, regularization)
-    return tuple(_apply(lambda piece: (piece - mean) @ matrix, x, width) for x in sets)
+    matrix = _whitening(rows - mean, regularization)
+    return tuple(_rows(x, width, lambda rows: (rows - mean) @ matrix) for x in sets)
 
 
-def _whitening(rows: np.ndarray, mean: np.ndarray, regularization: float) -> np.ndarray:
+def _whitening(centered: np.ndarray, regularization: float) -> np.ndarray:
     """(C + c I)^(−1/2) with c = ε tr(C)/d, from the smaller of the two matrices of products."""
-    n, width = rows.shape
-    if n < width:
-        centered = rows - mean
-        products = centered @ centered.T / n
-    else:
-        products = sum((piece - mean).T @ (piece - mean) for piece in _pieces(rows)) / n
+    n, width = centered.shape
+    products = (centered @ centered.T if n < width else centered.T @ centered) / n
     ridge = regularization * np.trace(products) / width
     if not ridge > 0:
         raise ValueError(
@@ -155,40 +145,18 @@ def _whitening(rows: np.ndarray, mean: np.ndarray, regularization: float) -> np.
 
 
 def _checked(x_train: ArrayLike, others: tuple[ArrayLike, ...]) -> list[np.ndarray]:
-    sets = {"x_train": np.asarray(x_train)}
-    sets |= {f"others[{i}]": np.asarray(x) for i, x in enumerate(others)}
-    for name, x in sets.items():
-        if x.dtype.kind != "f":
-            raise TypeError(f"{name} must hold floats, got dtype {x.dtype}. Pass x.astype(float).")
-        if x.ndim < 2 or x.size == 0:
+    sets = {"x_train": x_train} | {f"others[{i}]": x for i, x in enumerate(others)}
+    arrays = [np.asarray(_checks.finite_batch(x, name)) for name, x in sets.items()]
+    shape = arrays[0].shape[1:]
+    for name, x in zip(sets, arrays, strict=True):
+        if x.ndim < 2 or x.shape[1:] != shape:
             raise ValueError(
-                f"{name} must have shape (n, …), n ≥ 1, got shape {x.shape}. Pass a batch."
+                f"{name} must have shape {('n', *(shape or ('d',)))}, as x_train, got shape "
+                f"{x.shape}. Reshape it."
             )
-        if x.shape[1:] != sets["x_train"].shape[1:]:
-            raise ValueError(
-                f"{name} must hold inputs of the shape of those in x_train, "
-                f"{sets['x_train'].shape[1:]}, got {x.shape[1:]}."
-            )
-        if not np.isfinite(x).all():
-            raise ValueError(
-                f"{name} must be finite, got {int(np.sum(~np.isfinite(x)))} values that are NaN or "
-                "infinite. Remove these inputs."
-            )
-    return list(sets.values())
+    return arrays
 
 
-def _pieces(rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Some rows at a time, in float64."""
-    step = max(1, _PIECE // rows.shape[1])
-    for start in range(0, len(rows), step):
-        yield rows[start : start + step].astype(np.float64)
-
-
-def _apply(function: Callable[[np.ndarray], np.ndarray], x: np.ndarray, width: int) -> np.ndarray:
-    """A function of rows of some width, in float64, applied to a set of another shape."""
-    rows = x.reshape(-1, width)
-    out, start = np.empty(rows.shape, x.dtype), 0
-    for piece in _pieces(rows):
-        out[start : start + len(piece)] = function(piece)
-        start += len(piece)
-    return out.reshape(x.shape)
+def _rows(x: np.ndarray, width: int, f: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Return a function of rows of some width, applied to a set; its shape and dtype are kept."""
+    return f(x.reshape(-1, width)).reshape(x.shape).astype(x.dtype)

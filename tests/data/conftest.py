@@ -5,31 +5,11 @@ import io
 import pathlib
 import struct
 import tarfile
-import types
 
 import numpy as np
 import pytest
 
-from nt_residual.data import published
-
-
-def gzipped(content):
-    return gzip.compress(content, compresslevel=1)
-
-
-def tarred(members):
-    """A tar.gz of files, by name, or of whatever `TarInfo` is given for one."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            if isinstance(content, bytes):
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-            else:
-                info.type, info.linkname = content
-                tar.addfile(info)
-    return buffer.getvalue()
+from nt_residual.data import files as published
 
 
 def idx(array):
@@ -43,6 +23,19 @@ def records(images, *labels):
     return np.column_stack([*labels, planes]).astype(np.uint8).tobytes()
 
 
+def packed(name, parts):
+    """The parts in a gzip file, or in a folder of a tar.gz file."""
+    if not name.endswith(".tar.gz"):
+        return gzip.compress(*parts.values(), compresslevel=1)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
+        for part, content in parts.items():
+            info = tarfile.TarInfo(f"a-folder/{part}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
 @dataclasses.dataclass
 class Files:
     """Small data sets in the format of the published ones, and registered in their place.
@@ -51,7 +44,7 @@ class Files:
       root: the folder they are in.
       arrays: the images and labels, for training and for tests, by data set.
       parts: the bytes by data set and name.
-      monkeypatch: that of the test.
+      use_sources: sets the addresses of a data set.
     """
 
     root: pathlib.Path
@@ -59,54 +52,36 @@ class Files:
     parts: dict
     monkeypatch: pytest.MonkeyPatch
 
-    def publish(self, dataset, name, packed, **changes):
-        """Writes a file, and makes its sum the right one."""
-        (self.root / name).write_bytes(packed)
-        self.register(dataset, name, sha256=hashlib.sha256(packed).hexdigest(), **changes)
+    def use_sources(self, dataset, *sources):
+        changed = published.DATASETS[dataset]._replace(sources=sources)
+        self.monkeypatch.setitem(published.DATASETS, dataset, changed)
 
-    def register(self, dataset, name, **changes):
-        files = published.DATASETS[dataset]
-        changed = [dataclasses.replace(f, **changes) if f.name == name else f for f in files]
-        assert any(file.name == name for file in files)
-        self.monkeypatch.setitem(published.DATASETS, dataset, tuple(changed))
-
-    def unpack(self, dataset, folder=""):
+    def unpack(self, dataset, folder):
         """Replaces the published files by what is in them."""
-        for file in published.DATASETS[dataset]:
+        (self.root / folder).mkdir(exist_ok=True)
+        for file in published.DATASETS[dataset].files:
             (self.root / file.name).unlink()
             for name in file.parts:
-                (self.root / folder).mkdir(exist_ok=True)
                 (self.root / folder / name).write_bytes(self.parts[dataset][name])
 
 
 def _arrays():
     rng = np.random.default_rng(0)
 
-    def images(n, *shape):
-        return rng.integers(0, 256, (n, *shape), dtype=np.uint8)
+    def some(n, *shape, classes=10):
+        return rng.integers(0, 256, (n, *shape), dtype=np.uint8), rng.permutation(n) % classes
 
-    def labels(n, classes):
-        return rng.permutation(np.arange(n) % classes)
-
+    color = (32, 32, 3)
     return {
-        "mnist": (
-            *(images(60, 28, 28, 1), labels(60, 10)),
-            *(images(40, 28, 28, 1), labels(40, 10)),
-        ),
-        "cifar10": (
-            *(images(60, 32, 32, 3), labels(60, 10)),
-            *(images(40, 32, 32, 3), labels(40, 10)),
-        ),
-        "cifar100": (
-            *(images(200, 32, 32, 3), labels(200, 100)),
-            *(images(200, 32, 32, 3), labels(200, 100)),
-        ),
+        "mnist": (*some(60, 28, 28, 1), *some(40, 28, 28, 1)),
+        "cifar10": (*some(60, *color), *some(40, *color)),
+        "cifar100": (*some(200, *color, classes=100), *some(200, *color, classes=100)),
     }
 
 
 def _parts(arrays):
-    x, y, x_test, y_test = arrays["mnist"]
     parts = {"mnist": {}, "cifar10": {}, "cifar100": {}}
+    x, y, x_test, y_test = arrays["mnist"]
     for prefix, images, labels in (("train", x, y), ("t10k", x_test, y_test)):
         parts["mnist"][f"{prefix}-images-idx3-ubyte"] = idx(images[..., 0])
         parts["mnist"][f"{prefix}-labels-idx1-ubyte"] = idx(labels.astype(np.uint8))
@@ -132,21 +107,15 @@ def files(small, tmp_path, monkeypatch):
     arrays, parts = small
     root = tmp_path / "root"
     root.mkdir()
-    found = Files(root, arrays, parts, monkeypatch)
     for dataset, of_dataset in parts.items():
-        for file in published.DATASETS[dataset]:
+        there = published.DATASETS[dataset]
+        registered = []
+        for file in there.files:
             content = {name: of_dataset[name] for name in file.parts}
-            if file.folder:
-                members = [(f"{file.folder}/{name}", each) for name, each in content.items()]
-                packed = tarred([(file.folder, (tarfile.DIRTYPE, "")), *members])
-            else:
-                packed = gzipped(*content.values())
+            data = packed(file.name, content)
+            (root / file.name).write_bytes(data)
             sizes = {name: len(each) for name, each in content.items()}
-            found.publish(dataset, file.name, packed, parts=sizes)
-    return found
-
-
-@pytest.fixture
-def packers():
-    """The functions that write the formats."""
-    return types.SimpleNamespace(gzipped=gzipped, tarred=tarred, idx=idx)
+            digest = hashlib.sha256(data).hexdigest()
+            registered.append(file._replace(sha256=digest, parts=sizes))
+        monkeypatch.setitem(published.DATASETS, dataset, there._replace(files=tuple(registered)))
+    return Files(root, arrays, parts, monkeypatch)

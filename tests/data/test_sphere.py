@@ -18,6 +18,11 @@ def spectrum(kernel):
     return theory.spectrum(kernel, dim=3, max_degree=200)
 
 
+@pytest.fixture(scope="module")
+def short(kernel):
+    return theory.spectrum(kernel, dim=3, max_degree=20)
+
+
 @pytest.mark.parametrize("dim", [2, 3, 5])
 def test_points_are_uniform_on_the_sphere(dim):
     x = data.sphere.uniform(20000, dim, seed=1)
@@ -26,9 +31,9 @@ def test_points_are_uniform_on_the_sphere(dim):
     np.testing.assert_allclose(x.T @ x / len(x), np.eye(dim) / dim, atol=0.02)
 
 
-@pytest.mark.parametrize("dim", [2, 3, 4, 7])
+@pytest.mark.parametrize("dim", [2, 3, 7])
 def test_harmonics_of_different_degree_are_orthogonal_with_known_norm(dim):
-    x = data.sphere.uniform(200000, dim)
+    x = data.sphere.uniform(50_000, dim)
     values = np.array([data.sphere.zonal(x, {k: 1.0}) for k in range(4)])
     # N(d, k) = C(d+k−1, k) − C(d+k−3, k−2)
     comb = scipy.special.comb
@@ -36,7 +41,7 @@ def test_harmonics_of_different_degree_are_orthogonal_with_known_norm(dim):
         comb(dim + k - 1, k) - (comb(dim + k - 3, k - 2) if k > 1 else 0) for k in range(4)
     ]
     gram = values @ values.T / x.shape[0]
-    np.testing.assert_allclose(gram, np.diag(1 / np.array(multiplicity)), atol=0.01)
+    np.testing.assert_allclose(gram, np.diag(1 / np.array(multiplicity)), atol=0.02)
 
 
 @pytest.mark.parametrize("dim", [2, 3, 6, 784])
@@ -68,22 +73,22 @@ def test_noise_is_added_to_training_targets_alone():
 
 
 @pytest.mark.parametrize("smoothness", [0.0, 0.5, 1.0, 2.0])
-def test_a_source_has_the_mean_squares_of_its_formula(smoothness, spectrum):
-    target = data.sphere.source(spectrum, smoothness, max_degree=20)
+def test_a_source_has_the_mean_squares_of_its_formula(smoothness, short):
+    target = data.sphere.source(short, smoothness)
     assert list(target) == [1, *range(2, 21, 2)]
-    shares = {k: spectrum.eigenvalue[k] ** smoothness / (k * math.log(k + 1) ** 2) for k in target}
+    shares = {k: short.eigenvalue[k] ** smoothness / (k * math.log(k + 1) ** 2) for k in target}
     for k, a in target.items():
         expected = shares[k] / sum(shares.values())
         assert a**2 / (2 * k + 1) == pytest.approx(expected, rel=1e-9)
         assert a > 0
 
 
-def test_a_source_has_mean_zero_and_mean_square_one_over_the_sphere(spectrum):
-    target = data.sphere.source(spectrum, 0.5, max_degree=20)
+def test_a_source_has_mean_zero_and_mean_square_one_over_the_sphere(short):
+    target = data.sphere.source(short, 0.5)
     values = data.sphere.load(1, 100_000, 3, target).y_test
     assert np.mean(values) == pytest.approx(0, abs=0.02)
     assert np.mean(values**2) == pytest.approx(1, rel=0.02)
-    assert data.sphere.norm(target, spectrum, smoothness=0) == pytest.approx(1)
+    assert data.sphere.norm(target, short, smoothness=0) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("smoothness", [0.5, 1.0, 1.5])
@@ -154,8 +159,6 @@ def test_bad_sphere_arguments_are_refused(kernel, spectrum):
         data.sphere.source(kernel, 1.0)
     with pytest.raises(ValueError, match="smoothness must be ≥ 0 and finite, got -1"):
         data.sphere.source(spectrum, -1.0)
-    with pytest.raises(ValueError, match=r"max_degree must not exceed .* 200, got 201"):
-        data.sphere.source(spectrum, 1.0, max_degree=201)
     with pytest.raises(ValueError, match=r"coefficients must not exceed .* got degree 201"):
         data.sphere.norm({201: 1.0}, spectrum)
 

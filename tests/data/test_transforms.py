@@ -4,7 +4,6 @@ import scipy.linalg
 from sklearn.preprocessing import StandardScaler
 
 from nt_residual import data
-from nt_residual.data import transforms
 
 
 def correlated(n, *shape, seed=0, dtype=np.float64):
@@ -35,9 +34,7 @@ def test_unit_norm_flattens_and_projects():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("piece", [2**24, 7])
-def test_standardize_by_feature_is_that_of_scikit_learn(dtype, piece, monkeypatch):
-    monkeypatch.setattr(transforms, "_PIECE", piece)
+def test_standardize_by_feature_is_that_of_scikit_learn(dtype):
     x, x_test = correlated(30, 5, dtype=dtype), correlated(9, 5, seed=1, dtype=dtype)
     scaler = StandardScaler().fit(x.astype(np.float64))
     for got, raw in zip(data.standardize(x, x_test), (x, x_test), strict=True):
@@ -66,9 +63,7 @@ def test_what_is_constant_in_training_is_zero_everywhere():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("n", [12, 48, 200])  # Fewer than features, as many, and more.
-@pytest.mark.parametrize("piece", [2**24, 500])
-def test_zca_is_the_inverse_root_of_the_regularized_covariance(n, dtype, piece, monkeypatch):
-    monkeypatch.setattr(transforms, "_PIECE", piece)
+def test_zca_is_the_inverse_root_of_the_regularized_covariance(n, dtype):
     x, x_test = correlated(n, 4, 4, 3, dtype=dtype), correlated(9, 4, 4, 3, seed=1, dtype=dtype)
     for regularization in (0.1, 1e-6):
         found = data.zca(x, x_test, regularization=regularization)
@@ -104,15 +99,17 @@ def test_bad_inputs_are_refused(transform):
     x = correlated(5, 3)
     bad = x.copy()
     bad[2, 1] = np.nan
-    with pytest.raises(ValueError, match="x_train must be finite, got 1 values"):
+    with pytest.raises(ValueError, match="x_train must be finite, got NaN or infinity in input 2"):
         transform(bad)
     with pytest.raises(ValueError, match=r"others\[1\] must be finite"):
         transform(x, x, bad)
-    with pytest.raises(TypeError, match="x_train must hold floats, got dtype uint8"):
+    with pytest.raises(TypeError, match="x_train must hold real floats, got dtype uint8"):
         transform(np.ones((5, 3), np.uint8))
-    with pytest.raises(ValueError, match=r"others\[0\] must hold inputs of .*\(3,\), got \(2,\)"):
+    with pytest.raises(ValueError, match=r"others\[0\] must have shape \('n', 3\).*\(5, 2\)"):
         transform(x, x[:, :2])
-    with pytest.raises(ValueError, match=r"x_train must have shape \(n, …\), n ≥ 1, got .*\(0, 3"):
+    with pytest.raises(ValueError, match=r"x_train must have shape .*, got shape \(5,\)"):
+        transform(x[:, 0])
+    with pytest.raises(ValueError, match="x_train must hold at least one input"):
         transform(x[:0])
 
 

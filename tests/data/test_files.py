@@ -1,0 +1,139 @@
+import http.server
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from nt_residual import data
+from nt_residual.data import files as published
+
+LABELS, ARCHIVE = "train-labels-idx1-ubyte", "cifar-10-binary.tar.gz"
+
+
+def altered(content):
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves a file whole, half of it, or altered: as the folder says that is asked for."""
+
+    def do_GET(self):
+        _, how, name = self.path.split("/")
+        content = (self.server.root / name).read_bytes()
+        self.server.asked.append(how)
+        if how == "missing":
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        sent = {"whole": content, "half": content[: len(content) // 2], "altered": altered(content)}
+        self.wfile.write(sent[how])
+
+    def log_message(self, *_):
+        """Nothing."""
+
+
+@pytest.fixture
+def server(files, tmp_path, monkeypatch):
+    """Serves the small files, to an empty cache."""
+    monkeypatch.setenv("NT_RESIDUAL_DATA", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        running.root, running.asked, running.cache = files.root, [], tmp_path / "cache"
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def use_sources(files, server, dataset, *folders):
+    address = f"http://127.0.0.1:{server.server_port}"
+    files.use_sources(dataset, *(f"{address}/{each}/" for each in folders))
+
+
+def test_files_are_downloaded_once_into_the_cache(files, server):
+    use_sources(files, server, "mnist", "whole")
+    found = data.load("mnist")
+    np.testing.assert_array_equal(found.y_train, files.arrays["mnist"][1])
+    names = {file.name for file in published.DATASETS["mnist"].files}
+    assert {path.name for path in server.cache.rglob("*") if path.is_file()} == names
+    assert len(server.asked) == 4
+    data.load("mnist")
+    assert len(server.asked) == 4
+
+
+def test_a_damaged_file_of_the_cache_is_downloaded_again(files, server):
+    use_sources(files, server, "cifar10", "whole")
+    data.load("cifar10")
+    (path,) = server.cache.rglob(ARCHIVE)
+    path.write_bytes(altered(path.read_bytes()))
+    assert len(data.load("cifar10").x_train) == 60
+    assert server.asked == ["whole", "whole"]
+
+
+def test_the_next_source_is_tried_when_one_fails(files, server):
+    use_sources(files, server, "cifar10", "missing", "half", "altered", "whole")
+    assert len(data.load("cifar10").x_train) == 60
+    assert server.asked == ["missing", "half", "altered", "whole"]
+
+
+def test_a_failed_download_leaves_nothing_and_says_what_to_put_where(files, server):
+    use_sources(files, server, "mnist", "missing", "half", "altered")
+    with pytest.raises(OSError, match="'mnist' could not be downloaded") as caught:
+        data.load("mnist")
+    text = str(caught.value)
+    assert all(f"/{how}/train-images" in text for how in ("missing", "half", "altered"))
+    assert "pass it as root=: " in text
+    assert all(file.name in text for file in published.DATASETS["mnist"].files)
+    assert not [path for path in server.cache.rglob("*") if path.is_file()]
+
+
+def test_an_error_without_a_network_says_what_to_do(files, server):
+    use_sources(files, server, "mnist", "whole")
+    server.server_close()
+    with pytest.raises(OSError, match="could not be downloaded"):
+        data.load("mnist")
+
+
+def test_with_root_nothing_is_downloaded_or_written(files, server):
+    use_sources(files, server, "cifar10", "whole")
+    before = sorted(files.root.rglob("*"))
+    data.load("cifar10", root=files.root)
+    assert sorted(files.root.rglob("*")) == before
+    with pytest.raises(FileNotFoundError, match=rf"a folder with {ARCHIVE} or, .* Get {ARCHIVE}"):
+        data.load("cifar10", root=server.cache)
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(("dataset", "name"), [("mnist", f"{LABELS}.gz"), ("cifar10", ARCHIVE)])
+@pytest.mark.parametrize("damage", [altered, lambda content: content[:-3]])
+def test_a_file_with_another_sum_is_refused_by_name(dataset, name, damage, files):
+    path = files.root / name
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=rf"{name} must have the SHA-256 sum .* Delete it"):
+        data.load(dataset, root=files.root)
+
+
+@pytest.mark.parametrize(("dataset", "name"), [("mnist", LABELS), ("cifar10", "test_batch.bin")])
+def test_an_unpacked_file_of_another_size_is_refused_by_name(dataset, name, files):
+    files.unpack(dataset, ".")
+    whole = files.parts[dataset][name]
+    # A whole number of records less is a truncation all the same.
+    (files.root / name).write_bytes(whole[: -3073 if dataset == "cifar10" else -1])
+    with pytest.raises(ValueError, match=rf"{name} must have {len(whole)} bytes, got .* truncated"):
+        data.load(dataset, root=files.root)
+
+
+def test_files_of_ones_own_need_neither_pooch_nor_scikit_learn(files, monkeypatch):
+    for name in ("pooch", "sklearn"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert len(data.load("cifar10", root=files.root).x_train) == 60
+    with pytest.raises(ImportError, match=r"downloads need pooch, .* or pass root="):
+        data.load("cifar10")
+    with pytest.raises(ImportError, match="stratified subsets need scikit-learn, which is not"):
+        data.load("cifar10", 20, root=files.root)
+    with pytest.raises(ImportError, match="the digits come with scikit-learn, which is not"):
+        data.load("digits")
