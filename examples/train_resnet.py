@@ -1,6 +1,6 @@
 """Train residual networks of finite width, and see when their kernel describes them.
 
-    uv run python examples/train_resnet.py [--quick] [--out FILE] [--checkpoint FOLDER]
+    uv run python examples/train_resnet.py [--quick] [--out FILE] [--runs FOLDER]
 
 On the left are networks with α = L^(−γ) that learn handwritten digits of which some have a wrong
 label. Each is trained in minibatches by Adam, and stopped when the loss on validation digits no
@@ -8,7 +8,7 @@ longer falls; a cross shows the network that is kept. On the right are networks 
 full-batch gradient descent on points of the sphere, beside the gradient flow of the kernel of
 infinitely wide ones: both come together as the width grows.
 
-With --checkpoint a run that was ended goes on where it was.
+With --runs, training is saved in FOLDER; the same command resumes what was interrupted.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def train_on_digits(gamma, sets, options):
         validation=validation,
         evaluate_every=max(1, options.steps // 100),
         patience=15,
-        checkpoint=options.checkpoint and options.checkpoint / f"gamma_{gamma:g}",
+        out=options.runs and options.runs / f"gamma_{gamma:g}",
         progress=True,
     )
     guess = nnx.jit(trained.network)(x_test).argmax(axis=-1)
@@ -95,7 +95,7 @@ def main(arguments=None):
     """Trains, prints errors, and draws the figure."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=pathlib.Path, default="train_resnet.png")
-    parser.add_argument("--checkpoint", type=pathlib.Path, help="folder to go on from")
+    parser.add_argument("--runs", type=pathlib.Path, help="folder to save the training in")
     parser.add_argument("--gammas", type=float, nargs="+", default=[0.0, 0.5])
     parser.add_argument("--depth", type=int, default=32, help="blocks of networks for digits")
     parser.add_argument("--width", type=int, default=64, help="of networks for digits")

@@ -1,6 +1,7 @@
 """Atomic replacement of files, locks, and a folder that belongs to one configuration."""
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -9,6 +10,9 @@ import secrets
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 try:
     import fcntl
@@ -154,6 +158,15 @@ def claimed(
                 f"{', '.join(pairs)}. Pass another folder."
             )
         yield path
+
+
+def digest(*arrays: ArrayLike) -> str:
+    """Return a short text that differs where arrays or texts do, for a configuration."""
+    found = hashlib.sha256()
+    for array in map(np.asarray, arrays):
+        found.update(f"{array.dtype} {array.shape}".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()[:16]
 
 
 def stored(path: str | os.PathLike) -> dict[str, Any] | None:

@@ -153,6 +153,7 @@ INTEGERS = [
     (lambda v: _time(n_outputs=v), "n_outputs", 0),
     (lambda v: _train(steps=v), "steps", 0),
     (lambda v: _train(batch_size=v), "batch_size", 0),
+    (lambda v: _train(evaluate_every=v), "evaluate_every", 0),
     (lambda v: _train(seed=v), "seed", -1),
     (lambda v: _width_sweep([v, 4]), "widths", 0),
     (lambda v: _width_sweep(seeds=v), "seeds", 0),

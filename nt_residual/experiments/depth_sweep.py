@@ -16,9 +16,9 @@ from flax import nnx
 from tqdm import tqdm
 
 from nt_residual import _checks, data, memory, schedules
+from nt_residual._files import digest
 from nt_residual.experiments.depth_table import DepthRun, DepthSweep, Folder
 from nt_residual.experiments.trained_network import gradient_norms, mean_ntk
-from nt_residual.finite_width.checkpoint import digest
 from nt_residual.finite_width.learning_rate import largest_learning_rate
 from nt_residual.finite_width.models import ConvResNet, ResNet
 from nt_residual.finite_width.networks import Network, as_network, outputs

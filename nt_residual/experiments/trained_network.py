@@ -9,7 +9,6 @@ import numpy as np
 import optax
 from jax import lax
 
-from nt_residual.finite_width.descent import hashable
 from nt_residual.finite_width.empirical_ntk import empirical_ntk
 from nt_residual.finite_width.networks import Network
 
@@ -17,9 +16,7 @@ from nt_residual.finite_width.networks import Network
 def mean_ntk(network: Network, x: Any) -> np.ndarray:
     """`empirical_ntk` of a network with its parameters, in float32 precision on every device."""
     with jax.default_matmul_precision("highest"):
-        return np.asarray(
-            _mean_ntk(hashable(network.apply), network.params, network.rest, jnp.asarray(x))
-        )
+        return np.asarray(_mean_ntk(network.apply, network.params, network.rest, jnp.asarray(x)))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -1,4 +1,4 @@
-"""Trained networks beside the gradient flow of their kernel."""
+"""Comparison of trained networks with the gradient flow of their kernel."""
 
 import dataclasses
 import functools
@@ -7,39 +7,38 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-import neural_tangents as nt
 import numpy as np
+import optax
 from jax.typing import ArrayLike
 
 from nt_residual import _checks
 from nt_residual.finite_width import losses
-from nt_residual.finite_width.descent import hashable
+from nt_residual.finite_width.empirical_ntk import empirical_ntk
 from nt_residual.finite_width.learning_rate import check_learning_rate, largest_learning_rate
 from nt_residual.finite_width.networks import Network, as_network, outputs
-from nt_residual.finite_width.training import gradient_descent, train
+from nt_residual.finite_width.training import train
 from nt_residual.regression import GradientFlow
 from nt_residual.regression.inputs import check_times
 from nt_residual.theory import plots
 
-# Steps follow the flow to about a quarter of this fraction of the target, where they are worst.
-_SHARE_OF_THE_BOUND = 1 / 20
-# Of the derivatives of a tile of inputs.
-_TILE_BYTES = 2**29
-# Outputs at the start that are larger, relative to the targets, are not rounding.
+# At this fraction of the largest learning rate, the largest distance between gradient descent and
+# the flow is about 1% of the targets.
+_FRACTION_OF_THE_BOUND = 1 / 20
+# Initial outputs that are larger, relative to the targets, are not rounding.
 _ZERO = 1e-4
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FlowMatch:
-    """A network in training beside gradient flow.
+    """A network in training next to a gradient flow.
 
     Attributes:
-      times: t = η · steps, shape (T,), which are those asked for up to a step.
-      steps: the number of steps at each, shape (T,).
+      times: t = η · steps, shape (T,), the times asked for rounded to whole steps.
+      steps: the number of steps at each time, shape (T,).
       learning_rate: η.
       network: outputs of the network at the test inputs, shape (T, n_test, n_outputs).
-      flow: predictions of `regression.GradientFlow` there.
-      distance: the root mean square of their difference, relative to that of the targets, (T,).
+      flow: predictions of `regression.GradientFlow`, same shape.
+      distance: their root mean square difference, relative to that of the targets, shape (T,).
     """
 
     times: np.ndarray
@@ -58,7 +57,7 @@ class FlowMatch:
         )
 
     def plot(self, ax: Any = None, *, label: str | None = None) -> Any:
-        """Draws the distance against time.
+        """Draw the distance against time.
 
         Args:
           ax: a matplotlib `Axes` to draw into; `None` for a new figure.
@@ -90,30 +89,30 @@ def training_matches_flow(
     learning_rate: float | None = None,
     progress: bool = False,
 ) -> FlowMatch:
-    """Trains a network by gradient descent, and compares it with the gradient flow of a kernel.
+    """Train a network by gradient descent and compare it with the gradient flow of a kernel.
 
-    With the kernel in closed form the distance falls with the width, down to that between steps and
-    flow: make the learning rate smaller to lower it.
+    With the kernel of infinite width the distance decreases with the width of the network, down to
+    the difference between gradient descent and flow, which a smaller learning rate reduces.
 
     Args:
-      network: as for `train`, with outputs that are zero at first: `mirrored=True`.
+      network: as for `train`, with outputs that are zero initially: `mirrored=True`.
       x: training inputs, shape (n, …).
       y: targets, shape (n, n_outputs), or (n,) for one output.
-      x_test: where both are compared, shape (n_test, …).
-      times: t ≥ 0, not decreasing, shape (T,), in the units of `GradientFlow`: those of the
-        network's own kernel, n/λ is the time in which an eigenvector is learned.
-      kernel: `kernel(x1, x2=None)`, shape (n1, n2), the NTK of the infinitely wide network, for
-        each output. It must not be normalized: the `kernel_fn` of a `stax` network with the same
-        arguments has the right scale. `None` for the empirical NTK of the network before
-        training, of all its outputs; the difference is then that of training alone.
+      x_test: inputs to compare both at, shape (n_test, …).
+      times: t ≥ 0, not decreasing, shape (T,), in the units of `GradientFlow`: an eigenvector of
+        the network's own kernel with eigenvalue λ is learned in the time n/λ.
+      kernel: `kernel(x1, x2=None)`, shape (n1, n2), the NTK of the infinitely wide network for
+        each output, not normalized. The `kernel_fn` of the `stax` network with the same arguments
+        has the right scale. `None` for the empirical NTK of the network before training; the
+        distance is then due to the change of this NTK in training.
       learning_rate: η; `None` for a twentieth of `largest_learning_rate`.
       progress: whether to show progress bars.
 
     Raises:
       TrainingDiverged: if a loss is NaN or infinite.
-      TypeError: if an argument is of the wrong type.
-      ValueError: if the network does not start at zero, the learning rate is not positive or past
-        the bound, times are infinite, or something else is no good for `train` or `GradientFlow`.
+      TypeError: if an argument has the wrong type.
+      ValueError: if the network does not start at zero, the learning rate is not positive or above
+        the bound, times are infinite, or an argument is invalid for `train` or `GradientFlow`.
 
     Example:
       >>> import functools
@@ -131,88 +130,75 @@ def training_matches_flow(
     net = as_network(network, x)
     like = jax.eval_shape(net.apply, net.params, net.rest, x)
     y = losses.check_targets(y, "half_norm", like, "y")
-    moments = check_times(cast(Any, times))
-    if moments.ndim != 1 or not np.all(np.isfinite(moments)) or not moments.any():
+    asked = check_times(cast(Any, times))
+    if asked.ndim != 1 or not np.all(np.isfinite(asked)) or not asked.any():
         raise ValueError(f"times must be finite, shape (T,), and not all zero, got {times}.")
     with jax.default_matmul_precision("highest"):
-        size = _root_mean_square(y)
-        _check_zero(net, {"x": x, "x_test": x_test}, size)
+        _check_zero(net, {"x": x, "x_test": x_test}, y)
         if learning_rate is None:
-            bound = largest_learning_rate(net, x)
-            rate = min(_SHARE_OF_THE_BOUND * bound, float(moments[moments > 0][0]))
+            most = _FRACTION_OF_THE_BOUND * largest_learning_rate(net, x)
+            rate = min(most, float(asked[asked > 0][0]))
         else:
             rate = check_learning_rate(learning_rate, net, x)
-        steps = np.rint(moments / rate).astype(int)
+        steps = np.rint(asked / rate).astype(int)
         flow = _flow(net, x, y, x_test, steps * rate, kernel)
-        found = []
-        for more in np.diff(steps, prepend=0):
-            if more:
-                net = train(
-                    net,
-                    x,
-                    y,
-                    optimizer=gradient_descent(rate),
-                    steps=int(more),
-                    evaluate_every=int(more),
-                    progress=progress,
-                ).network
-            found.append(np.asarray(outputs(net, x_test)))
-    distance = np.array([_root_mean_square(a - b) / size for a, b in zip(found, flow, strict=True)])
-    return FlowMatch(steps * rate, steps, rate, np.stack(found), flow, distance)
+        found = _trained_outputs(net, x, y, x_test, steps, rate, progress)
+    distance = np.array([_rms(a - b) / _rms(y) for a, b in zip(found, flow, strict=True)])
+    return FlowMatch(steps * rate, steps, rate, found, flow, distance)
 
 
-def _root_mean_square(values: np.ndarray) -> float:
+def _rms(values: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.asarray(values, np.float64) ** 2)))
 
 
-def _check_zero(net: Network, inputs: dict[str, Any], size: float) -> None:
-    if size == 0:
+def _check_zero(net: Network, inputs: dict[str, Any], y: np.ndarray) -> None:
+    if not y.any():
         raise ValueError("y must not be zero everywhere: distances are relative to its norm.")
     for name, x in inputs.items():
         largest = np.max(np.abs(outputs(net, x)))
-        if not largest <= _ZERO * size:
+        if not largest <= _ZERO * _rms(y):
             raise ValueError(
                 "network must start at zero, as gradient flow does, got outputs of up to "
                 f"{largest:.3g} for {name}. Make it with mirrored=True."
             )
 
 
-def _flow(net, x, y, x_test, times, kernel) -> np.ndarray:
+def _trained_outputs(
+    net: Network, x: Any, y: Any, x_test: Any, steps: np.ndarray, rate: float, progress: bool
+) -> np.ndarray:
+    """Outputs at the test inputs after each number of steps, shape (T, n_test, n_outputs)."""
+    optimizer, found = optax.sgd(rate), []
+    for more in np.diff(steps, prepend=0).tolist():
+        if more:
+            options = {"optimizer": optimizer, "steps": more, "evaluate_every": more}
+            net = train(net, x, y, progress=progress, **options).network
+        found.append(np.asarray(outputs(net, x_test)))
+    return np.stack(found)
+
+
+def _flow(
+    net: Network, x: Any, y: np.ndarray, x_test: Any, times: np.ndarray, kernel: Callable | None
+) -> np.ndarray:
     """Predictions at the test inputs, shape (T, n_test, n_outputs)."""
     if kernel is not None:
         flow = GradientFlow.fit(np.asarray(kernel(x)), y, center_targets=False)
         return flow.predict(np.asarray(kernel(x_test, x)), times)
-    # Each output of each input counts as an input, of which there are more then: the loss of
-    # `GradientFlow` is their mean, and all takes that much longer.
+    # Each output of each input is an input of its own here. There are n · n_outputs of them, and
+    # the time of `GradientFlow`, whose loss is a mean over inputs, grows by as much.
     n_outputs = y.shape[1]
-    k = _empirical_ntk(net, x, x)
+    k = _ntk_of_outputs(net, x, x)
     flow = GradientFlow.fit((k + k.T) / 2, y.ravel(), center_targets=False)
-    found = flow.predict(_empirical_ntk(net, x_test, x), times * n_outputs)
+    found = flow.predict(_ntk_of_outputs(net, x_test, x), times * n_outputs)
     return found.reshape(len(times), len(x_test), n_outputs)
 
 
-def _empirical_ntk(net: Network, x1: Any, x2: Any) -> np.ndarray:
-    """The NTK of all outputs, shape (n1 · n_outputs, n2 · n_outputs), in tiles of inputs."""
-    n_outputs = jax.eval_shape(net.apply, net.params, net.rest, x1).shape[1]
-    bytes_each = n_outputs * sum(leaf.nbytes for leaf in jax.tree.leaves(net.params))
-    size = max(1, _TILE_BYTES // bytes_each)
-    rows = []
-    for i in range(0, len(x1), size):
-        tiles = [
-            _tile(hashable(net.apply), net.params, net.rest, x1[i : i + size], x2[j : j + size])
-            for j in range(0, len(x2), size)
-        ]
-        rows.append(np.concatenate([np.asarray(tile) for tile in tiles], axis=1))
-    k = np.concatenate(rows)
-    return np.moveaxis(k, 2, 1).reshape(len(x1) * n_outputs, len(x2) * n_outputs)
+def _ntk_of_outputs(net: Network, x1: Any, x2: Any) -> np.ndarray:
+    """The empirical NTK of all outputs, shape (n1 · n_outputs, n2 · n_outputs)."""
+    k = np.asarray(_all_pairs(net.apply, net.params, net.rest, jnp.asarray(x1), jnp.asarray(x2)))
+    n1, n2, n_outputs, _ = k.shape
+    return np.moveaxis(k, 2, 1).reshape(n1 * n_outputs, n2 * n_outputs)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _tile(apply, params, rest, x1, x2):
-    kernel_fn = nt.empirical_ntk_fn(
-        cast(Any, lambda params, inputs: apply(params, rest, inputs)),
-        trace_axes=(),
-        vmap_axes=0,
-        implementation=nt.NtkImplementation.JACOBIAN_CONTRACTION,
-    )
-    return jnp.asarray(kernel_fn(x1, x2, params))
+def _all_pairs(apply, params, rest, x1, x2):
+    return empirical_ntk(lambda p, x: apply(p, rest, x), params, x1, x2, all_outputs=True)

@@ -1,9 +1,9 @@
-"""What every function here takes as a network: Flax modules, or any function of parameters."""
+"""Conversion of Flax modules and functions of parameters to one form, with checks."""
 
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import flax.errors
@@ -11,20 +11,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen, nnx
+from jax.typing import ArrayLike
 
-from nt_residual.finite_width.descent import hashable
-
-# Outputs that differ by more, relative to the largest, do so because of the batch they are in.
+# The largest relative difference between outputs of one input alone and in a batch.
 _BATCH_TOLERANCE = 1e-3
 
 
 class Network(NamedTuple):
-    """A network as functions use it.
+    """A network in the form that all functions of this package use.
 
     Attributes:
-      apply: `apply(params, rest, x)`, the outputs for a batch, shape (n, outputs).
-      params: what is trained, a pytree of arrays.
-      rest: what is not, a pytree of arrays.
+      apply: `apply(params, rest, x)`, the outputs for a batch, shape (n, outputs). It is hashable,
+        and equal for networks that differ in numbers only: they share compiled programs.
+      params: the trained parameters, a pytree of arrays.
+      rest: the other variables, a pytree of arrays.
     """
 
     apply: Callable[[Any, Any, jax.Array], Any]
@@ -32,11 +32,10 @@ class Network(NamedTuple):
     rest: Any = ()
 
     def __call__(self, params: Any, x: jax.Array) -> Any:
-        """The outputs with other parameters."""
+        """Return the outputs with other parameters."""
         return self.apply(params, self.rest, x)
 
 
-# Two that compute the same are equal, so that programs compiled for one serve the other.
 @dataclasses.dataclass(frozen=True)
 class _Module:
     graph: Any
@@ -53,48 +52,46 @@ class _Function:
         return self.apply_fn(params, x)
 
 
-def as_network(network: Any, x: jax.Array | np.ndarray) -> Network:
-    """A network with parameters, as a `Network`.
+def as_network(network: Any, x: ArrayLike) -> Network:
+    """Return a network with parameters as a `Network`.
 
     Args:
-      network: an `nnx.Module`, of which `nnx.Param` are trained; or a pair `(apply_fn, params)`
-        with `apply_fn(params, x)`, as of `stax` or of a Flax linen module.
-      x: a batch of inputs, to check it with.
+      network: an `nnx.Module`, whose `nnx.Param` are trained; or a pair `(apply_fn, params)` with
+        `apply_fn(params, x)`, as of `stax` or of a Flax linen module.
+      x: a batch of inputs to check the network with.
 
     Raises:
-      TypeError: if `network` is none of these, or a parameter does not hold real floats.
-      ValueError: if nothing of it is trained, its output has no shape (n, outputs), or depends on
-        the other inputs of a batch or on random numbers, as with BatchNorm and Dropout in training.
+      TypeError: if `network` is something else, or a parameter does not hold real floats.
+      ValueError: if the network has no trained parameters, its output does not have shape
+        (n, outputs), or it depends on the other inputs of a batch or on random numbers, as with
+        BatchNorm and Dropout in training.
     """
-    if isinstance(network, Network):  # Which was checked when it was made.
+    if isinstance(network, Network):  # It was checked when it was made.
         return network
     if isinstance(network, nnx.Module):
-        graph, params, rest = nnx.split(network, nnx.Param, ...)
-        found = Network(_Module(graph), params, rest)
-    elif isinstance(network, tuple) and len(network) == 2 and callable(network[0]):
+        return _checked(_from_module(network), x)
+    if isinstance(network, tuple) and len(network) == 2 and callable(network[0]):
         apply_fn, params = network
-        if isinstance(params, Mapping):  # Of linen.
+        if isinstance(params, Mapping):  # The variables of a linen module.
             _refuse_statistics(params)
-        found = Network(_Function(hashable(apply_fn)), params)
-    else:
-        raise TypeError(
-            "network must be a flax.nnx module or a pair (apply_fn, params), got "
-            f"{type(network).__name__}. For a linen module pass (module.apply, variables)."
-        )
-    return _check(found, x)
+        return _checked(Network(_Function(hashable(apply_fn)), params), x)
+    raise TypeError(
+        "network must be a flax.nnx module or a pair (apply_fn, params), got "
+        f"{type(network).__name__}. For a linen module pass (module.apply, variables)."
+    )
 
 
 def initializer(
     network: Any, x: jax.Array, *, check: bool = True
 ) -> Callable[[jax.Array], Network]:
-    """A function of a key to a `Network` with new parameters, that JAX can transform.
+    """Return a function of a random key that makes a `Network`; JAX can transform it.
 
     Args:
       network: a function of `rngs=` that makes an `nnx.Module`, such as
         `functools.partial(ResNet, 10, 64, in_dim=3)`; a Flax linen module; or a tuple that begins
         with `init_fn(key, shape)` and `apply_fn(params, x)`, as of `stax`.
-      x: a batch of inputs, to know their shape and to check the network with.
-      check: whether to make one network and check it, for which it must fit in memory.
+      x: a batch of inputs.
+      check: whether to make one network and check it.
 
     Raises:
       TypeError, ValueError: as `as_network`.
@@ -104,14 +101,14 @@ def initializer(
         def make(key):
             with _without_random_numbers():
                 variables = network.init(key, x[:1])
-            _refuse_statistics([name for name in variables if name != "params"])
-            return Network(_Function(network.apply), variables)
+            _refuse_statistics(name for name in variables if name != "params")
+            return Network(_Function(hashable(network.apply)), variables)
 
     elif isinstance(network, tuple) and len(network) >= 2 and all(map(callable, network[:2])):
         init_fn, apply_fn = network[:2]
 
         def make(key):
-            return Network(_Function(apply_fn), init_fn(key, x.shape)[1])
+            return Network(_Function(hashable(apply_fn)), init_fn(key, x.shape)[1])
 
     elif callable(network) and not isinstance(network, nnx.Module):
 
@@ -121,8 +118,7 @@ def initializer(
                 raise TypeError(
                     f"network(rngs=…) must return a flax.nnx module, got {type(model).__name__}."
                 )
-            graph, params, rest = nnx.split(model, nnx.Param, ...)
-            return Network(_Module(graph), params, rest)
+            return _from_module(model)
 
     else:
         raise TypeError(
@@ -130,73 +126,62 @@ def initializer(
             f"a tuple (init_fn, apply_fn, …), got {type(network).__name__}."
         )
     if check:
-        _check(make(jax.random.key(0)), x)
+        _checked(make(jax.random.key(0)), x)
     return make
 
 
+# Without jit, the loop over blocks would be compiled anew for each network.
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(apply, params, rest, x):
+    return apply(params, rest, x)
+
+
 def outputs(network: Network, x: Any) -> jax.Array:
-    """The outputs for a batch, of a program that networks share which differ in numbers only."""
-    return _compiled(hashable(network.apply), network.params, network.rest, x)
+    """Return the outputs for a batch."""
+    return _apply(network.apply, network.params, network.rest, x)
 
 
-def _refuse_statistics(names) -> None:
-    if "batch_stats" in names:
-        raise ValueError(
-            "network must not train the statistics of batches, batch_stats, that BatchNorm keeps. "
-            "Make them constants: with BatchNorm(use_running_average=True) pass "
-            "apply_fn = lambda params, x: module.apply({'params': params, 'batch_stats': stats}, "
-            "x) in place of module.apply, and variables['params'] in place of variables."
-        )
-
-
-@contextlib.contextmanager
-def _without_random_numbers():
+def hashable(function: Callable) -> Callable:
+    """Return the function in a form that `jax.jit` accepts as a static argument."""
     try:
-        yield
-    except flax.errors.InvalidRngError as error:
+        hash(function)
+    except TypeError:
+        return functools.partial(function)  # Hashed by identity.
+    return function
+
+
+def _from_module(model: nnx.Module) -> Network:
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    return Network(_Module(graph), params, rest)
+
+
+def _checked(network: Network, x: ArrayLike) -> Network:
+    """Return the network with its parameters as arrays, after all checks."""
+    if not jax.tree.leaves(network.params):
         raise ValueError(
-            f"network must be the same function in each call, but draws random numbers: {error}. "
-            "Pass deterministic=True to Dropout, as for evaluation."
-        ) from None
-
-
-def _refuse_changes(network: Network, x) -> None:
-    """Refuses a module of nnx that changes itself when it is called."""
-    if not isinstance(network.apply, _Module):
-        return
-    changed = []
-
-    def values(model):
-        leaves = jax.tree.leaves_with_path(
-            nnx.state(model), is_leaf=lambda v: isinstance(v, nnx.Variable)
+            "network must have parameters that are trained, got none: all of its layers are frozen."
         )
-        return {path: (type(v).__name__, *jax.tree.leaves(v)) for path, v in leaves}
-
-    def call(params, rest, x):
-        model = nnx.merge(network.apply.graph, params, rest)
-        before = values(model)
-        model(x)
-        for path, (name, *arrays) in values(model).items():
-            old = before.get(path, (name, *arrays))[1:]
-            if any(a is not b for a, b in zip(old, arrays, strict=True)):
-                changed.append((jax.tree_util.keystr(path, simple=True, separator="."), name))
-
-    jax.eval_shape(call, network.params, network.rest, x)
-    if not changed:
-        return
-    path, name = changed[0]
-    cause = "keeps statistics"
-    if name.startswith("Rng"):
-        cause = "draws random numbers, as Dropout does"
-    raise ValueError(
-        f"network must be the same function in each call, but each call changes {path} ({name}): "
-        f"the network {cause} in training. Call model.eval() first (a function of rngs= does so "
-        "before it returns the model). Dropout is off then, and BatchNorm has constant statistics."
-    )
+    network = network._replace(params=_checked_params(network.params))
+    some = jnp.asarray(x)[:2]
+    if isinstance(network.apply, _Module):
+        _refuse_changes(network.apply.graph, network, some)
+    with _without_random_numbers():
+        out = outputs(network, some)
+    if not isinstance(out, jax.Array) or out.ndim != 2 or len(out) != len(some):
+        raise ValueError(
+            f"network must return one row of outputs for each input, shape ({len(some)}, outputs), "
+            f"got shape {jax.tree.map(jnp.shape, out)}."
+        )
+    out, alone = np.asarray(out[:1]), np.asarray(outputs(network, some[:1]))
+    if np.max(np.abs(out - alone)) > _BATCH_TOLERANCE * np.max(np.abs(out), initial=0):
+        raise ValueError(
+            "network must give each input an output of its own, but that of the first input "
+            "changes with the rest of the batch, as with BatchNorm. Take it out."
+        )
+    return network
 
 
 def _checked_params(params: Any) -> Any:
-    """Parameters as arrays, refused if one is not real floats."""
     for path, leaf in jax.tree.leaves_with_path(params):
         dtype = getattr(leaf, "dtype", None)
         if dtype is None:
@@ -211,34 +196,55 @@ def _checked_params(params: Any) -> Any:
     return jax.tree.map(jnp.asarray, params)
 
 
-def _check(network: Network, x) -> Network:
-    """The network with its parameters as arrays, refused if it is none that can be trained."""
-    if not jax.tree.leaves(network.params):
+def _refuse_statistics(names: Iterable[str]) -> None:
+    if "batch_stats" in names:
         raise ValueError(
-            "network must have parameters that are trained, got none: all of its layers are frozen."
+            "network must not train the statistics of batches, batch_stats, that BatchNorm keeps. "
+            "Make them constants: with BatchNorm(use_running_average=True) pass "
+            "apply_fn = lambda params, x: module.apply({'params': params, 'batch_stats': stats}, "
+            "x) in place of module.apply, and variables['params'] in place of variables."
         )
-    network = network._replace(params=_checked_params(network.params))
-    some = jnp.asarray(x)[:2]
-    _refuse_changes(network, some)
-    with _without_random_numbers():
-        out = outputs(network, some)
-    shape = jax.tree.map(jnp.shape, out)
-    if not isinstance(out, jax.Array) or out.ndim != 2 or len(out) != len(some):
-        raise ValueError(
-            f"network must return one row of outputs for each input, shape ({len(some)}, outputs), "
-            f"got shape {shape}."
-        )
-    alone = outputs(network, some[:1])
-    out, alone = np.asarray(out[:1]), np.asarray(alone)
-    if np.max(np.abs(out - alone)) > _BATCH_TOLERANCE * np.max(np.abs(out), initial=0):
-        raise ValueError(
-            "network must give each input an output of its own, but that of the first input "
-            "changes with the rest of the batch, as with BatchNorm. Take it out."
-        )
-    return network
 
 
-# Operation by operation, loops over blocks would be compiled anew for each network.
-@functools.partial(jax.jit, static_argnums=0)
-def _compiled(apply, params, rest, x):
-    return apply(params, rest, x)
+@contextlib.contextmanager
+def _without_random_numbers() -> Iterator[None]:
+    try:
+        yield
+    except flax.errors.InvalidRngError as error:
+        raise ValueError(
+            f"network must be the same function in each call, but draws random numbers: {error}. "
+            "Pass deterministic=True to Dropout, as for evaluation."
+        ) from None
+
+
+def _refuse_changes(graph: Any, network: Network, x: jax.Array) -> None:
+    """Refuse an nnx module that changes one of its variables when it is called."""
+    changed: list[tuple[str, str]] = []
+
+    def variables(model):
+        leaves = jax.tree.leaves_with_path(
+            nnx.state(model), is_leaf=lambda v: isinstance(v, nnx.Variable)
+        )
+        return {path: (type(v).__name__, *jax.tree.leaves(v)) for path, v in leaves}
+
+    def call(params, rest, x):
+        model = nnx.merge(graph, params, rest)
+        before = variables(model)
+        model(x)
+        # Traced arrays are the same objects as long as nothing assigns others.
+        for path, (name, *arrays) in variables(model).items():
+            old = before.get(path, (name, *arrays))[1:]
+            if any(a is not b for a, b in zip(old, arrays, strict=True)):
+                changed.append((jax.tree_util.keystr(path, simple=True, separator="."), name))
+
+    jax.eval_shape(call, network.params, network.rest, x)
+    if changed:
+        path, name = changed[0]
+        draws = name.startswith("Rng")
+        cause = "draws random numbers, as Dropout does" if draws else "keeps statistics"
+        raise ValueError(
+            f"network must be the same function in each call, but each call changes {path} "
+            f"({name}): the network {cause} in training. Call model.eval() first (a function of "
+            "rngs= does so before it returns the model). Dropout is off then, and BatchNorm has "
+            "constant statistics."
+        )

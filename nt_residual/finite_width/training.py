@@ -1,15 +1,12 @@
-"""Training of networks of finite width: by all inputs at once or in batches, with any optimizer."""
+"""Training of networks of finite width."""
 
 import contextlib
 import dataclasses
-import functools
-import importlib.metadata
 import math
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -18,31 +15,27 @@ from jax.typing import ArrayLike
 from tqdm import tqdm
 
 from nt_residual import _checks
-from nt_residual.finite_width import losses
-from nt_residual.finite_width.checkpoint import Folder, digest, evaluations_of
-from nt_residual.finite_width.descent import Program, State, hashable
+from nt_residual.finite_width import losses, saved_training
 from nt_residual.finite_width.learning_rate import check_learning_rate
 from nt_residual.finite_width.losses import Loss
-from nt_residual.finite_width.networks import Network, as_network
+from nt_residual.finite_width.networks import Network, as_network, hashable
+from nt_residual.finite_width.training_programs import Program, State, batches
 from nt_residual.gram import sharded
-
-# Evaluations that `evaluate_every=None` makes at most, but for the first.
-_EVALUATIONS = 100
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trained:
-    """A network after `train`.
+    """The result of `train`.
 
     Attributes:
-      network: of the kind that was passed: an `nnx.Module`, or a pair `(apply_fn, params)`. Its
-        parameters are those of `best_step`.
-      history: columns of a table with a row for each evaluation, arrays of one length: 'step',
-        'loss' of all training inputs, 'validation_loss', and 'validation_error', the fraction of
-        wrong classes, where targets are classes.
+      network: of the kind that was passed: an `nnx.Module`, or a pair `(apply_fn, params)`, with
+        the parameters of `best_step`.
+      history: arrays of one length, with an entry for each evaluation: 'step'; 'loss' of all
+        training inputs; with `validation`, 'validation_loss', and for loss='cross_entropy'
+        'validation_error', the fraction of wrong classes.
       steps: the number of steps taken.
-      best_step: where the validation loss was least; without validation, the last step.
-      stopped: why there are no more steps: 'steps', 'patience', or 'diverged'.
+      best_step: the step of the least validation loss; without validation, the last step.
+      stopped: 'steps', 'patience' or 'diverged', the reason why training stopped.
     """
 
     network: Any
@@ -52,9 +45,12 @@ class Trained:
     stopped: str
 
     def __repr__(self) -> str:
-        there = self.history["step"] == self.best_step if self.history else []
-        losses = {k: float(v[there][0]) for k, v in self.history.items() if k != "step"}
-        shown = "".join(f", {name}={value:.3g}" for name, value in losses.items())
+        at_best = self.history["step"] == self.best_step if self.history else []
+        shown = "".join(
+            f", {name}={float(values[at_best][0]):.3g}"
+            for name, values in self.history.items()
+            if name != "step"
+        )
         return (
             f"Trained(steps={self.steps}, best_step={self.best_step}{shown}, "
             f"stopped={self.stopped!r})"
@@ -66,7 +62,7 @@ class TrainingDiverged(ArithmeticError):
 
     Attributes:
       step: the number of steps before it.
-      result: what the last evaluation before left, a `Trained`.
+      result: the `Trained` of the last evaluation before.
     """
 
     def __init__(self, step: int, result: Trained):
@@ -91,61 +87,57 @@ def train(
     batch_size: int | None = None,
     loss: Loss = "half_norm",
     validation: tuple[ArrayLike, ArrayLike] | None = None,
-    evaluate_every: int | None = None,
+    evaluate_every: int = 100,
     patience: int | None = None,
-    checkpoint: str | os.PathLike | None = None,
+    out: str | os.PathLike | None = None,
     mesh: Mesh | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Trained:
-    """Trains a network.
+    """Train a network with an optimizer of optax.
 
-    The loss is a mean over inputs. 'half_norm' is ½|f(x) − y|², summed over outputs, as that of
+    The loss is a mean over inputs. 'half_norm' is ½|f(x) − y|², summed over outputs, the loss of
     `regression.GradientFlow`: gradient descent with learning rate η follows it for the time
-    t = η · steps. 'mse' and 'half_mse' are means over outputs too; `regression.time_of_steps` has
-    the table of all three, and their times. Minibatches are all inputs in an order that is drawn
-    anew for each epoch; those that remain when `batch_size` does not divide n wait for the next.
+    t = η · steps. `regression.time_of_steps` has the formulas and times of 'mse', 'half_mse' and
+    'half_norm'. Each epoch draws a new order of the inputs for its batches; the last inputs of an
+    order that do not fill a batch are left out.
 
-    Compile time does not depend on the number of steps, and networks that differ only in
-    their numbers share one program as long as `optimizer` is the same object.
+    Compile time does not depend on the number of steps. Networks that differ in numbers only share
+    one program as long as `optimizer` is the same object.
 
     Args:
-      network: an `nnx.Module`, of which `nnx.Param` are trained, or a pair `(apply_fn, params)`
-        with `apply_fn(params, x)`. It stays as it is.
+      network: an `nnx.Module`, whose `nnx.Param` are trained, or a pair `(apply_fn, params)` with
+        `apply_fn(params, x)`. It does not change.
       x: inputs, shape (n, …), floats.
-      y: targets: shape (n, n_outputs), or (n,) for one output, for a squared loss; integer
-        labels, shape (n,), for 'cross_entropy'; what a function takes.
-      optimizer: of optax, such as `optax.adam(1e-3)`.
-      learning_rate: instead of it, for gradient descent on all inputs with 'half_norm'. It is
-        checked against `largest_learning_rate`.
-      steps: the most steps to take, those of a checkpoint among them; one that has more stays as it
-        is.
+      y: targets. For squared losses shape (n, n_outputs), or (n,) for one output; for
+        'cross_entropy' integer labels, shape (n,); for a function, what it takes.
+      optimizer: an optimizer of optax, such as `optax.adam(1e-3)`.
+      learning_rate: instead of `optimizer`, for gradient descent on all inputs with 'half_norm'.
+        It is checked against `largest_learning_rate`.
+      steps: the largest number of steps.
       batch_size: inputs per step; `None` for all.
       loss: 'half_norm', 'half_mse', 'mse', 'cross_entropy', or a function of outputs, shape
         (n, n_outputs), and targets that returns shape (n,).
-      validation: inputs and targets. Parameters with the least loss on them are returned.
-      evaluate_every: steps from one row of the history to the next, each of which takes a look at
-        all inputs; `None` for that of the checkpoint, or a hundredth of all.
-      patience: evaluations without a better validation loss after which to stop; `None` for no end.
-      checkpoint: a folder. Every evaluation is saved there, with the state of the optimizer, and
-        the history as `metrics.csv`. A run that was interrupted goes on from the last one, to the
-        same end, bit for bit; on another number of devices, to the same end up to rounding. With
-        more `steps` or `patience` one that has ended goes on too. A state that cannot be read is
-        passed over with a warning, and kept.
-      mesh: devices to spread batches over, with copies of all else on each:
-        `jax.make_mesh((8,), ('data',))`. Their number must divide that of the inputs of a batch.
-      seed: of the order of minibatches.
+      validation: inputs and targets. The result has the parameters with the least loss on them.
+      evaluate_every: steps between evaluations, on all training and validation inputs.
+      patience: stop after this many evaluations without a better validation loss; `None` for never.
+      out: a folder. The run is saved there at each evaluation. If the process ends early, run the
+        same call again: it resumes from the last evaluation, with the same result, bit for bit. A
+        run that ended continues with more `steps` or `patience`. On another number of devices the
+        result is the same up to rounding.
+      mesh: devices that share each batch: `jax.make_mesh((8,), ('data',))`. Their number must
+        divide that of the inputs of a batch.
+      seed: of the order of the batches.
       progress: whether to show a progress bar.
 
     Raises:
-      BlockingIOError: if another process is training into `checkpoint`.
-      FileExistsError: if `checkpoint` is a folder with something else.
-      OSError: if `checkpoint` has states, but none can be read.
-      TrainingDiverged: if a loss is NaN or infinite. What was saved before stays.
-      TypeError: if an argument is of the wrong type, or not one of `optimizer` and `learning_rate`
-        is passed.
-      ValueError: if a shape, a size, a label, the learning rate or the network is no good, or
-        `checkpoint` has another run.
+      BlockingIOError: if another process is training into `out`.
+      FileExistsError: if `out` holds something else.
+      TrainingDiverged: if a loss is NaN or infinite.
+      TypeError: if an argument has the wrong type, or not exactly one of `optimizer` and
+        `learning_rate` is passed.
+      ValueError: if a shape, a size, a label, the learning rate or the network is invalid, or
+        `out` holds a run of another configuration.
 
     Example:
       >>> import numpy as np
@@ -159,11 +151,11 @@ def train(
     """
     steps = _checks.integer(steps, "steps", 1)
     seed = _checks.integer(seed, "seed", 0)
+    every = _checks.integer(evaluate_every, "evaluate_every", 1)
     batch_size = _checks.optional_integer(batch_size, "batch_size", "None takes all inputs.")
     patience = _checks.optional_integer(patience, "patience", "None never stops early.")
-    evaluate_every = _checks.optional_integer(
-        evaluate_every, "evaluate_every", "None picks a number."
-    )
+    if patience is not None and validation is None:
+        raise TypeError("patience needs validation=(x, y) to watch the loss of, got None.")
     x = _checks.finite_batch(x, "x")
     net = as_network(network, x)
     if (optimizer is None) == (learning_rate is None):
@@ -174,173 +166,124 @@ def train(
                 "learning_rate is for all inputs at once and loss='half_norm', where its bound is "
                 "known, got batch_size or another loss. Pass optimizer=optax.sgd(learning_rate)."
             )
-        optimizer = gradient_descent(check_learning_rate(learning_rate, net, x))
+        optimizer = optax.sgd(check_learning_rate(learning_rate, net, x))
     if optimizer is None or not hasattr(optimizer, "update"):
         raise TypeError(f"optimizer must be one of optax, got {optimizer!r}.")
-    if patience is not None and validation is None:
-        raise TypeError("patience needs validation=(x, y), of which the loss is watched.")
-    every = evaluate_every or evaluations_of(checkpoint) or -(-steps // _EVALUATIONS)
     if mesh is not None:
         mesh = sharded.automatic_mesh(sharded.check_mesh(mesh))
     _check_batch_size(batch_size, len(x), mesh)
-    program = Program(
-        hashable(net.apply),
-        hashable(losses.per_input(loss)),
-        optimizer,
-        batch_size,
-        mesh,
-    )
-    sets = {"": _data(net, x, y, loss, "")}
+    per_input = hashable(losses.per_input(loss))
+    program = Program(net.apply, per_input, optimizer, batch_size, mesh)
+    sets = {"": _checked_set(net, x, y, loss, "")}
     if validation is not None:
-        sets["validation_"] = _data(net, *validation, loss, "validation ")
-    run = _Run(program, net, sets, seed)
+        sets["validation_"] = _checked_set(net, *validation, loss, "validation ")
+    run = _Run(program, network, net, sets, seed, every)
+    start = run.start()
     with contextlib.ExitStack() as stack:
-        folder = None
-        if checkpoint is not None:
-            folder = stack.enter_context(Folder.open(checkpoint, run.config(every, loss)))
+        config = {}
+        if out is not None:
+            config = saved_training.configuration(program, start.state, net.rest, sets)
+            config |= {"evaluate_every": every, "seed": seed}
+        manager = stack.enter_context(saved_training.opened(out, config))
         bar = stack.enter_context(tqdm(total=steps, desc="training", disable=not progress))
-        run.go(steps, every, patience, folder, bar)
-    result = run.result(network)
-    if run.diverged is not None:
-        raise TrainingDiverged(run.diverged, result)
-    return result
+        return run.train(start, steps, patience, manager, bar)
 
 
-class _Run:
-    """The training of one network, between evaluations."""
+class _Point(NamedTuple):
+    """A run at an evaluation."""
 
-    def __init__(self, program: Program, net: Network, sets: dict[str, Any], seed: int):
-        self.program = program
-        self.sets = sets
-        self.seed = seed
-        self.key = jax.random.key(seed)
-        self.params, self.rest = net.params, net.rest
-        self.history: dict[str, list] = {}
-        self.diverged: int | None = None
-        self.stopped = "steps"
+    state: State
+    best: Any  # The parameters with the least validation loss.
+    history: dict[str, list]
 
-    def config(self, every: int, loss: Loss) -> dict[str, Any]:
-        """What the result depends on, by a name for errors."""
-        program, some = self.program, self.sets[""]["x"][:1]
-        begun = program.begin(self.params)
-
-        def text(function, *args):
-            # Of shapes alone, as the devices that arrays lie on are no part of the run.
-            shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), args)
-            return digest(jax.jit(function).lower(*shapes).as_text())
-
-        outputs = jax.eval_shape(program.apply, self.params, self.rest, some)
-        like = jax.eval_shape(lambda p: p, self.params)
-
-        def update(gradient, state, params, value):
-            return program.update(gradient, state, params, value, lambda _: value)
-
-        return {
-            "the network": text(program.apply, self.params, self.rest, some),
-            "the initial parameters": digest(self.params, self.rest),
-            "x": digest(self.sets[""]["x"]),
-            "y": digest(self.sets[""]["y"]),
-            "validation": digest(self.sets.get("validation_")),
-            "the loss": loss
-            if isinstance(loss, str)
-            else text(program.loss, outputs, self.sets[""]["y"][:1]),
-            "the optimizer": text(update, like, begun.optimizer, like, begun.loss)
-            + digest(begun.optimizer),
-            "batch_size": program.batch_size,
-            "evaluate_every": every,
-            "seed": self.seed,
-            "the version of jax": jax.__version__,
-            "the version of optax": importlib.metadata.version("optax"),
-        }
-
-    def go(self, steps: int, every: int, patience: int | None, folder: Folder | None, bar) -> None:
-        """Trains to the end."""
-        program = self.program
-        sets = {name: self._place(data, name) for name, data in self.sets.items()}
-        self.rest, params = self._place((self.rest, self.params))
-        self.state = self.best = program.begin(params)
-        restored = folder.restore((self.state, self.best.params)) if folder else None
-        if restored is None:
-            self._evaluate(self.state, sets, folder)
-        else:
-            found, self.history = restored
-            self.state, best = self._place(found)
-            self.best = self.state._replace(params=best)
-        bar.update(int(self.state.step))
-        while self.diverged is None and (step := int(self.state.step)) < steps:
-            if patience is not None and self._since_best() >= patience:
-                self.stopped = "patience"
-                return
-            until = min(steps, (step // every + 1) * every)
-            training = sets[""]["x"], sets[""]["y"]
-            state = program.advance(self.state, self.rest, training, self.key, np.int32(until))
-            if not math.isfinite(state.loss):
-                self.diverged = int(state.step) - 1
-            else:
-                self._evaluate(state, sets, folder)
-                bar.set_postfix(loss=f"{self.history['loss'][-1]:.3g}", refresh=False)
-                bar.update(until - step)
-
-    def _evaluate(self, state: State, sets: dict[str, Any], folder: Folder | None) -> None:
-        """Adds a row to the history, and keeps the state, unless a loss is not finite."""
-        row: dict[str, Any] = {"step": int(state.step)}
-        for prefix, data in sets.items():
-            found = self.program.evaluate(state.params, self.rest, **data)
-            row |= {prefix + name: float(value) for name, value in sorted(found.items())[::-1]}
-        row.pop("error", None)
-        if not all(map(math.isfinite, row.values())):
-            self.diverged = int(state.step)
-            return
-        for name, value in row.items():
-            self.history.setdefault(name, []).append(value)
-        self.state = state
-        if self._since_best() == 0:
-            self.best = state
-        if folder is not None:
-            folder.save(row["step"], (state, self.best.params), self.history)
-
-    def _since_best(self) -> int:
-        """Evaluations after the best one."""
+    @property
+    def since_best(self) -> int:
+        """The number of evaluations after the best one."""
         watched = self.history.get("validation_loss")
         return 0 if watched is None else len(watched) - 1 - int(np.argmin(watched))
 
-    def result(self, network: Any) -> Trained:
-        """What there is so far."""
-        params = self.best.params
+
+class _Run:
+    """One call of `train`, after its checks."""
+
+    def __init__(
+        self, program: Program, given: Any, net: Network, sets: dict, seed: int, every: int
+    ):
+        self.program, self.given, self.seed, self.every = program, given, seed, every
+        self.params, self.rest = program.place((net.params, net.rest))
+        # With minibatches each device has all inputs, to take its part of any batch.
+        whole = program.batch_size is None
+        self.sets = {
+            name: program.place(data, spread=whole and name == "") for name, data in sets.items()
+        }
+
+    def start(self) -> _Point:
+        state = self.program.start(self.params)
+        return _Point(state, state.params, {})
+
+    def train(self, point: _Point, steps: int, patience: int | None, manager: Any, bar: Any):
+        """Train from the start, or from the last saved point, to the end."""
+        saved = saved_training.restore(manager, point[:2]) if manager else None
+        if saved is None:
+            point = self.evaluated(point.state, point)
+        else:
+            (state, best), history = saved
+            point = _Point(state, best, history)
+        bar.update(int(point.state.step))
+        while (step := int(point.state.step)) < steps:
+            if patience is not None and point.since_best >= patience:
+                return self.result(point, "patience")
+            point = self.advanced(point, min(steps, (step // self.every + 1) * self.every))
+            if manager:
+                saved_training.save(manager, int(point.state.step), point[:2], point.history)
+            bar.set_postfix(loss=f"{point.history['loss'][-1]:.3g}", refresh=False)
+            bar.update(int(point.state.step) - step)
+        return self.result(point, "steps")
+
+    def advanced(self, point: _Point, until: int) -> _Point:
+        """Return the point at step `until`."""
+        step, size, rows = int(point.state.step), self.program.batch_size, None
+        data = self.sets[""]
+        if size is not None:
+            rows = batches(len(data[0]), size, self.seed, step, self.every)
+            rows = self.program.place(rows)
+        state = self.program.advance(point.state, self.rest, data, rows, np.int32(until))
+        if not math.isfinite(state.loss):
+            raise TrainingDiverged(int(state.step) - 1, self.result(point, "diverged"))
+        return self.evaluated(state, point)
+
+    def evaluated(self, state: State, before: _Point) -> _Point:
+        """Return the point of a state: its losses, and the best parameters so far."""
+        history = {"step": [*before.history.get("step", []), int(state.step)]}
+        for prefix, data in self.sets.items():
+            found = self.program.evaluate(state.params, self.rest, data)
+            for name in ("loss", "error") if prefix else ("loss",):
+                if name in found:
+                    values = before.history.get(prefix + name, [])
+                    history[prefix + name] = [*values, float(found[name])]
+        if not all(math.isfinite(values[-1]) for values in history.values()):
+            raise TrainingDiverged(int(state.step), self.result(before, "diverged"))
+        point = _Point(state, before.best, history)
+        return point if point.since_best else point._replace(best=state.params)
+
+    def result(self, point: _Point, stopped: str) -> Trained:
+        network, steps = self.given, int(point.state.step)
         if isinstance(network, nnx.Module):
             network = nnx.clone(network)
-            nnx.update(network, params)
+            nnx.update(network, point.best)
         elif isinstance(network, Network):
-            network = network._replace(params=params)
+            network = network._replace(params=point.best)
         else:
-            network = network[0], params
-        steps = int(self.state.step)
-        history = {name: np.array(values) for name, values in self.history.items()}
-        best = steps if not self.history else self.history["step"][-1 - self._since_best()]
-        stopped = self.stopped if self.diverged is None else "diverged"
+            network = network[0], point.best
+        history = {name: np.array(values) for name, values in point.history.items()}
+        best = int(history["step"][-1 - point.since_best]) if history else steps
         return Trained(network, history, steps, best, stopped)
 
-    def _place(self, tree: Any, name: str | None = None) -> Any:
-        """Arrays on the devices: all inputs are spread over them if each step takes all."""
-        spread = name == "" and self.program.batch_size is None
-        sharding = self.program.sharding(spread=spread)
-        if sharding is None:
-            return jax.tree.map(jnp.asarray, tree)
-        return jax.device_put(tree, sharding)
 
-
-@functools.cache
-def gradient_descent(learning_rate: float) -> optax.GradientTransformation:
-    """One object for each learning rate, so that programs are compiled once."""
-    return optax.sgd(learning_rate)
-
-
-def _data(net: Network, x: Any, y: Any, loss: Loss, prefix: str) -> dict[str, Any]:
+def _checked_set(net: Network, x: Any, y: Any, loss: Loss, prefix: str) -> tuple[Any, Any]:
     x = _checks.finite_batch(x, prefix + "x")
     outputs = jax.eval_shape(net.apply, net.params, net.rest, x)
-    y = losses.check_targets(y, loss, outputs, prefix + "y")
-    losses.check_per_input(loss, outputs, y)
-    return {"x": x, "y": y, "labels": losses.labels(y, loss)}
+    return x, losses.check_targets(y, loss, outputs, prefix + "y")
 
 
 def _check_batch_size(batch_size: int | None, n: int, mesh: Mesh | None) -> None:
