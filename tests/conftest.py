@@ -1,4 +1,17 @@
+import os
 import pathlib
+
+_CACHE = pathlib.Path(__file__).parent.parent / ".pytest_cache" / "programs"
+# Both before JAX is imported. Most of the time goes into compiling: workers, and later runs, load
+# what one has compiled.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+
+# isort: split
 
 import jax
 import jax.numpy as jnp
