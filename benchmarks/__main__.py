@@ -1,4 +1,4 @@
-"""What kernels, Gram matrices, solvers and empirical NTKs cost on this machine's devices.
+"""Measure kernels, Gram matrices, solvers and empirical NTKs on this machine's devices.
 
     python -m benchmarks [--cases fc_kernel …] [--sizes quick] [--out FILE]
 
@@ -12,24 +12,55 @@ On a CPU, XLA_FLAGS=--xla_force_host_platform_device_count=8 simulates devices f
 """
 
 import argparse
+import json
 import pathlib
 import sys
 import warnings
-
-import nt_residual  # noqa: F401  From here on neural_tangents can be imported.
-
-# isort: split
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import jax
 from tqdm import tqdm
 
-from benchmarks import common, figures
-from benchmarks.suite import runner
-from benchmarks.suite.families import FAMILIES, cases
+from benchmarks import figures
+from benchmarks.suite import (
+    conv_kernel,
+    empirical_ntk,
+    estimators,
+    fc_kernel,
+    gram,
+    layers,
+    regression,
+    runner,
+    scaling,
+)
+from benchmarks.suite.case import Case
+from nt_residual import _files
+
+FAMILIES = {
+    "fc_kernel": fc_kernel,
+    "conv_kernel": conv_kernel,
+    "layers": layers,
+    "gram": gram,
+    "regression": regression,
+    "estimators": estimators,
+    "empirical_ntk": empirical_ntk,
+    "scaling": scaling,
+}
+
+
+def cases(names: Iterable[str], size: str, float64: bool) -> list[Case]:
+    """Return all cases of some families; with `float64`, kernels in that, too."""
+    result = []
+    for name in names:
+        result += FAMILIES[name].cases(size)
+        if float64 and name == "fc_kernel":
+            result += fc_kernel.cases(size, "float64")
+    return result
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints a table, and writes the numbers as JSON if asked to.
+    """Print a table, and write the numbers as JSON if asked to.
 
     Returns:
       0 if all cases were right and timed, else 1.
@@ -41,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _run(options)
 
 
-def _run(options):
+def _run(options: argparse.Namespace) -> int:
     result = {**runner.described(), "sizes": options.sizes}
     print(result["device"], f"({result['devices']} × {result['platform']})", result["versions"])
     dtypes = ("float32", "float64") if options.float64 else ("float32",)
@@ -54,11 +85,13 @@ def _run(options):
         row = runner.row(case, result["peaks"], options.repeats, seconds)
         result["cases"].append(row)
         tqdm.write(_line(case, row), file=sys.stdout)
-        common.write(result, options.out)
+        if options.out:
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            _files.replace(options.out, json.dumps(result, indent=1) + "\n")
     return int(any("failed" in row for row in result["cases"]))
 
 
-def _line(case, row):
+def _line(case: Case, row: Mapping[str, Any]) -> str:
     if "failed" in row:
         return f"{case.name}: {row['failed']}"
     fractions = [
@@ -72,7 +105,7 @@ def _line(case, row):
     )
 
 
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
@@ -83,19 +116,12 @@ def _parser():
         "--sizes",
         choices=runner.SIZES,
         default="standard",
-        help="quick: under a minute on two cores; standard: minutes; large: for an accelerator",
+        help="quick: a minute on two cores; standard: minutes; large: for an accelerator",
     )
-    parser.add_argument("--repeats", type=_positive, default=7, help="timed calls, at most")
+    parser.add_argument("--repeats", type=int, default=7, help="timed calls, at most")
     parser.add_argument("--float64", action="store_true", help="also the kernels in float64")
     parser.add_argument("--out", type=pathlib.Path, help="write the numbers there, as JSON")
     return parser
-
-
-def _positive(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
-    return value
 
 
 if __name__ == "__main__":

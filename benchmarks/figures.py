@@ -11,8 +11,8 @@ import matplotlib.pyplot as plt
 # What a row has beside the sizes of its case.
 NUMBERS = (
     *("error", "tolerance", "compile_s", "median_s", "q1_s", "q3_s", "min_s", "repeats"),
-    *("entries", "entries_per_s", "bytes", "flops", "bytes_per_s", "bytes_per_s_of_peak"),
-    *("flops_per_s", "flops_per_s_of_peak", "failed"),
+    *("temporary_bytes", "entries", "entries_per_s", "bytes", "flops"),
+    *("bytes_per_s", "bytes_per_s_of_peak", "flops_per_s", "flops_per_s_of_peak", "failed"),
 )
 
 

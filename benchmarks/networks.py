@@ -1,60 +1,90 @@
-"""The networks, kernels and inputs that several benchmarks measure."""
+"""Kernels, networks and inputs of several families, and float64 references."""
 
-import nt_residual
-
-# isort: split
+import functools
 
 import jax
 import numpy as np
-from neural_tangents import stax
+from scipy.spatial.distance import cdist
 
-from nt_residual import conv, schedules
+import nt_residual
+from benchmarks.suite.case import distance, sampled
+from nt_residual import conv, rntk, schedules
+from nt_residual import neural_tangents as nt
 
 SCHEDULE = schedules.PowerLaw(0.5)
+FEATURES = 784
 
 
-def points(n, features, seed=0):
-    """Standard normal inputs in float32."""
-    return np.random.default_rng(seed).normal(size=(n, features)).astype("float32")
+@functools.cache
+def inputs(n: int, dtype: str = "float32") -> np.ndarray:
+    """Return standard normal inputs of shape (n, FEATURES)."""
+    return np.random.default_rng(0).normal(size=(n, FEATURES)).astype("float32").astype(dtype)
 
 
-def images(n, side, seed=0):
-    """Random images with three channels."""
-    return jax.random.uniform(jax.random.key(seed), (n, side, side, 3))
+@functools.cache
+def kernel(depth: float) -> rntk.ResidualKernel:
+    """Return the kernel of blocks with α = L^(−1/2)."""
+    result = rntk.ResidualKernel(depth, SCHEDULE)
+    result.coefficients  # noqa: B018  Computed here, once, and not where it is compiled.
+    return result
 
 
-def nt_kernel(depth, gamma):
-    """neural-tangents' own NTK of the same blocks, α in the last layer of each branch."""
+def exact(rows: np.ndarray, columns: np.ndarray, depth: float) -> np.ndarray:
+    """Compute that kernel from the recursion itself, in float64 on the host."""
+    rows, columns = np.asarray(rows, np.float64), np.asarray(columns, np.float64)
+    norms1, norms2 = (np.linalg.norm(x, axis=1, keepdims=True) for x in (rows, columns))
+    # From differences: between equal inputs the angle is zero, not the root of rounding.
+    halves = np.minimum(cdist(rows / norms1, columns / norms2) / 2, 1)
+    return norms1 * norms2.T * kernel(depth).at_angle(2 * np.arcsin(halves))
+
+
+def error(matrix: np.ndarray, n: int, depth: float, scale: float = 1.0) -> float:
+    """Compute how far k(x, x) is from the reference, at entries from all of its parts."""
+    chosen = sampled(n)
+    x = inputs(n)[chosen]
+    return distance(matrix[np.ix_(chosen, chosen)], scale * exact(x, x, depth))
+
+
+def matrix_bytes(n: int, itemsize: int) -> int:
+    """Return the bytes of inputs that are read and of a matrix that is written."""
+    return (n * FEATURES + n * n) * itemsize
+
+
+def product_flops(n: int) -> int:
+    """Return the operations of the products of all pairs of inputs, each once."""
+    return FEATURES * n * (n + 1)
+
+
+def nt_kernel(depth: int, gamma: float):
+    """Return neural-tangents' own NTK of the same blocks, α in the last layer of each branch."""
     alpha = float(depth) ** -gamma
 
     def kernel(x):
         width = x.shape[1]
-        branch = stax.serial(
-            stax.Dense(width, W_std=2**0.5), stax.Relu(), stax.Dense(width, W_std=alpha)
+        branch = nt.stax.serial(
+            nt.stax.Dense(width, W_std=2**0.5), nt.stax.Relu(), nt.stax.Dense(width, W_std=alpha)
         )
-        block = stax.serial(stax.FanOut(2), stax.parallel(stax.Identity(), branch), stax.FanInSum())
         # Only blocks are trained.
-        first = nt_residual.stax.Frozen(stax.Dense(width))
-        _, _, kernel_fn = stax.serial(first, stax.repeat(block, depth))
+        first = nt_residual.stax.Frozen(nt.stax.Dense(width))
+        _, _, kernel_fn = nt.stax.serial(first, nt.stax.repeat(block(branch), depth))
         return kernel_fn(x, None, "ntk")
 
     return kernel
 
 
-def conv_kernels(pooling, side, blocks):
-    """Ours, and neural-tangents' with the same scale, as functions of two batches."""
+def block(branch):
+    """Return x + branch(x) in neural-tangents' own layers."""
+    both = nt.stax.parallel(nt.stax.Identity(), branch)
+    return nt.stax.serial(nt.stax.FanOut(2), both, nt.stax.FanInSum())
+
+
+def images(n: int, side: int) -> jax.Array:
+    """Return random images with three channels."""
+    return jax.random.uniform(jax.random.key(0), (n, side, side, 3))
+
+
+def conv_kernels(pooling: str, side: int, blocks: int):
+    """Return ours, and neural-tangents' with the same scale, as functions of two batches."""
     ours = conv.ResidualKernel(blocks, SCHEDULE, (side, side), pooling=pooling, normalize=False)
     _, _, kernel_fn = nt_residual.stax.ConvResNet(blocks, 16, schedule=SCHEDULE, pooling=pooling)
     return ours, lambda x1, x2=None: kernel_fn(x1, x2, "ntk")
-
-
-def dense(width, depth, outputs):
-    """A dense network, and the shape of one of its inputs."""
-    hidden = [stax.Dense(width, W_std=2**0.5), stax.Relu()] * depth
-    return stax.serial(*hidden, stax.Dense(outputs)), (width,)
-
-
-def convolutional(channels, depth, outputs):
-    """A convolutional network with global average pooling, and the shape of an image."""
-    block = [stax.Conv(channels, (3, 3), padding="SAME", W_std=2**0.5), stax.Relu()]
-    return stax.serial(*block * depth, stax.GlobalAvgPool(), stax.Dense(outputs)), (16, 16, 3)

@@ -1,9 +1,8 @@
-"""Writes README.md and its figures from the results of the suite.
+"""Write README.md and its figures from the results of the suite.
 
     python -m benchmarks.report [--results benchmarks/results] [--out benchmarks/README.md]
 
-Every `suite_NAME.json` gets a section of tables, a figure and an estimate for more devices. The
-same files give the same text.
+Every `suite_NAME.json` gets a section of tables and a figure. The same files give the same text.
 """
 
 import argparse
@@ -13,9 +12,10 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks import estimate, figures
-from benchmarks.estimate import si
-from benchmarks.suite.families import FAMILIES
+from matplotlib.ticker import EngFormatter
+
+from benchmarks import figures
+from benchmarks.__main__ import FAMILIES
 
 HERE = pathlib.Path(__file__).parent
 INTRODUCTION = """\
@@ -37,32 +37,23 @@ is further from its reference than it tolerates is not timed, and the exit statu
 
 Run times are medians of calls after the first, ± half of the distance between the quartiles. \
 Compile time is apart: that of tracing and compiling, or, where a function compiles by itself, \
-what the first call takes longer. Rates are those of the least work that a result takes, said \
+what the first call takes longer. Memory is the temporary memory of the compiled program. Rates \
+are those of the least work that a result takes, said \
 above each table; fractions are of a copy (reading and writing) and of a square product in the \
 same dtype, of precision 'highest', measured in the same run. What stays in cache can be faster \
 than the copy. `×` is the run time over that of the first of the same sizes, `efficiency` the rate \
 of p devices over p times that of one.
 """
-PROGRAMS = """\
-## Programs that measure one part in depth
-
-| program | measures |
-|---|---|
-{rows}
-
-Each is run as `uv run python benchmarks/NAME.py`, with `--help` for what it does; numbers are in \
-[results](results).
-"""
 
 
 def readme(results: Mapping[str, Any]) -> str:
-    """The text, of results by name."""
+    """Return the text, for results by name."""
     sections = [section(name, result) for name, result in sorted(results.items())]
-    return "\n".join([INTRODUCTION, *sections, PROGRAMS.format(rows="\n".join(_programs()))])
+    return "\n".join([INTRODUCTION, *sections])
 
 
 def section(name: str, result: Mapping[str, Any]) -> str:
-    """What one run of the suite found."""
+    """Return the tables of one run of the suite."""
     peaks = result["peaks"]
     products = " and ".join(
         f"{si(rate, 'FLOP/s')} in {dtype}" for dtype, rate in peaks["flops_per_s"].items()
@@ -82,36 +73,41 @@ def section(name: str, result: Mapping[str, Any]) -> str:
             parts += [f"### {family}\n", f"{inspect.getdoc(module)}\n", table(rows)]
             if family == "scaling" and result["devices"] == 1:
                 parts.append("There was one device, so nothing is said about scaling.\n")
-    estimated = estimate.text(result)
-    return "\n".join(parts + ([estimated] if estimated else []))
+    return "\n".join(parts)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One row a case."""
+    """Return a table, one row a case."""
     names = [name for name in rows[0] if name not in (*figures.NUMBERS, "family", "who")]
     relative = "efficiency" if "devices" in names else "×"
-    heads = [*names, "", "run", relative, "compile", "entries/s", "bytes/s", "FLOP/s", "error"]
+    measured = ["run", relative, "compile", "memory", "entries/s", "bytes/s", "FLOP/s", "error"]
+    heads = [*names, "", *measured]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in rows:
-        cells = [str(row.get(name, "")) for name in names] + [row["who"], *_cells(row, rows)]
+        cells = [str(row.get(name, "")) for name in names] + [row["who"]]
+        if "failed" in row:
+            failed = row["failed"].replace("|", "\\|").partition("\n")[0]
+            cells += [failed, *[""] * (len(measured) - 1)]
+        else:
+            cells += _cells(row, rows)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _cells(row, rows):
-    if "failed" in row:
-        return [row["failed"].replace("|", "\\|").partition("\n")[0], *[""] * 6]
+def _cells(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    memory = row.get("temporary_bytes")
     return [
         f"{si(row['median_s'], 's')} ± {figures.spread(row):.0%}",
         _relative(row, rows),
         si(row["compile_s"], "s"),
+        "" if memory is None else si(memory, "B"),
         si(row["entries_per_s"], ""),
         *(_rate(row, name) for name in ("bytes_per_s", "flops_per_s")),
         f"{row['error']:.0e}",
     ]
 
 
-def _relative(row, rows):
+def _relative(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     if "devices" in row:
         known = figures.alone(row, rows)
         return f"{figures.gain(row, rows) / row['devices']:.0%}" if known else ""
@@ -119,28 +115,25 @@ def _relative(row, rows):
     return f"{row['median_s'] / first['median_s']:.3g}" if "median_s" in first else ""
 
 
-def _rate(row, name):
+def _rate(row: Mapping[str, Any], name: str) -> str:
     if row[name] is None:
         return ""
     return f"{si(row[name], '')} ({row[f'{name}_of_peak']:.0%})"
 
 
-def _programs():
-    """The first line of each program that is not part of the suite."""
-    for path in sorted(HERE.glob("*.py")):
-        if "\nimport common\n" in (text := path.read_text()):
-            first = text.partition('"""')[2].partition("\n")[0]
-            yield f"| [{path.name}]({path.name}) | {first} |"
+def si(value: float, unit: str) -> str:
+    """Return a number with a prefix of the unit: `1.5 GB`."""
+    return EngFormatter(unit, places=1)(value).strip()
 
 
 def load(folder: pathlib.Path) -> dict[str, Any]:
-    """The results of the suite in a folder, by the names of their files."""
+    """Return the results of the suite in a folder, by the names of their files."""
     return {path.stem: json.loads(path.read_text()) for path in folder.glob("suite_*.json")}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Writes the page and a figure beside each file of results."""
-    parser = argparse.ArgumentParser(description="Writes README.md and its figures.")
+    """Write the page, and a figure beside each file of results."""
+    parser = argparse.ArgumentParser(description="Write README.md and its figures.")
     parser.add_argument("--results", type=pathlib.Path, default=HERE / "results")
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "README.md")
     options = parser.parse_args(arguments)

@@ -1,1 +1,1 @@
-"""Cases of one form, a family a file, and what runs them on any device."""
+"""The families of cases, a file each, and what checks and times cases on any device."""

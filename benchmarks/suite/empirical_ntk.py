@@ -8,13 +8,11 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import neural_tangents as nt
 import numpy as np
 
-from benchmarks.networks import convolutional, dense
 from benchmarks.suite.case import Case, Counts, distance, exactly
+from nt_residual import neural_tangents as nt
 
-NETWORKS = {"dense": dense, "convolutional": convolutional}
 # The network, its width, hidden layers and outputs, and the inputs.
 SIZES = {
     "quick": (("dense", 128, 3, 10, 8),),
@@ -23,6 +21,22 @@ SIZES = {
 }
 IMPLEMENTATIONS = ("JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS", "STRUCTURED_DERIVATIVES")
 TOLERANCE = 1e-4
+
+
+def dense(width: int, depth: int, outputs: int):
+    """Return a dense network, and the shape of one of its inputs."""
+    hidden = [nt.stax.Dense(width, W_std=2**0.5), nt.stax.Relu()] * depth
+    return nt.stax.serial(*hidden, nt.stax.Dense(outputs)), (width,)
+
+
+def convolutional(channels: int, depth: int, outputs: int):
+    """Return a convolutional network with global average pooling, and the shape of an image."""
+    block = [nt.stax.Conv(channels, (3, 3), padding="SAME", W_std=2**0.5), nt.stax.Relu()]
+    last = nt.stax.GlobalAvgPool(), nt.stax.Dense(outputs)
+    return nt.stax.serial(*block * depth, *last), (16, 16, 3)
+
+
+NETWORKS = {"dense": dense, "convolutional": convolutional}
 
 
 def cases(size: str) -> list[Case]:

@@ -11,8 +11,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.networks import nt_kernel
-from benchmarks.suite import inputs
+from benchmarks import networks
 from benchmarks.suite.case import Case, Counts
 from nt_residual import schedules
 
@@ -50,23 +49,23 @@ def case(who: str, n: int, depth: float, dtype: str) -> Case:
     """One implementation at one size."""
     scale = 1.0 if who == "nt_residual" else _nt_scale(depth)
     itemsize = np.dtype(dtype).itemsize
-    counts = Counts(n * n, inputs.matrix_bytes(n, itemsize), inputs.product_flops(n))
+    counts = Counts(n * n, networks.matrix_bytes(n, itemsize), networks.product_flops(n))
     return Case(
         family="fc_kernel",
         who=who,
         sizes={"n": n, "depth": depth if depth < math.inf else "∞", "dtype": dtype},
         build=functools.partial(_build, who, n, depth, dtype),
-        check=lambda matrix: inputs.error(matrix, n, depth, scale),
+        check=lambda matrix: networks.error(matrix, n, depth, scale),
         tolerance=TOLERANCE[who][dtype],
         counts=lambda _: counts,
     )
 
 
 def _build(who, n, depth, dtype):
-    x = jnp.asarray(inputs.inputs(n, dtype))
+    x = jnp.asarray(networks.inputs(n, dtype))
     if who == "neural-tangents":
-        return nt_kernel(depth, 0.5), (x,)
-    kernel = inputs.kernel(depth)
+        return networks.nt_kernel(depth, 0.5), (x,)
+    kernel = networks.kernel(depth)
     return lambda x: kernel(x), (x,)
 
 
@@ -74,4 +73,4 @@ def _nt_scale(depth):
     """Its NTK is not normalized: Π(1 + α²) · 2 Σ α²/(1 + α²), over the number of features."""
     squares = schedules.PowerLaw(0.5)(depth) ** 2
     growth = math.exp(np.log1p(squares).sum())
-    return growth * 2 * float(np.sum(squares / (1 + squares))) / inputs.FEATURES
+    return growth * 2 * float(np.sum(squares / (1 + squares))) / networks.FEATURES

@@ -9,7 +9,7 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.suite import inputs
+from benchmarks import networks
 from benchmarks.suite.case import Case, Counts, distance, sampled
 from nt_residual import gram
 
@@ -32,7 +32,7 @@ def cases(size: str) -> list[Case]:
 
 def matrix(n: int, tile_size: int | None) -> Case:
     """The matrix in memory."""
-    counts = Counts(n * n, inputs.matrix_bytes(n, 4), inputs.product_flops(n))
+    counts = Counts(n * n, networks.matrix_bytes(n, 4), networks.product_flops(n))
 
     def build():
         return functools.partial(gram.compute, tile_size=tile_size), _arguments(n)
@@ -42,7 +42,7 @@ def matrix(n: int, tile_size: int | None) -> Case:
         who="gram.compute",
         sizes={"n": n, "tile": tile_size or "picked", "dtype": "float32"},
         build=build,
-        check=lambda matrix: inputs.error(matrix, n, DEPTH),
+        check=lambda matrix: networks.error(matrix, n, DEPTH),
         tolerance=TOLERANCE,
         counts=lambda _: counts,
         jit=False,
@@ -52,8 +52,8 @@ def matrix(n: int, tile_size: int | None) -> Case:
 def matrix_free(n: int) -> Case:
     """A product with a matrix that is made anew."""
     v = vectors(n)
-    moved = 4 * (n * inputs.FEATURES + 2 * v.size)
-    counts = Counts(n * n, moved, inputs.product_flops(n) + 2 * n * v.size)
+    moved = 4 * (n * networks.FEATURES + 2 * v.size)
+    counts = Counts(n * n, moved, networks.product_flops(n) + 2 * n * v.size)
 
     def build():
         return lambda k, v: k.product(v), (gram.MatrixFree(*_arguments(n)), jnp.asarray(v))
@@ -77,9 +77,9 @@ def vectors(n: int) -> np.ndarray:
 def product_error(product, n: int) -> float:
     """How far some rows of K v are from the reference."""
     chosen = sampled(n, count=5)
-    x = inputs.inputs(n)
-    return distance(product[chosen], inputs.exact(x[chosen], x, DEPTH) @ vectors(n))
+    x = networks.inputs(n)
+    return distance(product[chosen], networks.exact(x[chosen], x, DEPTH) @ vectors(n))
 
 
 def _arguments(n):
-    return inputs.kernel(DEPTH), jnp.asarray(inputs.inputs(n))
+    return networks.kernel(DEPTH), jnp.asarray(networks.inputs(n))

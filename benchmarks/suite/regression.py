@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import neural_tangents as nt
 import numpy as np
 import scipy.sparse.linalg
 
-from benchmarks.suite import inputs
+from benchmarks import networks
 from benchmarks.suite.case import Case, Counts, distance
 from nt_residual import data, regression
+from nt_residual import neural_tangents as nt
 
 SIZES = {
     "quick": ((400, ("eigh", "lanczos", "neural-tangents")),),
@@ -62,7 +62,7 @@ def case(solver: str, n: int) -> Case:
 @functools.lru_cache(maxsize=1)
 def problem(n: int) -> Problem:
     """A function of degree two on the sphere, with noise."""
-    kernel, generator = inputs.kernel(1000), np.random.default_rng(0)
+    kernel, generator = networks.kernel(1000), np.random.default_rng(0)
     x = data.sphere.uniform(n + n // 4, DIMENSION).astype(np.float32)
     weights = generator.standard_normal((2, DIMENSION, OUTPUTS))
     y = x[:n] @ weights[0] + (x[:n] @ weights[1]) ** 2 + generator.standard_normal((n, OUTPUTS))

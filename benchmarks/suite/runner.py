@@ -1,17 +1,20 @@
 """Checks cases, times them, and compares them with what the device can do."""
 
-from collections.abc import Sequence
+import importlib.metadata
+import math
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import common
 from benchmarks.suite.case import Case
-from nt_residual import compat
+from nt_residual import compat, machine
 
-# For the bandwidth, numbers in the array; for the rate of products, its side; and after how many
-# seconds a case is not repeated.
+# Numbers in the array that is copied; the side of the product; and the seconds after which a case
+# is not repeated.
 SIZES = {
     "quick": (2**23, 1024, 1.0),
     "standard": (2**26, 4096, 10.0),
@@ -19,18 +22,50 @@ SIZES = {
 }
 
 
+def described() -> dict[str, Any]:
+    """Return the device, its number, and the versions of what is compared."""
+    packages = ("jax", "neural-tangents", "nt-residual")
+    return {
+        "device": machine.device_name(),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "platform": jax.default_backend(),
+        "devices": jax.device_count(),
+    }
+
+
 def peaks(size: str, dtypes: Sequence[str]) -> dict[str, Any]:
-    """Bytes per second of a copy, operations per second of a product, measured now."""
+    """Measure the bytes per second of a copy, and the operations per second of a product."""
     numbers, side, _ = SIZES[size]
     rates = {}
     for dtype in dtypes:
         with compat.enable_x64(dtype == "float64"):
-            rates[dtype] = common.matmul_rate(dtype, side)
-    return {"bytes_per_s": common.copy_bandwidth(numbers), "flops_per_s": rates}
+            x = jnp.ones((side, side), dtype)
+            product = jax.jit(lambda x: jnp.matmul(x, x, precision="highest"))
+            rates[dtype] = 2 * side**3 / _best_time(product, x)
+    x = jnp.ones(numbers, "float32")
+    copied = 2 * x.nbytes / _best_time(jax.jit(lambda x: x + 1), x)
+    return {"bytes_per_s": copied, "flops_per_s": rates}
+
+
+def _best_time(function: Callable, x: jax.Array) -> float:
+    """Return the seconds of the fastest call after the first."""
+    return min(_run_times(function, x, repeats=6)[1:])
+
+
+def _run_times(
+    function: Callable, *arguments: Any, repeats: int, seconds: float = math.inf
+) -> list[float]:
+    """Return the seconds of several calls; of three, if they take longer than `seconds` in all."""
+    times = []
+    while len(times) < repeats and (len(times) < 3 or sum(times) < seconds):
+        start = time.perf_counter()
+        jax.block_until_ready(function(*arguments))
+        times.append(time.perf_counter() - start)
+    return times
 
 
 def row(case: Case, peaks: dict[str, Any], repeats: int, seconds: float) -> dict[str, Any]:
-    """What is written of a case: its numbers, or why there are none."""
+    """Return what is written of a case: its numbers, or the reason why there are none."""
     described = {"family": case.family, "who": case.who, **case.sizes}
     try:
         with compat.enable_x64(case.dtype == "float64"):
@@ -41,60 +76,51 @@ def row(case: Case, peaks: dict[str, Any], repeats: int, seconds: float) -> dict
 
 
 def measure(case: Case, peaks: dict[str, Any], repeats: int, seconds: float) -> dict[str, Any]:
-    """Checks a case, then times it.
+    """Check a case, then time it.
 
     Raises:
       ArithmeticError: if its result is further from the reference than the case tolerates.
     """
     function, arguments = case.build()
-    xla_flops = None
+    xla_flops, temporary = None, None
     if case.jit:
-        function, compile_s = common.compile_timed(function, *arguments)
+        start = time.perf_counter()
+        function = jax.jit(function).lower(*arguments).compile()
+        compile_s = time.perf_counter() - start
         xla_flops = (function.cost_analysis() or {}).get("flops")
-    (first_s,) = common.run_times(function, *arguments, repeats=1)
+        if (used := function.memory_analysis()) is not None:
+            temporary = used.temp_size_in_bytes
+    (first_s,) = _run_times(function, *arguments, repeats=1)
     result = function(*arguments)
     error = case.check(result)
     if not error <= case.tolerance:
         raise ArithmeticError(f"the result is off by {error:.2g}, more than {case.tolerance:g}")
     counts = case.counts(result)
     del result  # Its memory may be needed.
-    times = common.run_times(function, *arguments, repeats=repeats, seconds=seconds)
-    spread = np.quantile(times, (0.5, 0.25, 0.75, 0.0))
-    median = float(spread[0])
+    times = _run_times(function, *arguments, repeats=repeats, seconds=seconds)
+    median, q1, q3, least = map(float, np.quantile(times, (0.5, 0.25, 0.75, 0.0)))
     if not case.jit:
         compile_s = max(first_s - median, 0.0)
-    flops = xla_flops if counts.flops is None else counts.flops
-    rates = _rates(counts.bytes, flops, median, peaks, case.dtype)
-    return {
+    found = {
         "error": error,
         "tolerance": case.tolerance,
         "compile_s": compile_s,
-        **dict(zip(("median_s", "q1_s", "q3_s", "min_s"), map(float, spread), strict=True)),
+        "median_s": median,
+        "q1_s": q1,
+        "q3_s": q3,
+        "min_s": least,
         "repeats": len(times),
+        "temporary_bytes": temporary,
         "entries": counts.entries,
         "entries_per_s": counts.entries / median,
         "bytes": counts.bytes,
-        "flops": flops,
-        **rates,
+        "flops": xla_flops if counts.flops is None else counts.flops,
     }
-
-
-def _rates(moved, flops, seconds, peaks, dtype):
-    """Achieved rates, and as fractions of what the device can do."""
-    result = {}
-    for name, count, peak in (
-        ("bytes_per_s", moved, peaks["bytes_per_s"]),
-        ("flops_per_s", flops, peaks["flops_per_s"][dtype]),
+    for name, peak in (
+        ("bytes", peaks["bytes_per_s"]),
+        ("flops", peaks["flops_per_s"][case.dtype]),
     ):
-        result[name] = None if count is None else count / seconds
-        result[f"{name}_of_peak"] = None if count is None else count / seconds / peak
-    return result
-
-
-def described() -> dict[str, Any]:
-    """The device, what runs on it, and how many there are."""
-    return {
-        **common.machine(),
-        "platform": jax.default_backend(),
-        "devices": jax.device_count(),
-    }
+        rate = None if found[name] is None else found[name] / median
+        found[f"{name}_per_s"] = rate
+        found[f"{name}_per_s_of_peak"] = None if rate is None else rate / peak
+    return found

@@ -11,8 +11,8 @@ import functools
 import jax
 from jax.sharding import AxisType
 
+from benchmarks import networks
 from benchmarks.suite import gram as on_one_device
-from benchmarks.suite import inputs
 from benchmarks.suite.case import Case, Counts
 from nt_residual import gram
 from nt_residual.gram.operators import as_operator
@@ -37,13 +37,13 @@ def device_counts(available: int) -> list[int]:
 
 def matrix(kind: str, n: int, p: int) -> Case:
     """The matrix, its rows over p devices."""
-    counts = Counts(n * n, inputs.matrix_bytes(n, 4), 2 * inputs.FEATURES * n * n)
+    counts = Counts(n * n, networks.matrix_bytes(n, 4), 2 * networks.FEATURES * n * n)
     return Case(
         family="scaling",
         who="gram.compute",
         sizes={"kind": kind, "devices": p, "n": n, "dtype": "float32"},
         build=lambda: (functools.partial(_matrix, n, p), ()),
-        check=lambda matrix: inputs.error(matrix, n, on_one_device.DEPTH),
+        check=lambda matrix: networks.error(matrix, n, on_one_device.DEPTH),
         tolerance=on_one_device.TOLERANCE,
         counts=lambda _: counts,
         jit=False,
@@ -72,4 +72,4 @@ def product(n: int, p: int) -> Case:
 
 def _matrix(n, p):
     mesh = jax.make_mesh((p,), ("rows",), axis_types=(AxisType.Auto,), devices=jax.devices()[:p])
-    return gram.compute(inputs.kernel(on_one_device.DEPTH), inputs.inputs(n), mesh=mesh)
+    return gram.compute(networks.kernel(on_one_device.DEPTH), networks.inputs(n), mesh=mesh)
