@@ -67,26 +67,31 @@ USES = {
         RNTKRegressor(depth=10, stopping=1.0).fit(x, X[:, 0]).predict(x[:2])
     ),
 }
+
+
+@contextlib.contextmanager
+def _strict():
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        yield
+
+
 MODES = {
-    "ranks": lambda: jax.numpy_rank_promotion("raise"),
-    "dtypes": lambda: jax.numpy_dtype_promotion("strict"),
+    "strict promotion": _strict,
     "byte order": contextlib.nullcontext,
     "nan": lambda: jax.debug_nans(True),
     "leaks": lambda: jax.checking_leaks(),
     "float64": lambda: enable_x64(),
     "nothing compiled": lambda: jax.disable_jit(),
 }
-# These take long to compile, and more of them take long where nothing is compiled.
+# These take long to compile.
 SLOW = {"conv", "pooled", "layers"}
-SLOW_STEPS = {"rntk", "homogeneous", "recursion", "estimator", *SLOW}
 
 
 def _cases():
     for mode in MODES:
-        slow = {"float64": SLOW, "nothing compiled": SLOW_STEPS}.get(mode, ())
         for name in USES:
-            rare = name in slow or mode in ("nan", "leaks")
-            yield pytest.param(name, mode, marks=[pytest.mark.full] if rare else [])
+            usual = mode == "strict promotion" or (mode == "float64" and name not in SLOW)
+            yield pytest.param(name, mode, marks=[] if usual else [pytest.mark.full])
 
 
 @pytest.fixture(scope="module")

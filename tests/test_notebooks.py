@@ -125,12 +125,14 @@ def test_output_is_kept_up_to_the_first_cell_that_changed():
     assert not any(cell.outputs for cell in new[2:])
 
 
+@pytest.mark.full
 def test_the_quickstart_runs(fast, capsys):
     names = fast("quickstart")
     assert names["stopping"].time < float("inf")
     assert "stopped in time: mean squared error" in capsys.readouterr().out
 
 
+@pytest.mark.full
 def test_residual_kernels_on_tpu_runs(fast, capsys):
     names = fast("residual_kernels_on_tpu")
     assert names["error"] < names["kernel"].error_bound
@@ -138,6 +140,7 @@ def test_residual_kernels_on_tpu_runs(fast, capsys):
     assert "rows on each of" in capsys.readouterr().out
 
 
+@pytest.mark.full
 def test_reproduce_the_paper_runs(fast, capsys):
     names = fast("reproduce_the_paper")
     assert [outcome.claim for outcome in names["outcomes"]] == ["convergence"]
