@@ -133,12 +133,20 @@ def choice(value: Any, name: str, choices: Sequence[str]) -> str:
     return value
 
 
-def real_array(values: ArrayLike, name: str, remedy: str = "") -> np.ndarray:
+def real_array(
+    values: ArrayLike, name: str, remedy: str = "", *, infinite: bool = False
+) -> np.ndarray:
     """Return `values` in float64, having checked that they are finite real numbers.
+
+    Args:
+      values: what the user passed.
+      name: of the argument.
+      remedy: what to do, a sentence.
+      infinite: whether infinity is allowed.
 
     Raises:
       TypeError: if they are not real numbers.
-      ValueError: if one is NaN or infinite.
+      ValueError: if one is NaN, or infinite where that is not allowed.
 
     Example:
       >>> real_array([1, 2], "depths")
@@ -148,15 +156,26 @@ def real_array(values: ArrayLike, name: str, remedy: str = "") -> np.ndarray:
         array = np.asarray(values)
     except ValueError as error:
         raise TypeError(f"{name} must be an array of real numbers: {error}") from None
-    if array.dtype.kind not in "iuf":
-        message = f"{name} must hold real numbers, got dtype {array.dtype}. {remedy}"
-        raise TypeError(message.rstrip())
+    real_dtype(array.dtype, name, remedy)
     array = array.astype(np.float64)
-    if not np.isfinite(array).all():
-        bad = int(np.sum(~np.isfinite(array)))
-        message = f"{name} must be finite, got {bad} values that are NaN or infinite. {remedy}"
+    bad = np.isnan(array) if infinite else ~np.isfinite(array)
+    if bad.any():
+        where = f", the first at index {np.argwhere(bad)[0].tolist()}" if array.ndim else ""
+        wanted, found = ("not be NaN", "NaN") if infinite else ("be finite", "NaN or infinite")
+        message = f"{name} must {wanted}, got {bad.sum()} values that are {found}{where}. {remedy}"
         raise ValueError(message.rstrip())
     return array
+
+
+def real_dtype(dtype: np.dtype, name: str, remedy: str = "") -> None:
+    """Raise `TypeError` unless a dtype is one of integers or real floats, bfloat16 included.
+
+    Example:
+      >>> real_dtype(np.dtype("float32"), "x")
+    """
+    # NumPy has no kind of its own for bfloat16 and the like.
+    if dtype.kind not in "iuf" and not dtype.name.startswith(("bfloat", "float")):
+        raise TypeError(f"{name} must hold real numbers, got dtype {dtype}. {remedy}".rstrip())
 
 
 def finite_batch(x: ArrayLike, name: str) -> "jax.Array | np.ndarray":

@@ -193,6 +193,7 @@ NUMBERS = [
     (lambda v: _fit(ridge=v), "ridge", -1.0),
     (lambda v: _fit(tol=v), "tol", 0.0),
     (lambda v: regression.discrepancy(FLOW, v), "noise", -1.0),
+    (lambda v: regression.discrepancy(FLOW, 1.0, factor=v), "factor", 0.0),
     (lambda v: _time(learning_rate=v), "learning_rate", 0.0),
     (lambda v: _train(learning_rate=v, optimizer=None), "learning_rate", 0.0),
 ]
@@ -201,6 +202,7 @@ BOOLEANS = [
     (lambda v: _recursion(normalize=v), "normalize"),
     (lambda v: theory.suitable_schedule(10, odd_harmonics=v), "odd_harmonics"),
     (lambda v: _conv(normalize=v), "normalize"),
+    (lambda v: _fit(progress=v), "progress"),
 ]
 CHOICES = [
     (lambda v: _residual(kind=v), "kind"),

@@ -38,7 +38,7 @@ def _rules(x):
     rules = [
         regression.holdout(flow, K[:2], y[:2], TIMES),
         regression.generalized_cross_validation(flow, TIMES),
-        regression.stopping.leave_one_out(flow, y, TIMES),
+        regression.leave_one_out(flow, y, TIMES),
         regression.kfold(K, y, 2, times=TIMES),
     ]
     return [rule.errors for rule in rules]

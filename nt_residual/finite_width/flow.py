@@ -18,7 +18,7 @@ from nt_residual.finite_width.learning_rate import check_learning_rate, largest_
 from nt_residual.finite_width.networks import Network, as_network, outputs
 from nt_residual.finite_width.training import train
 from nt_residual.regression import GradientFlow
-from nt_residual.regression.inputs import check_times
+from nt_residual.regression.arguments import check_times
 from nt_residual.theory import plots
 
 # At this fraction of the largest learning rate, the largest distance between gradient descent and

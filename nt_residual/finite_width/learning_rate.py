@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from nt_residual import _checks
 from nt_residual.finite_width.networks import as_network
-from nt_residual.regression import training_kernel
+from nt_residual.regression import kernel_matrix
 
 # Power iteration ends when the eigenvalue grows by less, relative to itself.
 _TOLERANCE = 1e-4
@@ -42,7 +42,7 @@ def largest_learning_rate(network: Any, x: ArrayLike | None = None) -> float:
       2.0
     """
     if x is None:
-        kernel = np.asarray(training_kernel.check(network), np.float64)
+        kernel = np.asarray(kernel_matrix.square(network), np.float64)
         n, largest = len(kernel), float(np.linalg.eigvalsh(kernel)[-1])
     else:
         x = _checks.finite_batch(x, "x")

@@ -10,8 +10,7 @@ import numpy as np
 import optax
 
 from nt_residual import _checks
-from nt_residual.regression.inputs import real_array
-from nt_residual.regression.steps import SQUARED_LOSSES, loss_factor
+from nt_residual.regression.gradient_steps import SQUARED_LOSSES, loss_factor
 
 Loss = (
     Literal["mse", "half_mse", "half_norm", "cross_entropy"]
@@ -62,7 +61,7 @@ def check_targets(y: Any, loss: Loss, outputs: jax.ShapeDtypeStruct, name: str) 
         return _check_function(loss, np.asarray(y), outputs, name)
     if loss == "cross_entropy":
         return _check_labels(np.asarray(y), outputs, name)
-    y = real_array(y, name)
+    y = _checks.real_array(y, name)
     if y.ndim == 1 and outputs.shape[1] == 1:
         y = y[:, None]
     if y.shape != outputs.shape:

@@ -2,26 +2,23 @@
 
 import typing
 
-from nt_residual.regression import stopping as stopping
 from nt_residual.regression.gradient_flow import GradientFlow as GradientFlow
+from nt_residual.regression.gradient_steps import steps_of_time as steps_of_time
+from nt_residual.regression.gradient_steps import time_of_steps as time_of_steps
 from nt_residual.regression.solution import Solution as Solution
 from nt_residual.regression.stopping import Stopping as Stopping
 from nt_residual.regression.stopping import discrepancy as discrepancy
 from nt_residual.regression.stopping import (
     generalized_cross_validation as generalized_cross_validation,
 )
-from nt_residual.regression.stopping import holdout as holdout
-from nt_residual.regression.stopping import kfold as kfold
 from nt_residual.regression.stopping import leave_one_out as leave_one_out
-from nt_residual.regression.stopping import steps_of_time as steps_of_time
 from nt_residual.regression.stopping import time_grid as time_grid
-from nt_residual.regression.stopping import time_of_steps as time_of_steps
+from nt_residual.regression.validation import holdout as holdout
+from nt_residual.regression.validation import kfold as kfold
 
 if typing.TYPE_CHECKING:
     from nt_residual.regression.estimators import RNTKClassifier as RNTKClassifier
     from nt_residual.regression.estimators import RNTKRegressor as RNTKRegressor
-    from nt_residual.regression.saving import load as load
-    from nt_residual.regression.saving import save as save
 
 
 def __getattr__(name: str) -> typing.Any:
@@ -30,8 +27,4 @@ def __getattr__(name: str) -> typing.Any:
         from nt_residual.regression import estimators
 
         return getattr(estimators, name)
-    if name in ("load", "save"):
-        from nt_residual.regression import saving
-
-        return getattr(saving, name)
     raise AttributeError(f"module 'nt_residual.regression' has no attribute {name!r}")

@@ -3,25 +3,25 @@
 import numpy as np
 import scipy.linalg
 
-from nt_residual.regression import filters, loo
-from nt_residual.regression.inputs import check_definite, check_symmetric, rounding
+from nt_residual.regression import filters
+from nt_residual.regression.kernel_matrix import check_definite, check_symmetric, rounding
+from nt_residual.regression.leave_one_out_predictions import leave_one_out_predictions
 from nt_residual.regression.solution import Report
 
 
 class Eigh:
-    """Dual coefficients c_t = V g_t(Λ) Vᵀ y at any time.
+    """The dual coefficients c_t = V g_t(Λ) Vᵀ y at any time.
 
     Args:
       kernel: K, float64, shape (n, n).
       y: targets, float64, shape (n, n_outputs).
       ridge: δ ≥ 0.
       dtype: that in which the entries of K were computed.
-      exponent: K is in units of 2^exponent, which errors tell the user.
       centered: whether the mean of the targets was subtracted from `y`, and is fitted too.
 
     Attributes:
-      eigenvalues: Λ, those of K for which λ + δ is more than rounding, of the entries or of
-        the decomposition, descending, shape (r,).
+      eigenvalues: Λ, the eigenvalues λ of K for which λ + δ exceeds rounding, of the entries and
+        of the decomposition; descending, shape (r,).
       eigenvectors: V, shape (n, r).
       targets: Vᵀ y, shape (r, n_outputs).
 
@@ -32,22 +32,15 @@ class Eigh:
     dtype = np.dtype(np.float64)
 
     def __init__(
-        self,
-        kernel: np.ndarray,
-        y: np.ndarray,
-        *,
-        ridge: float,
-        dtype: np.dtype,
-        exponent: int,
-        centered: bool,
+        self, kernel: np.ndarray, y: np.ndarray, *, ridge: float, dtype: np.dtype, centered: bool
     ):
         self.n_train, self._ridge, self._y, self._centered = len(y), ridge, y, centered
         diagonal = np.diagonal(kernel)
-        check_symmetric(float(np.max(np.abs(kernel - kernel.T))), dtype, diagonal, exponent)
-        # float64: at float32 the error of a small eigenvalue exceeds the eigenvalue.
+        check_symmetric(float(np.max(np.abs(kernel - kernel.T))), dtype, diagonal)
+        # In float64: in float32 the error of a small eigenvalue exceeds the eigenvalue.
         # Divide and conquer is the fastest driver where all eigenvectors are wanted.
         values, vectors = scipy.linalg.eigh(kernel, driver="evd")
-        check_definite(values[0], values[-1], dtype, exponent)
+        check_definite(values[0], values[-1], dtype)
         # The latter is what numpy.linalg.matrix_rank takes to be zero.
         own = len(values) * np.finfo(np.float64).eps * values[-1]
         cutoff = max(rounding(dtype, diagonal), own)
@@ -56,53 +49,49 @@ class Eigh:
         self.targets = self.eigenvectors.T @ y
 
     def report(self, times: np.ndarray) -> Report:
-        """All times are known as well as the eigendecomposition is."""
+        """Return how well the coefficients are known: as well as the eigendecomposition."""
         return Report(np.zeros(len(times)), 0, True, "One eigendecomposition in float64.")
 
     def coefficients(self, times: np.ndarray) -> np.ndarray:
-        """c_t, shape (T, n, n_outputs), float64."""
+        """Return c_t, shape (T, n, n_outputs), float64."""
         return self.eigenvectors @ (self._learned(times)[:, :, None] * self.targets)
 
     def training_error(self, times: np.ndarray) -> np.ndarray:
-        """The mean squared residual on the training points, shape (T,)."""
+        """Return the mean squared residual on the training points, shape (T,)."""
         left = 1 - self.eigenvalues * self._learned(times)
         learnable = np.sum(self.targets**2, axis=1)
-        beyond = 0.0 if self._complete else max(0.0, np.sum(self._y**2) - np.sum(learnable))
+        complete = len(self.eigenvalues) == self.n_train
+        beyond = 0.0 if complete else max(0.0, np.sum(self._y**2) - np.sum(learnable))
         return (left**2 @ learnable + beyond) / self._y.size
 
     def degrees_of_freedom(self, times: np.ndarray) -> np.ndarray:
-        """The trace of the smoother S = K g_t(K), and with the mean J = 11ᵀ/n of J + S(I − J)."""
+        """Return the trace of the smoother S = K g_t(K), or of J + S(I − J), J = 11ᵀ/n."""
         shares = self._learned(times) * np.maximum(self.eigenvalues, 0)
         if not self._centered:
             return shares.sum(axis=1)
         return 1 + shares @ (1 - self.eigenvectors.sum(axis=0) ** 2 / self.n_train)
 
     def leave_one_out(self, times: np.ndarray) -> np.ndarray:
-        """What the other points predict of each, shape (T, n, n_outputs)."""
+        """Return the prediction of each point from the others, shape (T, n, n_outputs)."""
         matrix = self.eigenvalues + self._ridge, self.eigenvectors
         if not self._centered:
-            return loo.predictions(*matrix, self._y, times)
-        # The mean of the others is off by `shift` for point i, by which the targets of all
-        # others are: a constant, which is learned from 1.
+            return leave_one_out_predictions(*matrix, self._y, times)
         if self.n_train == 1:
             raise ValueError(
                 "leave_one_out with center_targets=True needs at least 2 points, got 1. Pass "
                 "center_targets=False to fit."
             )
+        # Without point i the mean, and so the centered targets of all others, moves by a constant,
+        # `shift`. The flow is linear: its prediction moves by what it learns of that constant.
         shift = -self._y / (self.n_train - 1)
-        found = loo.predictions(*matrix, np.append(self._y, np.ones((self.n_train, 1)), 1), times)
+        with_ones = np.append(self._y, np.ones((self.n_train, 1)), axis=1)
+        found = leave_one_out_predictions(*matrix, with_ones, times)
         return found[..., :-1] + shift * (1 - found[..., -1:])
 
     def spectral_range(self) -> tuple[float, float]:
-        """The smallest eigenvalue of K + δI that is kept, and the largest."""
+        """Return the smallest eigenvalue of K + δI that is kept, and the largest."""
         return self.eigenvalues[-1] + self._ridge, self.eigenvalues[0] + self._ridge
 
-    @property
-    def _complete(self) -> bool:
-        """Whether no eigenvalue was taken to be zero."""
-        return len(self.eigenvalues) == self.n_train
-
     def _learned(self, times: np.ndarray) -> np.ndarray:
-        """g_t(λ), shape (T, r)."""
-        # Those up to the cut-off are not among the eigenvalues any more.
-        return filters.learned(self.eigenvalues, times, self.n_train, self._ridge, 0.0)
+        """Return g_t(λ), shape (T, r)."""
+        return filters.learned(self.eigenvalues, times, self.n_train, self._ridge)

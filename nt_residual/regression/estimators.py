@@ -23,25 +23,23 @@ class RNTKRegressor(RegressorMixin, KernelEstimator):
 
     Inputs are centered, divided by the root mean square length of the training rows, and get a
     constant feature, `bias`, which acts as a bias of the first layer. Without it the network sees
-    angles around the mean only, and cannot learn a function of one feature or of the length of the
+    only angles around the mean, and cannot learn a function of one feature or of the length of the
     inputs. Scale features of different units before.
 
-    The defaults were compared by three-fold cross-validation on 19 data sets of 100 to 569 scaled
-    rows: iris, wine, breast cancer, digits and diabetes; circles, moons, blobs,
-    `make_classification` and Friedman's three functions; an odd cubic, functions of one feature and
-    of the length, and inputs with heavy tails. In short, with accuracy or R²:
+    The defaults come from three-fold cross-validation on 19 data sets of 100 to 569 scaled rows,
+    real and synthetic. In accuracy or R²:
 
-    - `bias=1` against 0: 0.96 and 0.50 on circles, 0.80 and −0.01 for the length, 0.84 and 0.69 for
-      the cubic; nowhere worse by more than 0.001. With 0.5 the length is learned less well (0.55),
-      with 2 better (0.87), the cubic a little worse (0.82).
-    - `normalize_inputs=False` against `True`: 0.84 and 0.78 for the cubic, and mostly within 0.01.
-      Pass `True` for inputs with heavy tails: for Student's t with 1.5 degrees of freedom R² is
-      0.71 instead of 0.60.
+    - `bias=1` against 0: 0.96 and 0.50 on circles, 0.80 and −0.01 for a function of the length;
+      nowhere worse by more than 0.001.
+    - `normalize_inputs=False` against `True`: mostly within 0.01. Pass `True` for inputs with heavy
+      tails: for Student's t with 1.5 degrees of freedom R² is 0.71 instead of 0.60.
     - `gamma=1/2` against 1: within 0.03. Without a bias only 1/2 learns odd functions.
-    - `stopping='auto'`: see below.
+    - `sklearn.svm.SVC` is better by 0.03 on iris, and else by less than 0.01; `sklearn.svm.SVR` is
+      better for the length alone (0.86).
 
-    `sklearn.svm.SVC` is better by 0.03 on iris, and else by less than 0.01; `sklearn.svm.SVR` is
-    better for the length alone (0.86).
+    Save a fitted estimator with joblib, or with skops where pickles are unwelcome. skops asks which
+    types to trust: the class of the estimator, and `nt_residual.regression.stopping.Stopping`.
+    A random state that is no integer adds its own.
 
     Args:
       depth: the number of blocks L ≥ 1, or `math.inf`, where c and γ matter only through the
@@ -50,38 +48,38 @@ class RNTKRegressor(RegressorMixin, KernelEstimator):
       c: positive.
       kind: 'ntk', or 'nngp' for training of the output layer alone.
       trained: as for `rntk.ResidualKernel`.
-      stopping: how to find the time. 'auto' is 'loo' for up to 500 rows, where it is better, and
-        'holdout' for more, where it is as good and faster. 'holdout' holds out a random part of
-        the data, chooses the time with the least error there, and then trains on all data for
-        that time, which means the same for any number of them; 'kfold' holds out five parts
-        in turn. 'gcv' and 'loo' are estimates from one factorization of all data
+      stopping: the rule for the time, or the time itself, ≥ 0, `math.inf` for the interpolant.
+        'holdout' holds out a random part of the data, chooses the time with the least error there,
+        and then trains on all data for that time; 'kfold' holds out five parts in turn. 'gcv'
+        and 'loo' are estimates from one factorization of all data
         (`generalized_cross_validation`, `leave_one_out`), which need the solver 'eigh'. 'theory'
-        is `theory.stopping_time` for n and d with constant 1. Or pass the time, ≥ 0, `math.inf`
-        for the interpolant. All outputs stop at one time, that of the least error summed over
-        them: bring outputs of different units to one scale.
+        is `theory.stopping_time` for n and d with constant 1. 'auto' is 'loo' for up to 500
+        rows, where it is better, and 'holdout' for more, where it is as good and faster. All
+        outputs stop at one time, that of the least error summed over them: bring outputs of
+        different units to one scale.
       validation_fraction: of the data, for 'holdout', in (0, 1).
       ridge: δ ≥ 0, of K + δI.
       bias: the value of the constant feature, ≥ 0, in units of the root mean square length of the
-        training inputs; 0 for none. Without it a row that is equal to the mean has no direction:
-        it is left out of training, and predicted to have the mean target.
-      center: whether to subtract the mean of the training inputs. This removes constant columns,
-        about which `fit` warns.
+        training inputs; 0 for none. Without it a row that is equal to the mean has no direction,
+        and is refused.
+      center: whether to subtract the mean of the training inputs. This removes constant columns:
+        for a constant feature use `bias`.
       normalize_inputs: whether to divide inputs, with the constant feature, by their lengths.
       solver: as for `GradientFlow.fit`.
-      dtype: what kernels are computed in. 'float32' knows them to 2e-6, which noise exceeds;
-        'float64' takes twice the memory, for interpolation of data without noise.
-      random_state: of the division into parts, as everywhere in scikit-learn.
+      dtype: the precision of kernels. 'float32' has an error of 2e-6, less than noise; 'float64'
+        takes twice the memory, for interpolation of data without noise.
+      random_state: of the division into parts, as in scikit-learn.
 
     Attributes:
-      stopping_time_: the time trained for.
-      stopping_: how it was found, a `Stopping`, or `None` for 'theory' and a given time.
-      kernel_: the `rntk.ResidualKernel`.
+      stopping_time_: the training time.
+      stopping_: the `Stopping` of the rule, or `None` for 'theory' and a given time.
+      network_: depth, gamma, c, kind and trained of the fit, a dict.
+      kernel_: the `rntk.ResidualKernel` of these.
       solver_: 'eigh' or 'lanczos'.
-      x_train_: the prepared inputs, shape (m, d + 1), or (m, d) without those that have no
-        direction where `bias` is 0.
-      dual_coef_: what the kernel with them is multiplied with, shape (m,) or (m, n_outputs).
+      x_train_: the prepared inputs, shape (n, d + 1), or (n, d) if `bias` is 0.
+      dual_coef_: the factors of the kernel with them, shape (n,) or (n, n_outputs).
       offset_: the mean target, a scalar or shape (n_outputs,).
-      preparation_: the mean and scale of inputs and how they are prepared.
+      preparation_: mean, scale, bias and normalize of the inputs, a dict.
       n_features_in_: the number of features.
       feature_names_in_: their names, where X had them.
 
@@ -103,11 +101,10 @@ class RNTKRegressor(RegressorMixin, KernelEstimator):
           MemoryError: if the kernel matrix does not fit.
           TypeError: if a parameter has the wrong type, or X is sparse.
           ValueError: if X or y hold NaN or infinity, their lengths differ, there are fewer than 2
-            rows, none has a direction, or a parameter is out of range.
+            rows, one has no direction, or a parameter is out of range.
 
         Warns:
           ConvergenceWarning: if the solver 'lanczos' did not converge.
-          UserWarning: if centering removes constant columns other than zero.
         """
         X, y = self._validated(X, y, multi_output=True, y_numeric=True, ensure_min_samples=2)
         self._fit(X, np.asarray(y, np.float64))
@@ -128,31 +125,17 @@ class RNTKClassifier(ClassifierMixin, KernelEstimator):
 
     The network of `RNTKRegressor` is trained on one-hot codes of the classes, centered by their
     frequencies, with the squared error. Its outputs s_k, one for each class, estimate the
-    probabilities of the classes, since these are what minimizes the expected squared error. They
-    sum to 1, but may lie outside [0, 1]; `predict_proba` gives the closest probabilities
+    probabilities of the classes, which minimize the expected squared error. They
+    sum to 1, but may lie outside [0, 1]; `predict_proba` returns the closest probabilities
 
         p = argmin { Σ_k (p_k − s_k)² : p_k ≥ 0, Σ_k p_k = 1 } = max(s − τ, 0)
 
-    which are never farther from the true ones than s is, and have the same order. They are not
-    calibrated beyond that: put `sklearn.calibration.CalibratedClassifierCV` around it
-    where that matters. Zeros occur.
+    which are never farther from the true ones than s is, and have the same order. Zeros occur.
+    For calibrated probabilities use `sklearn.calibration.CalibratedClassifierCV`.
 
     Args:
-      depth: as for `RNTKRegressor`, like all others. 'holdout' takes the same fraction of each
-        class, and the time is that of the least squared error.
-      gamma: γ ≥ 0.
-      c: positive.
-      kind: 'ntk' or 'nngp'.
-      trained: 'blocks' or 'all'.
-      stopping: 'auto', 'holdout', 'kfold', 'gcv', 'loo', 'theory', or a time.
-      validation_fraction: of the data, for 'holdout'.
-      ridge: δ ≥ 0.
-      bias: ≥ 0.
-      center: whether to subtract the mean of the training inputs.
-      normalize_inputs: whether to divide inputs by their lengths.
-      solver: 'auto', 'eigh' or 'lanczos'.
-      dtype: 'float32' or 'float64'.
-      random_state: of the division into parts.
+      All are those of `RNTKRegressor`. 'holdout' takes the same fraction of each class, and the
+      time is that of the least squared error.
 
     Attributes:
       classes_: the labels, sorted, shape (n_classes,).
@@ -192,25 +175,26 @@ class RNTKClassifier(ClassifierMixin, KernelEstimator):
         return self
 
     def decision_function(self, X: ArrayLike) -> np.ndarray:
-        """The outputs s_k, shape (n, n_classes), or for two classes s_1 − s_0, shape (n,)."""
+        """Return the outputs s_k, shape (n, n_classes), or s_1 − s_0 of two classes, (n,)."""
         scores = self._estimate(X)
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
-        """The probabilities of the classes, shape (n, n_classes)."""
+        """Return the probabilities of the classes, shape (n, n_classes)."""
         return _closest_probabilities(self._estimate(X))
 
     def predict(self, X: ArrayLike) -> np.ndarray:
-        """The most probable classes, shape (n,)."""
+        """Return the most probable classes, shape (n,)."""
         scores = self._estimate(X)
         return self.classes_[np.argmax(scores, axis=1)]
 
 
 def _closest_probabilities(scores: np.ndarray) -> np.ndarray:
-    """The Euclidean projection of each row to the simplex."""
+    """Return the Euclidean projection of each row to the simplex."""
     descending = -np.sort(-scores, axis=1)
     count = np.arange(1, scores.shape[1] + 1)
-    # τ, if so many probabilities are positive; the most for which all of these are.
+    # τ for each number of positive probabilities. The right number is the largest for which all of
+    # these are positive.
     thresholds = (np.cumsum(descending, axis=1) - 1) / count
     most = np.sum(descending > thresholds, axis=1)
     return np.maximum(scores - thresholds[np.arange(len(scores)), most - 1, None], 0)

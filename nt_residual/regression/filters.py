@@ -1,24 +1,24 @@
-"""What gradient flow does along an eigendirection of the kernel."""
+"""The spectral filter of gradient flow: the factor of each eigendirection of the kernel."""
 
 import numpy as np
 
 
 def learned(
-    values: np.ndarray, times: np.ndarray, n: int, ridge: float, cutoff: float
+    values: np.ndarray, times: np.ndarray, n: int, ridge: float, cutoff: float = 0.0
 ) -> np.ndarray:
-    """g_t(λ) = (1 − exp(−t (λ + δ)/n))/(λ + δ), and 0 where λ + δ cannot be told from 0.
+    """Return g_t(λ) = (1 − exp(−t (λ + δ)/n))/(λ + δ), or 0 where λ + δ ≤ `cutoff`.
 
     Args:
-      values: eigenvalues λ, shape (r,).
+      values: eigenvalues λ, shape (…, r).
       times: t, shape (T,), infinity included.
       n: the number of training points.
       ridge: δ.
-      cutoff: eigenvalues λ + δ up to it are taken to be zero.
+      cutoff: the largest λ + δ that may be rounding of 0.
 
     Returns:
-      Shape (T, r).
+      Shape (…, T, r).
     """
-    shifted = values + ridge
+    shifted = values[..., None, :] + ridge
     kept = shifted > cutoff
     shifted = np.where(kept, shifted, 1.0)
     with np.errstate(over="ignore"):

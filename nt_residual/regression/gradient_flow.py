@@ -5,12 +5,13 @@ import warnings
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
 from nt_residual import _checks, gram
 from nt_residual.gram.sharded import no_mesh
-from nt_residual.regression import inputs, products, solvers, training_kernel
+from nt_residual.regression import arguments, kernel_matrix, predictions, solvers
 from nt_residual.regression.eigh import Eigh
 from nt_residual.regression.lanczos import Lanczos
 from nt_residual.regression.solution import Solution
@@ -25,20 +26,20 @@ class GradientFlow:
     is the solution of gradient flow on the loss (1/2n) (Σ_i |f(x_i) − y_i|² + δ ‖f‖²), ‖f‖ the
     norm in the kernel's RKHS; without a ridge, δ = 0, on the squared loss alone. Gradient
     descent with step η has t = η · steps. t = ∞ interpolates; with a ridge it is
-    kernel ridge regression, and the posterior mean of Gaussian process regression with noise
-    of variance δ.
+    kernel ridge regression, the posterior mean of Gaussian process regression with noise
+    of variance δ. s·K gives at time t/s what K gives at t.
 
-    There are two solvers, and both serve every time after the first at little cost.
+    Two solvers prepare once and then serve every time at little cost.
 
     - 'eigh', one symmetric eigendecomposition, in float64 on the host: O(n³) in time and
       O(n²) in memory.
     - 'lanczos', orthonormal Krylov bases, one for each output, on the device: some tens of
-      products with K for moderate times, more for later ones. They grow until the predictions at
-      the times asked for are known to `tol`, which a bound on the error tells, and are
-      kept. Interpolation with an ill-conditioned kernel may need too many; `solve` says so, and
-      `predict` warns.
+      products with K for moderate times, more for later ones. The bases grow until the
+      predictions at the times asked for are known to `tol`, by a bound on the error, and are
+      kept. Interpolation with an ill-conditioned kernel may need too many products: then `solve`
+      returns the status 'not converged', and `predict` warns.
 
-    Eigenvalues of K + δI that rounding can produce are taken to be zero, and nothing is
+    Eigenvalues of K + δI that rounding can produce count as zero, and nothing is
     learned along them; so t = ∞ is the interpolant of least norm. They are those below
     ε √n max_i K_ii, with ε of the dtype of K, or below the solver's own rounding of λ_max: n ε
     of float64, or ε where 'lanczos' computes in float32.
@@ -50,14 +51,8 @@ class GradientFlow:
     to the mean. `fit(…, center_targets=True)` subtracts it and adds it to all predictions, which
     is the flow from f_0 = mean(y).
 
-    Neither the scale of K nor that of y matters: s·K gives at t/s what K gives at t, and s·y
-    gives s·f_t, bit by bit where s is a power of two. 'lanczos' takes entries below the least
-    normal number of their dtype (1e-38 in float32) for zero in matrices that are sharded, on
-    disk or matrix-free, as most devices do; of arrays on one device both solvers use them.
-
     Attributes:
       ridge: δ.
-      reason: why the solver is the one that it is.
       vector_targets: whether `y` had one dimension, and predictions leave it out too.
       offset: f_0, the mean of the targets with `center_targets` and else 0, float64, shape
         (n_outputs,), or a scalar where `y` had one dimension.
@@ -74,13 +69,11 @@ class GradientFlow:
     """
 
     ridge: float
-    reason: str
     vector_targets: bool
     offset: np.ndarray
-    # For K/2^e and (y − offset)/2^f: of both, e and f.
     _solver: Eigh | Lanczos
-    _exponents: tuple[int, int]
     _kernel: gram.MatrixFree | None
+    _largest: float  # Of |y|.
 
     def __repr__(self) -> str:
         n = self.n_train
@@ -110,14 +103,14 @@ class GradientFlow:
           solver: 'auto' chooses 'eigh' for matrices in memory of up to 2000 inputs, 'lanczos'
             for all others. 'eigh' makes an array of any matrix.
           ridge: δ ≥ 0.
-          center_targets: whether the flow starts from f_0 = mean(y), for each output, and not
-            from f_0 = 0. `None` is False, with a warning where the mean is large. Networks
-            that are compared with the flow start from 0, and need False.
-          tol: the error of predictions that 'lanczos' aims at, as `Solution.residual` defines
+          center_targets: whether the flow starts from f_0 = mean(y), for each output, instead of
+            f_0 = 0. `None` is False, with a warning where the mean is large. To compare with
+            networks, which start from 0, pass False.
+          tol: the error of predictions for 'lanczos' to reach, as `Solution.residual` defines
             it: root mean square, at the training points. At new inputs it may be larger.
           max_iterations: the most products with K that 'lanczos' makes; `None` for 1000. Its
             bases take that many vectors per output.
-          progress: whether 'lanczos' shows a progress bar, now and later.
+          progress: whether 'lanczos' shows a progress bar, in all methods.
 
         Raises:
           MemoryError: if what the solver needs does not fit.
@@ -130,20 +123,18 @@ class GradientFlow:
           UserWarning: if `center_targets` is `None`, and the mean of the targets is larger than
             their standard deviation. Targets with two values only are classes, and do not warn.
         """
-        kernel = training_kernel.check(k_train)
-        targets = inputs.check_targets(y, kernel.shape[0])
-        name, reason = solvers.choose(solver, kernel)
+        kernel = kernel_matrix.square(k_train)
+        targets = arguments.check_targets(y, kernel.shape[0])
+        name = solvers.choose(solver, kernel)
         ridge = _checks.number(ridge, "ridge")
         max_iterations = _checks.optional_integer(max_iterations, "max_iterations", "Or pass None.")
-        center = inputs.check_centering(targets, center_targets, stacklevel=4)
-        unit = inputs.exponent(targets)
-        outputs = inputs.scaled(targets.reshape(len(targets), -1), -unit)
+        center = arguments.check_centering(targets, center_targets, stacklevel=4)
         # The first one makes the mean of targets that are all alike exact.
-        mean = (outputs[0] + np.mean(outputs - outputs[0], axis=0)) * center
-        fitted, scale = solvers.fit(
+        offset = np.asarray((targets[0] + np.mean(targets - targets[0], axis=0)) * center)
+        fitted = solvers.fit(
             name,
             kernel,
-            outputs - mean,
+            (targets - offset).reshape(len(targets), -1),
             ridge=ridge,
             centered=center,
             tol=_checks.number(tol, "tol", positive=True),
@@ -151,8 +142,8 @@ class GradientFlow:
             progress=_checks.boolean(progress, "progress"),
         )
         data = kernel if isinstance(kernel, gram.MatrixFree) else None
-        offset = inputs.scaled(mean, unit).reshape(targets.shape[1:])
-        return cls(ridge, reason, targets.ndim == 1, offset, fitted, (scale, unit), data)
+        largest = float(np.max(np.abs(targets)))
+        return cls(ridge, targets.ndim == 1, offset, fitted, data, largest)
 
     @no_mesh()
     def predict(
@@ -187,44 +178,45 @@ class GradientFlow:
           tiles, that of the kernel) if that is a float dtype whose range has y's, else float64.
 
         Raises:
-          TypeError: if an argument is missing, has nothing to do, or does not hold real numbers.
+          TypeError: if an argument is missing, is not used, or does not hold real numbers.
           ValueError: if a shape is wrong, a value is NaN, or a time is negative or less than
             the one before it.
 
         Warns:
-          RuntimeWarning: if the predictions at the training points are not known to `tol`, in
-            root mean square, see `solve`. Those at new inputs may be less well known.
+          RuntimeWarning: if the predictions at the training points are not known to `tol`: see
+            `Solution.residual`.
         """
         if t is None or (k_test_train is None) == (x_test is None):
             raise TypeError("predict needs t, and either k_test_train or x_test.")
+        times = arguments.check_times(t)
         if k_test_train is not None:
             given = {"kernel": kernel, "x_train": x_train, "tile_size": tile_size}
             extra = [name for name, value in given.items() if value is not None]
             if extra:
                 raise TypeError(
-                    f"k_test_train leaves nothing for {', '.join(extra)} to do, got both. Pass "
-                    "x_test instead of k_test_train, or leave them out."
+                    f"{', '.join(extra)} must be left out with k_test_train, got both. Or pass "
+                    "x_test instead of k_test_train."
                 )
-        times = inputs.check_times(t)
-        if k_test_train is not None:
-            products.check_shape(k_test_train, self.n_train)
-            columns, exponents = self._columns(times)
-            flat = products.with_matrix(k_test_train, columns)
-            dtype = inputs.float_dtype(k_test_train)
+            matrix = predictions.check_shape(k_test_train, self.n_train)
+            columns, sizes = self._columns(times)
+            flat = predictions.from_matrix(matrix, columns)
+            dtype = kernel_matrix.float_dtype(matrix)
         else:
-            data = products.training_data(kernel, x_train, self._kernel, self.n_train)
-            columns, exponents = self._columns(times)
+            data = predictions.training_data(kernel, x_train, self._kernel, self.n_train)
+            columns, sizes = self._columns(times)
             options = {"tile_size": tile_size, "progress": progress}
             # JAX's float64 stays what it is, as in `fit`, whatever the caller's context.
             source = self._kernel if x_train is None else x_train
             jaxs = isinstance(source, gram.MatrixFree | jax.Array)
-            with products.precision(source.dtype if jaxs else None):
-                flat = products.with_kernel(*data, x_test, columns, **options)
+            with predictions.precision(source.dtype if jaxs else None):
+                flat = predictions.from_inputs(data[0], x_test, data[1], columns, **options)
             dtype = flat.dtype
-        values = inputs.scaled(flat, exponents).reshape(len(flat), times.size, -1)
+        values = (flat.astype(np.float64) * sizes).reshape(len(flat), times.size, -1)
         values = np.moveaxis(values, 1, 0) + self.offset
-        dtype = dtype if inputs.holds(dtype, self._exponents[1]) else np.float64
-        return self._shaped(values.astype(dtype), times)
+        limits = jnp.finfo(dtype)
+        range_ = float(limits.tiny), float(limits.max)
+        fits = self._largest == 0 or range_[0] <= self._largest <= range_[1]
+        return self._shaped(values.astype(dtype if fits else np.float64), times)
 
     @no_mesh()
     def solve(self, t: ArrayLike) -> Solution:
@@ -237,9 +229,7 @@ class GradientFlow:
           The coefficients, float64, with their status and an estimate of their error.
 
         Raises:
-          TypeError: if `t` does not hold real numbers.
-          ValueError: if a time is negative, NaN, or less than the one before it, or float64
-            does not hold the coefficients.
+          TypeError, ValueError: as `predict`, for `t`.
 
         Example:
           >>> import numpy as np
@@ -248,16 +238,10 @@ class GradientFlow:
           >>> solution.status, solution.value.round(2)
           ('converged', array([[ 0.32, -0.32], [ 0.5 , -0.5 ]]))
         """
-        times, scaled = self._times(t)
-        report, (scale, unit) = self._solver.report(scaled), self._exponents
-        value = inputs.scaled(self._solver.coefficients(scaled), unit - scale)
-        if not np.isfinite(value).all():
-            raise ValueError(
-                f"y must have a scale at which float64 holds the coefficients, got targets of "
-                f"about 2^{unit} and a kernel of about 2^{scale}. Scale y, and predictions back."
-            )
+        times = arguments.check_times(t)
+        report = self._solver.report(times.ravel())
         return Solution(
-            value=self._shaped(value, times),
+            value=self._shaped(self._solver.coefficients(times.ravel()), times),
             times=times,
             status="converged" if report.converged else "not converged",
             message=report.message,
@@ -265,6 +249,7 @@ class GradientFlow:
             residual=report.residual if times.ndim else report.residual[0],
         )
 
+    @no_mesh()
     def training_error(self, t: ArrayLike) -> np.ndarray:
         """Return the mean squared residual over training points and outputs.
 
@@ -272,11 +257,15 @@ class GradientFlow:
           t: as for `predict`.
 
         Returns:
-          A scalar or shape (T,), float64. Like `predict` it warns if it is not known to `tol`.
+          A scalar or shape (T,), float64.
+
+        Warns:
+          RuntimeWarning: as `predict`.
         """
-        errors, unit = self._training_error(t)
-        errors = inputs.scaled(errors, 2 * unit)
-        return errors if np.ndim(t) else errors[0]
+        times = arguments.check_times(t)
+        self._warn_unless_known(times, stacklevel=4)
+        errors = self._solver.training_error(times.ravel())
+        return errors if times.ndim else errors[0]
 
     def degrees_of_freedom(self, t: ArrayLike) -> np.ndarray:
         """Return the trace of S_t = K (K + δI)^{-1} (I − exp(−t (K + δI)/n)), f_t = S_t y.
@@ -292,17 +281,16 @@ class GradientFlow:
         Raises:
           ValueError: if the solver is not 'eigh', which alone knows all eigenvalues.
         """
-        solver, (times, scaled) = self._eigh("degrees_of_freedom"), self._times(t)
-        traces = solver.degrees_of_freedom(scaled)
+        times = arguments.check_times(t)
+        traces = self._eigh("degrees_of_freedom").degrees_of_freedom(times.ravel())
         return traces if times.ndim else traces[0]
 
     def leave_one_out(self, t: ArrayLike) -> np.ndarray:
-        """Return what training on all other points predicts of each training point.
+        """Return the prediction of each training point by training on all others.
 
-        This is exact, at every time and with a ridge or without: nothing is trained anew, yet
-        the values are those of gradient flow on (1/2n) Σ_{j≠i} |f(x_j) − y_j|², whose time
-        is that of a flow fitted to n − 1 points multiplied by n/(n − 1). With `center_targets`
-        the mean is that of the others.
+        It is exact at every time, with a ridge or without, and trains nothing anew. The loss
+        is (1/2n) Σ_{j≠i} |f(x_j) − y_j|²: its time is that of a flow fitted to n − 1 points
+        multiplied by n/(n − 1). With `center_targets` the mean is that of the others.
 
         Args:
           t: as for `predict`.
@@ -313,17 +301,17 @@ class GradientFlow:
         Raises:
           ValueError: if the solver is not 'eigh', or the only point has no mean without it.
         """
-        solver, (times, scaled) = self._eigh("leave_one_out"), self._times(t)
-        values = inputs.scaled(solver.leave_one_out(scaled), self._exponents[1])
+        times = arguments.check_times(t)
+        values = self._eigh("leave_one_out").leave_one_out(times.ravel())
         return self._shaped(values + self.offset, times)
 
     def spectral_range(self) -> tuple[float, float]:
-        """Return the smallest and the largest eigenvalue of K + δI that the solver knows and uses.
+        """Return the smallest and the largest eigenvalue of K + δI that the solver uses.
 
         With 'lanczos' these are Ritz values: the largest is soon exact, the smallest falls
         as the basis grows.
         """
-        smallest, largest = inputs.scaled(self._solver.spectral_range(), self._exponents[0])
+        smallest, largest = self._solver.spectral_range()
         return float(smallest), float(largest)
 
     @property
@@ -338,18 +326,13 @@ class GradientFlow:
 
     @property
     def eigenvalues(self) -> np.ndarray:
-        """Those of K that are used, shape (r,), descending; of 'eigh' only."""
-        return inputs.scaled(self._of_eigh("eigenvalues"), self._exponents[0])
-
-    @property
-    def eigenvectors(self) -> np.ndarray:
-        """Shape (n, r); of 'eigh' only."""
-        return self._of_eigh("eigenvectors")
-
-    @property
-    def targets(self) -> np.ndarray:
-        """The targets less `offset` in the eigenbasis, shape (r, n_outputs); of 'eigh' only."""
-        return inputs.scaled(self._of_eigh("targets"), self._exponents[1])
+        """The eigenvalues of K that exceed rounding, shape (r,), descending; of 'eigh' only."""
+        if not isinstance(self._solver, Eigh):
+            raise AttributeError(
+                f"eigenvalues exists with solver='eigh' only, and the solver is {self.solver!r}. "
+                "spectral_range() exists with both."
+            )
+        return self._solver.eigenvalues
 
     def _eigh(self, name: str) -> Eigh:
         if not isinstance(self._solver, Eigh):
@@ -359,45 +342,25 @@ class GradientFlow:
             )
         return self._solver
 
-    def _of_eigh(self, name: str) -> np.ndarray:
-        if not isinstance(self._solver, Eigh):
-            raise AttributeError(
-                f"{name} exists with solver='eigh' only, and the solver is {self.solver!r}. "
-                "spectral_range() exists with both."
-            )
-        return getattr(self._solver, name)
-
-    def _times(self, t: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-        """Return times as they came, and those of the flow of K/2^e, shape (T,)."""
-        times = inputs.check_times(t)
-        return times, inputs.scaled(times.ravel(), self._exponents[0])
-
-    @no_mesh()
-    def _training_error(self, t: ArrayLike) -> tuple[np.ndarray, int]:
-        """Return `training_error` in units of 2^(2f), (T,), and f: float64 holds these squares."""
-        _, scaled = self._times(t)
-        self._check_known(scaled)
-        return self._solver.training_error(scaled), self._exponents[1]
-
     def _columns(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return v and the exponents of the predictions k v · 2^exponents at all times.
+        """Return v and sizes such that the predictions at all times are (k v) · sizes.
 
-        The times are side by side: one product serves all of them.
+        The times are side by side: one product serves all of them. No |v| exceeds 1, so that the
+        solver's dtype holds v.
         """
-        scale, unit = self._exponents
-        scaled = inputs.scaled(times.ravel(), scale)
-        self._check_known(scaled)
-        c = np.moveaxis(self._solver.coefficients(scaled), 0, 1).reshape(self.n_train, -1)
-        v, exponents = products.in_range(c, scale, self._solver.dtype)
-        return v, exponents + unit - scale
+        self._warn_unless_known(times, stacklevel=5)
+        c = self._solver.coefficients(times.ravel())
+        c = np.moveaxis(c, 0, 1).reshape(self.n_train, -1)
+        sizes = np.max(np.abs(c), axis=0)
+        sizes = np.where(sizes > 0, sizes, 1)
+        return (c / sizes).astype(self._solver.dtype), sizes
 
-    def _check_known(self, scaled: np.ndarray) -> None:
-        """Warn, in the line that called a method that called one of the above."""
-        report = self._solver.report(scaled)
+    def _warn_unless_known(self, times: np.ndarray, stacklevel: int) -> None:
+        report = self._solver.report(times.ravel())
         if not report.converged:
-            warnings.warn(report.message, RuntimeWarning, stacklevel=5)  # Past `no_mesh`.
+            warnings.warn(report.message, RuntimeWarning, stacklevel=stacklevel)
 
     def _shaped(self, values: np.ndarray, times: np.ndarray) -> np.ndarray:
-        """Without the axes that were not asked for."""
+        """Drop the axis of outputs where `y` had none, and that of times where `t` was a scalar."""
         values = values[..., 0] if self.vector_targets else values
         return values if times.ndim else values[0]

@@ -1,7 +1,6 @@
 """Lanczos processes that can be continued: one for each output, all with the same matrix."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,30 +15,30 @@ _FIRST_CAPACITY = 64
 
 
 class Krylov:
-    """Orthonormal bases Q of the Krylov spaces of K, and T = Qᵀ K Q.
+    """Orthonormal bases Q of the Krylov spaces of s K, and T = Qᵀ (s K) Q.
 
     A process that has found an invariant space, within rounding, is over: what K does
-    beyond that space never reaches its start. Until all are over they go on together, so
+    beyond that space never reaches its start. Until all are over they continue together, so
     that K is applied to all outputs at once.
 
     Args:
       operator: K.
       start: where to start, shape (n_outputs, n), where the operator wants it, in the dtype to
         compute in. No row is zero.
+      scale: s, a power of two with which squares of products stay in the range of the dtype.
       negligible: couplings up to it are rounding.
 
     Attributes:
       basis: shape (n_outputs, capacity, n), zeros where there is no vector.
-      diagonal: of T, shape (n_outputs, size), float64.
+      diagonal: α_1, …, α_size of T, shape (n_outputs, size), float64.
       coupling: β_1, …, β_size, likewise; the last one leads out of the basis.
       next: the vectors that follow, shape (n_outputs, n).
-      size: how many products with K were made.
       lengths: the dimension of each Krylov space so far, shape (n_outputs,).
       over: whether each process is over, shape (n_outputs,).
     """
 
-    def __init__(self, operator: Operator, start: jax.Array, negligible: float):
-        self._operator, self._negligible = operator, negligible
+    def __init__(self, operator: Operator, start: jax.Array, scale: float, negligible: float):
+        self._operator, self._scale, self._negligible = operator, scale, negligible
         n_outputs, n = start.shape
         self.basis = jax.device_put(jnp.zeros((n_outputs, 0, n), start.dtype), start.sharding)
         self.next = start
@@ -50,19 +49,21 @@ class Krylov:
 
     @property
     def size(self) -> int:
-        """How many products with K were made."""
+        """The number of products with K so far."""
         return self.diagonal.shape[1]
 
     def grow(self, count: int) -> None:
-        """Continues by a number of products, up to n in all.
+        """Continue by `count` products, up to n in all.
 
         Raises:
-          MemoryError: if the vectors do not fit. Nothing has changed then.
+          MemoryError: if the vectors do not fit; nothing has changed then.
           ValueError: if K has an entry that is NaN or infinite.
         """
         basis = self._with_room(count)
+        # In their dtype, so that nothing is promoted.
+        scale, negligible = np.array([self._scale, self._negligible], basis.dtype)
         basis, following, *rows = self._operator.jit(_continued, static_argnames="count")(
-            self._operator, basis, self.next, self.size, self._negligible, count=count
+            self._operator, basis, self.next, self.size, scale, negligible, count=count
         )
         diagonal, coupling = (np.asarray(row, np.float64) for row in rows)
         if not np.isfinite(diagonal).all():
@@ -73,37 +74,44 @@ class Krylov:
         # At dimension n nothing is left, whatever rounding says.
         position = self.size + 1 + np.arange(count)
         goes_on = (coupling > self._negligible) & (position < basis.shape[2])
-        before = np.append(~self.over[:, None], goes_on[:, :-1], axis=1)
+        # Whether each process was still running before each of the products.
+        running = np.append(~self.over[:, None], goes_on[:, :-1], axis=1)
         # In one step: Ctrl-C leaves all as it was, or all done.
         vars(self).update(
             basis=basis,
             next=following,
             diagonal=np.append(self.diagonal, diagonal, axis=1),
             coupling=np.append(self.coupling, coupling, axis=1),
-            lengths=self.lengths + np.cumprod(before, axis=1).sum(axis=1),
-            over=~(before.all(axis=1) & goes_on[:, -1]),
+            lengths=self.lengths + np.cumprod(running, axis=1).sum(axis=1),
+            over=~(running.all(axis=1) & goes_on[:, -1]),
         )
 
     def _with_room(self, count: int) -> jax.Array:
-        """The buffer, enlarged if it is full."""
+        """Return the buffer, enlarged if it is full."""
         n_outputs, capacity, n = self.basis.shape
-        larger = capacity
-        if self.size + count > capacity:
-            larger = max(min(max(2 * capacity, _FIRST_CAPACITY), n), self.size + count)
-        # A larger one exists beside the old one for a while; each call makes one more.
-        copies = 2 if larger > capacity else 1
-        self._check_memory(copies * n_outputs * larger * n * self.basis.dtype.itemsize, larger)
-        return _enlarged(self.basis, by=larger - capacity) if larger > capacity else self.basis
-
-    def _check_memory(self, size: int, count: int) -> None:
+        if self.size + count <= capacity:
+            return self.basis
+        larger = max(min(max(2 * capacity, _FIRST_CAPACITY), n), self.size + count)
+        # The old one, and the larger one twice: each product makes one more for a while.
+        size = 2 * n_outputs * larger * n * self.basis.dtype.itemsize
         devices = [d for d in self.next.devices() if d.process_index == jax.process_index()]
         limit, where = memory.share(devices)
         remedy = "Fit some of the outputs at a time."
-        memory.check({f"a basis of {count} vectors per output": size}, limit, where, remedy)
+        memory.check({f"a basis of {larger} vectors per output": size}, limit, where, remedy)
+        return _enlarged(self.basis, by=larger - capacity)
 
 
-def _continued(operator: Any, basis, following, size, negligible, *, count: int):
-    """`count` more steps of Lanczos' process from the vectors that follow the basis.
+def _continued(
+    operator: Operator,
+    basis: jax.Array,
+    following: jax.Array,
+    size: jax.Array,
+    scale: jax.Array,
+    negligible: jax.Array,
+    *,
+    count: int,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Take `count` more steps of Lanczos' process from the vectors that follow the basis.
 
     Returns:
       The basis with `count` more vectors, the vectors that follow, and α and β,
@@ -114,7 +122,7 @@ def _continued(operator: Any, basis, following, size, negligible, *, count: int)
         basis, q, alphas, betas = state
         basis = jax.lax.dynamic_update_slice_in_dim(basis, q[:, None], size + k, axis=1)
         # All outputs at once: the vectors are the columns of one matrix.
-        w, alpha = operator.product(q.T).T, 0.0
+        w, alpha = operator.product(q.T).T * scale, 0.0
         # Orthogonal to all vectors so far, twice: the first time leaves rounding of what it
         # takes away. α has both parts, since it may be a hundred times what remains.
         for _ in range(2):
@@ -122,7 +130,7 @@ def _continued(operator: Any, basis, following, size, negligible, *, count: int)
             alpha += jax.lax.dynamic_index_in_dim(inside, size + k, axis=1, keepdims=False)
             w = w - _einsum("om,omn->on", inside, basis)
         beta = jnp.linalg.norm(w, axis=1)
-        # A process that is over goes on with zeros.
+        # A process that is over continues with zeros.
         q = jnp.where((beta > negligible)[:, None], w / _not_zero(beta)[:, None], 0)
         return basis, q, alphas.at[:, k].set(alpha), betas.at[:, k].set(beta)
 

@@ -1,7 +1,15 @@
-"""Gradient flow from Krylov bases that grow as later times are asked for."""
+"""Gradient flow from Krylov bases that grow as later times are asked for.
+
+With K Q = Q T + β q eᵀ + E the coefficients are c_t ≈ |y| Q w, w = g_t(T) e_1 (`tridiagonal` has
+the notation; E is rounding). The error of the predictions K c_t, relative to |y|, has two parts:
+
+- truncation, at most β |w_m|: the basis is too small (`Tridiagonals.bound`);
+- rounding, |E w|, which one product measures: E w = K (Q w) − (Q T w + β w_m q).
+
+More products make the former smaller, and not the latter.
+"""
 
 import math
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -11,37 +19,42 @@ from tqdm import tqdm
 
 from nt_residual.gram.operators import Operator
 from nt_residual.regression import filters
-from nt_residual.regression.inputs import check_definite, rounding, scaled
+from nt_residual.regression.kernel_matrix import check_definite, rounding
 from nt_residual.regression.krylov import Krylov
-from nt_residual.regression.products import precision
+from nt_residual.regression.predictions import precision
 from nt_residual.regression.solution import Report
-from nt_residual.regression.tridiagonal import Tridiagonal
+from nt_residual.regression.tridiagonal import Tridiagonals
 
-# Products between two looks at how well the predictions are known, at most.
+# The most products between two looks at the error.
 _STEP = 16
-# Of one look at the clock, in seconds: Ctrl-C and the progress bar wait no longer.
+# Seconds between two looks: Ctrl-C and the progress bar wait no longer.
 _PATIENCE = 1.0
 _MOST = 1000
+# Of the exponent of the scale, so that float32 holds it.
+_LARGEST_EXPONENT = 120
 
-# T of an output, and a function of its eigenvalues at each time, shape (T, m).
-_Pair = tuple[Tridiagonal, np.ndarray]
+
+class _Rounding(NamedTuple):
+    """The rounding |E w|/|w| of each output, and the basis and the time that it was measured at."""
+
+    value: np.ndarray
+    size: int
+    time: float
 
 
 class Lanczos:
-    """Dual coefficients c_t ≈ |y| Q g_t(T) e_1 of all outputs at any time.
+    """The dual coefficients c_t ≈ |y| Q g_t(T) e_1 of all outputs at any time.
 
-    `tridiagonal` has the formulas. The bases are kept: a time that they are good for costs
-    no product with K but the one that measures rounding.
+    The bases are kept: a time that they are good for costs one product at most, to measure
+    rounding.
 
     Args:
       operator: K, shape (n, n).
       y: targets, float64, shape (n, n_outputs).
       ridge: δ ≥ 0.
-      tol: the error of predictions that is aimed at, as `Solution.residual` defines it.
+      tol: the error of predictions to reach, as `Solution.residual` defines it.
       max_iterations: the most products with K; `None` for 1000.
       progress: whether to show a progress bar.
-      exponent: K is in units of 2^exponent, and times in units of 2^(−exponent). Messages tell
-        the user those of the user.
 
     Raises:
       MemoryError: if not even the first vectors fit.
@@ -57,90 +70,86 @@ class Lanczos:
         tol: float,
         max_iterations: int | None,
         progress: bool,
-        exponent: int = 0,
     ):
         n = len(y)
         self.n_train, self._ridge, self._tol, self._progress = n, ridge, tol, progress
-        self._operator, self._exponent = operator, exponent
+        self._operator = operator
         self._most = min(n, max_iterations or _MOST)
         self.dtype = np.promote_types(operator.dtype, np.float32)
-        diagonal = operator.diagonal()
-        self._entries = rounding(operator.dtype, diagonal)
-        # By the largest entry first, so that no square leaves the range of float64.
-        largest = np.max(np.abs(y), axis=0)
-        self._norms = largest * np.linalg.norm(y / np.where(largest > 0, largest, 1), axis=0)
+        self._diagonal = operator.diagonal()
+        self._norms = np.linalg.norm(y, axis=0)
         # An output that is zero keeps all coefficients zero, whatever its basis begins with.
         anything = np.random.default_rng(0).standard_normal((n, 1))
         start = np.where(self._norms > 0, y, anything)
-        start = start / np.max(np.abs(start), axis=0)
         start = (start / np.linalg.norm(start, axis=0)).T.astype(self.dtype)
-        self._noise = _Noise(0, -1.0, np.zeros(len(self._norms)))
-        self._stopped: str | None = None
-        self._seen = 0
+        # The largest entry of s K is about 1.
+        exponent = -math.frexp(float(np.max(self._diagonal)))[1]
+        self._scale = math.ldexp(1, int(np.clip(exponent, -_LARGEST_EXPONENT, _LARGEST_EXPONENT)))
+        self._expected_rounding = rounding(self.dtype, self._diagonal)
+        self._measured = _Rounding(np.zeros(len(self._norms)), 0, -1.0)
+        self._stopped, self._diagonalized = "", 0
         with precision(self.dtype):
-            self._rounding = rounding(self.dtype, diagonal)
-            self._krylov = Krylov(operator, operator.place(start), self._rounding)
+            negligible = self._scale * self._expected_rounding
+            self._krylov = Krylov(operator, operator.place(start), self._scale, negligible)
             self._extend()
-            self._look()
 
     def report(self, times: np.ndarray) -> Report:
-        """How well the coefficients are known at some times, after all has been done for it."""
+        """Enlarge the bases until the last time is known, and return how well all are."""
         with precision(self.dtype):
             self._grow(times[-1])
-            noise = self._measured_noise(times[-1])
-        bounds = np.array([r.bound(g) for r, g in self._pairs(times)])
-        return self._described(times, bounds, noise[:, None] * self._sizes(times))
+            rounded = self._rounding(times[-1])[:, None] * self._lengths(times)
+        # Predictions of targets that are zero are exact.
+        some, size = self._norms > 0, self._krylov.size
+        residual = np.hypot(self._truncation(times), rounded)[some].max(axis=0, initial=0)
+        if np.all(residual <= self._tol):
+            return Report(residual, size, True, f"{size} products with the kernel matrix.")
+        return Report(residual, size, False, self._advice(times, residual, rounded[some].max()))
 
     def coefficients(self, times: np.ndarray) -> np.ndarray:
-        """c_t from the basis as it is, shape (T, n, n_outputs), float64."""
-        pairs, sizes = self._normalized(times)
+        """Return c_t from the bases as they are, shape (T, n, n_outputs), float64."""
+        learned, sizes = self._normalized(times)
         with precision(self.dtype):
-            combined = np.asarray(self._combined([r.weights(g) for r, g in pairs]), np.float64)
-        return combined * (self._norms * sizes.T)[:, None]
+            combined = self._combined(self._small.weights(learned))
+        return np.asarray(combined, np.float64) * (self._norms * sizes.T)[:, None]
 
     def training_error(self, times: np.ndarray) -> np.ndarray:
-        """The mean squared residual on the training points, shape (T,)."""
-        total = np.zeros(len(times))
-        for norm, (ritz, learned) in zip(self._norms, self._pairs(times), strict=True):
-            left = -ritz.fitted(learned)
-            left[:, 0] += 1
-            total += np.sum((norm * left) ** 2, axis=1)
-        return total / (self.n_train * len(self._norms))
+        """Return the mean squared residual on the training points, shape (T,)."""
+        # y − K c_t = |y| (Q (e_1 − T w) − β w_m q).
+        inside, beyond = self._small.fitted(self._learned(times))
+        inside[..., 0] -= 1
+        squares = np.sum(inside**2, axis=2) + beyond**2
+        return self._norms**2 @ squares / (self.n_train * len(self._norms))
 
     def spectral_range(self) -> tuple[float, float]:
-        """The smallest and the largest Ritz value of K + δI."""
-        values = np.concatenate([ritz.values for ritz in self._ritz]) + self._ridge
+        """Return the smallest and the largest Ritz value of K + δI."""
+        values = self._small.values + self._ridge
         return float(values[values > self._cutoff].min()), float(values.max())
 
     def _grow(self, time: float) -> None:
-        """Enlarges the bases until the predictions are known, at this time and all before it."""
-        self._look()
+        """Enlarge the bases until the predictions are known, at this time and all before it."""
+        self._diagonalize()  # Ctrl-C may have come after the last products.
         options = {"desc": "Lanczos", "unit": "product", "disable": not self._progress}
         with tqdm(initial=self._krylov.size, **options) as bar:
-            while not self._known(time):
+            self._stopped = ""
+            while not self._stopped and not self._is_enough(time):
                 before = self._krylov.size
                 self._stopped = self._extend()
-                if self._stopped:
-                    return
-                self._look()
                 bar.update(self._krylov.size - before)
-                bar.set_postfix(error=f"{self._bound(time):.1e}")
-        self._stopped = None
+                bar.set_postfix(error=f"{self._worst_truncation(time):.1e}")
 
-    def _known(self, time: float) -> bool:
-        """Whether a larger basis would not help: `tol` is reached, or what rounding leaves."""
-        bound = self._bound(time)
-        if bound <= self._tol / 2:
+    def _is_enough(self, time: float) -> bool:
+        """Return whether `tol` is reached, or truncation is less than rounding."""
+        truncation = self._worst_truncation(time)
+        if truncation <= self._tol / 2:
             return True
-        # To measure it costs a product, and is worth it where an estimate is not far off.
-        size = self._sizes(np.array([time]))[:, 0]
-        return (
-            bound <= np.max(self._rounding * size) / 2
-            and bound <= np.max(self._measured_noise(time) * size) / 2
-        )
+        # To measure rounding takes a product. The expected one tells when that is worth it.
+        length = self._lengths(np.array([time]))[:, 0]
+        if truncation > np.max(self._expected_rounding * length) / 2:
+            return False
+        return truncation <= np.max(self._rounding(time) * length) / 2
 
-    def _extend(self) -> str | None:
-        """Some more products; if no more can be made, why not."""
+    def _extend(self) -> str:
+        """Make some more products; if no more can be made, return why."""
         krylov = self._krylov
         count = min(_step(self._operator.seconds), self._most - krylov.size)
         if count == 0:
@@ -151,123 +160,100 @@ class Lanczos:
             if krylov.size == 0:
                 raise
             return f"since a larger basis {error}"
-        return None
+        self._diagonalize()
+        return ""
 
-    def _look(self) -> None:
-        """Brings T in its eigenbasis up to date."""
+    def _diagonalize(self) -> None:
+        """Compute T of each output in its eigenbasis, in units of K, unless it is there."""
         krylov = self._krylov
-        if self._seen == krylov.size:
+        if self._diagonalized == krylov.size:
             return
-        self._ritz = [
-            Tridiagonal.of(krylov.diagonal[i, :length], krylov.coupling[i, :length], over)
-            for i, (length, over) in enumerate(zip(krylov.lengths, krylov.over, strict=True))
-        ]
-        values = np.concatenate([ritz.values for ritz in self._ritz])
-        check_definite(values.min(), values.max(), self._operator.dtype, self._exponent)
+        rows = krylov.diagonal / self._scale, krylov.coupling / self._scale
+        self._small = Tridiagonals.of(*rows, krylov.lengths, krylov.over)
+        smallest, largest = self._small.values.min(), self._small.values.max()
+        check_definite(smallest, largest, self._operator.dtype)
         # As for `Eigh` in float64. In float32 n ε λ_max would take more than is lost.
         count = self.n_train if self.dtype == np.float64 else 1
-        own = count * float(jnp.finfo(self.dtype).eps) * values.max()
-        self._cutoff = max(self._entries, own)
-        self._seen = krylov.size
+        own = count * float(jnp.finfo(self.dtype).eps) * largest
+        self._cutoff = max(rounding(self._operator.dtype, self._diagonal), own)
+        self._diagonalized = krylov.size
 
-    def _pairs(self, times: np.ndarray) -> Iterable[_Pair]:
-        """T of each output, and g_t at its eigenvalues, shape (T, m)."""
-        for ritz in self._ritz:
-            options = self.n_train, self._ridge, self._cutoff
-            yield ritz, filters.learned(ritz.values, times, *options)
+    def _learned(self, times: np.ndarray) -> np.ndarray:
+        """Return g_t at the Ritz values of each output, shape (n_outputs, T, m)."""
+        return filters.learned(self._small.values, times, self.n_train, self._ridge, self._cutoff)
 
-    def _bound(self, time: float) -> float:
-        """Of the error of the predictions of the worst output."""
-        times = np.array([time])
-        bounds = np.array([r.bound(g)[0] for r, g in self._pairs(times)])
+    def _normalized(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return g_t/s_t, which float32 can hold at any time, and s_t > 0, (n_outputs, T)."""
+        learned = self._learned(times)
+        sizes = np.max(learned, axis=2)
+        sizes = np.where(sizes > 0, sizes, 1)
+        return learned / sizes[..., None], sizes
+
+    def _truncation(self, times: np.ndarray) -> np.ndarray:
+        """Return the bounds β |w_m|, shape (n_outputs, T)."""
+        return self._small.bound(self._learned(times))
+
+    def _worst_truncation(self, time: float) -> float:
+        bounds = self._truncation(np.array([time]))[:, 0]
         return float(bounds[self._norms > 0].max(initial=0))
 
-    def _sizes(self, times: np.ndarray) -> np.ndarray:
-        """|c_t|/|y|, shape (n_outputs, T)."""
-        return np.array([np.linalg.norm(r.weights(g), axis=1) for r, g in self._pairs(times)])
+    def _lengths(self, times: np.ndarray) -> np.ndarray:
+        """Return |w| = |c_t|/|y|, shape (n_outputs, T)."""
+        return np.linalg.norm(self._small.weights(self._learned(times)), axis=2)
 
-    def _normalized(self, times: np.ndarray) -> tuple[list[_Pair], np.ndarray]:
-        """Return `_pairs` with g_t/s_t, which float32 can hold at any time, and s_t > 0.
+    def _rounding(self, time: float) -> np.ndarray:
+        """Return |E w|/|w| of each output, measured at this time or a later one."""
+        measured, size = self._measured, self._krylov.size
+        if measured.size < size or measured.time < time:
+            self._measured = _Rounding(self._measure(time), size, time)
+        return self._measured.value
 
-        The sizes s_t have shape (n_outputs, T).
-        """
-        pairs = list(self._pairs(times))
-        sizes = np.array([np.max(g, axis=1) for _, g in pairs])
-        sizes = np.where(sizes > 0, sizes, 1)
-        return [(r, g / s[:, None]) for (r, g), s in zip(pairs, sizes, strict=True)], sizes
+    def _measure(self, time: float) -> np.ndarray:
+        """Return |E w|/|w| for w ∝ g_t(T) e_1, from s E w = s K (Q w) − s (Q T w + β w_m q)."""
+        learned, _ = self._normalized(np.array([time]))
+        weights = self._small.weights(learned)
+        inside, beyond = (self._scale * part for part in self._small.fitted(learned))
+        following = self._krylov.next.T * beyond.T.astype(self.dtype)
+        expected = self._combined(inside)[0] + following
+        scale, distance = np.array(self._scale, self.dtype), self._operator.jit(_distance)
+        found = distance(self._operator, self._combined(weights)[0], expected, scale)
+        lengths = (self._norms > 0) * np.linalg.norm(weights[:, 0], axis=1)
+        found = np.asarray(found, np.float64) / self._scale
+        return np.divide(found, lengths, out=np.zeros_like(found), where=lengths > 0)
 
-    def _combined(self, weights: list[np.ndarray]) -> jax.Array:
-        """Q w for weights w of shape (T, m), of each output."""
+    def _combined(self, weights: np.ndarray) -> jax.Array:
+        """Return Q w for weights w, (n_outputs, T, m), shape (T, n, n_outputs)."""
         basis = self._krylov.basis
-        padded = np.zeros((len(weights), len(weights[0]), basis.shape[1]), self.dtype)
-        for i, w in enumerate(weights):
-            padded[i, :, : w.shape[1]] = w
-        return _combine(basis, padded)
+        room = ((0, 0), (0, 0), (0, basis.shape[1] - weights.shape[2]))
+        return _combine(basis, np.pad(weights, room).astype(self.dtype))
 
-    def _measured_noise(self, time: float) -> np.ndarray:
-        """By how much K Q differs from Q T + β q eᵀ, as it shows in c_t, for each output.
-
-        This is what rounding does, in the products as in the basis. It is in units of K:
-        times |c|/|y| it is the error of the predictions relative to |y|.
-        """
-        krylov, known = self._krylov, self._noise
-        if known.size == krylov.size and known.time >= time:
-            return known.value
-        pairs, _ = self._normalized(np.array([time]))
-        weights = [r.weights(g) for r, g in pairs]
-        fitted = [r.fitted(g) for r, g in pairs]
-        beyond = np.array([f[0, -1] for f in fitted])
-        c, expected = (self._combined(w)[0] for w in (weights, [f[:, :-1] for f in fitted]))
-        expected = expected + (krylov.next.T * beyond.astype(self.dtype)[None])
-        found = np.asarray(self._operator.jit(_distance)(self._operator, c, expected), np.float64)
-        length = (self._norms > 0) * [np.linalg.norm(w) for w in weights]
-        value = np.divide(found, length, out=np.zeros_like(found), where=length > 0)
-        self._noise = _Noise(krylov.size, time, value)
-        return value
-
-    def _described(self, times: np.ndarray, bounds: np.ndarray, rounded: np.ndarray) -> Report:
-        """From the two parts of the errors, relative to |y|, of shape (n_outputs, T)."""
-        # Where y is zero predictions are exact.
-        errors = np.hypot(bounds, rounded)[self._norms > 0]
-        residual, size = errors.max(axis=0, initial=0), self._krylov.size
-        bad = residual > self._tol
-        if not bad.any():
-            return Report(residual, size, True, f"{size} products with the kernel matrix.")
+    def _advice(self, times: np.ndarray, residual: np.ndarray, rounded: float) -> str:
+        """Return why predictions are not known to `tol`, and what to do."""
         why, remedies = [], ["earlier times", "a ridge"]
         if self._stopped:
             why.append(f"Lanczos' process stopped {self._stopped}")
             remedies += ["a larger max_iterations", "solver='eigh'"]
-        if rounded[self._norms > 0].max() > self._tol / 2:
+        if rounded > self._tol / 2:
             why.append(f"{self.dtype} does not hold more digits")
             remedies += [] if self._operator.dtype == np.float64 else ["a kernel matrix in float64"]
-        first = scaled(times[np.argmax(bad)], -self._exponent)
-        message = (
+        first = times[np.argmax(residual > self._tol)]
+        return (
             f"predictions from t = {first:g} on are known to {residual.max():.1e} "
             f"only, relative to the targets, and tol is {self._tol:g}: {', and '.join(why)}. "
             f"Pass {', '.join(remedies[:-1])} or {remedies[-1]}."
         )
-        return Report(residual, size, False, message)
-
-
-class _Noise(NamedTuple):
-    """What was measured, and with how many products and at what time."""
-
-    size: int
-    time: float
-    value: np.ndarray
 
 
 def _step(seconds: float) -> int:
-    """Products at a time: a power of two, so that few programs are compiled."""
+    """Return how many products to make at a time: a power of two, so that few are compiled."""
     return 2 ** int(math.log2(min(max(_PATIENCE / max(seconds, 1e-9), 1), _STEP)))
 
 
 @jax.jit
 def _combine(basis: jax.Array, weights: jax.Array) -> jax.Array:
-    """Q w, shape (T, n, n_outputs)."""
     return jnp.einsum("omn,otm->tno", basis, weights, precision="highest")
 
 
-def _distance(operator: Operator, c: jax.Array, expected: jax.Array) -> jax.Array:
-    """|K c − expected| for each column."""
-    return jnp.linalg.norm(operator.product(c) - expected, axis=0)
+def _distance(operator: Operator, c: jax.Array, expected: jax.Array, scale: jax.Array) -> jax.Array:
+    """Return |s K c − expected| for each column."""
+    return jnp.linalg.norm(operator.product(c) * scale - expected, axis=0)

@@ -1,4 +1,4 @@
-"""What a solver gives back."""
+"""The dual coefficients of gradient flow, and how well they are known."""
 
 import dataclasses
 from typing import Literal, NamedTuple
@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Solution:
-    """The dual coefficients of gradient flow, and how well they are known.
+    """The dual coefficients of gradient flow, with their status and an estimate of their error.
 
     The predictions at time t are k(x, X) c_t + `GradientFlow.offset`.
 
@@ -17,13 +17,11 @@ class Solution:
         the last axis where `y` had one dimension.
       times: the times, a scalar or shape (T,).
       status: 'converged' if `residual` is at most the `tol` of the fit at every time.
-      message: what to do where it is not; otherwise what was done.
-      iterations: the number of products of the kernel matrix with the targets that the solution
-        stands on; 0 for 'eigh'.
-      residual: for every time, an estimate of the error of the predictions at the training
-        points: root mean square, relative to the root mean square of the targets, for
-        the worst output. A scalar or shape (T,); 0 for 'eigh', which has rounding in
-        float64 only.
+      message: what was done, or what to do if the solution has not converged.
+      iterations: the number of products of the kernel matrix with the targets; 0 for 'eigh'.
+      residual: an estimate of the error of the predictions at the training points: root mean
+        square, relative to that of the targets, for the worst output. A scalar or shape (T,).
+        0 for 'eigh', which has rounding in float64 only.
     """
 
     value: np.ndarray
@@ -41,14 +39,7 @@ class Solution:
 
 
 class Report(NamedTuple):
-    """How well a solver knows its coefficients at some times.
-
-    Attributes:
-      residual: as `Solution.residual`, shape (T,).
-      iterations: as `Solution.iterations`.
-      converged: whether `Solution.status` is 'converged'.
-      message: as `Solution.message`.
-    """
+    """The fields of a `Solution` that say how well it is known, with `residual` of shape (T,)."""
 
     residual: np.ndarray
     iterations: int

@@ -1,41 +1,36 @@
-"""Which solver to use, and its set-up."""
+"""The choice of the solver, and its set-up."""
 
+from typing import Any, Literal, cast
+
+import jax
 import numpy as np
 
-from nt_residual import _checks, gram
-from nt_residual.regression import inputs, products, training_kernel
+from nt_residual import _checks
+from nt_residual.regression import kernel_matrix
 from nt_residual.regression.eigh import Eigh
 from nt_residual.regression.lanczos import Lanczos
+from nt_residual.regression.predictions import precision
 
-# Up to this size an eigendecomposition takes about as long as compiling the other.
+# Up to this size an eigendecomposition takes about as long as compiling 'lanczos'.
 _LARGEST_EIGH = 2000
 
 
-def choose(solver: str, kernel: training_kernel.Kernel) -> tuple[str, str]:
-    """The name of the solver, and why.
+def choose(solver: str, kernel: kernel_matrix.Matrix) -> Literal["eigh", "lanczos"]:
+    """Return the name of the solver.
 
     Raises:
-      TypeError: if `solver` is not a string.
-      ValueError: if the solver asked for is unknown.
+      TypeError, ValueError: if `solver` is not 'auto', 'eigh' or 'lanczos'.
     """
     _checks.choice(solver, "solver", ("auto", "eigh", "lanczos"))
     if solver != "auto":
-        return solver, "It was asked for."
-    n = kernel.shape[0]
-    if isinstance(kernel, gram.MatrixFree):
-        return "lanczos", "The kernel matrix is never stored."
-    if isinstance(kernel, gram.Stored):
-        return "lanczos", "The kernel matrix is on disk."
-    if training_kernel.is_sharded(kernel):
-        return "lanczos", "The kernel matrix is spread over devices."
-    if n <= _LARGEST_EIGH:
-        return "eigh", f"One eigendecomposition is fast for n = {n} ≤ {_LARGEST_EIGH}."
-    return "lanczos", f"An eigendecomposition is slow for n = {n} > {_LARGEST_EIGH}."
+        return cast(Any, solver)
+    in_memory = isinstance(kernel, np.ndarray | jax.Array) and not kernel_matrix.is_sharded(kernel)
+    return "eigh" if in_memory and kernel.shape[0] <= _LARGEST_EIGH else "lanczos"
 
 
 def fit(
-    name: str,
-    kernel: training_kernel.Kernel,
+    name: Literal["eigh", "lanczos"],
+    kernel: kernel_matrix.Matrix,
     y: np.ndarray,
     *,
     ridge: float,
@@ -43,24 +38,12 @@ def fit(
     tol: float,
     max_iterations: int | None,
     progress: bool,
-) -> tuple[Eigh | Lanczos, int]:
-    """Return the solver of this name for K/2^e, and e. `GradientFlow.fit` has its arguments.
-
-    K is normalized such that nothing a solver does leaves the range of its dtype, nor depends
-    on the scale of K: powers of two change no digit.
-    """
-    dtype = inputs.float_dtype(kernel)
+) -> Eigh | Lanczos:
+    """Return the solver of this name. `GradientFlow.fit` has its arguments."""
+    dtype = kernel_matrix.float_dtype(kernel)
     if name == "eigh":
-        matrix, unit = training_kernel.whole(kernel)
-        ridge = _normalized(ridge, unit)
-        return Eigh(matrix, y, ridge=ridge, dtype=dtype, exponent=unit, centered=centered), unit
+        matrix = kernel_matrix.on_host(kernel)
+        return Eigh(matrix, y, ridge=ridge, dtype=dtype, centered=centered)
     options = {"tol": tol, "max_iterations": max_iterations, "progress": progress}
-    with products.precision(dtype):
-        operator, unit = training_kernel.operator(kernel)
-        ridge = _normalized(ridge, unit)
-        return Lanczos(operator, y, ridge=ridge, exponent=unit, **options), unit
-
-
-def _normalized(ridge: float, unit: int) -> float:
-    # With a ridge so much larger than K nothing is learned.
-    return min(float(inputs.scaled(ridge, -unit)), 1e300)
+    with precision(dtype):
+        return Lanczos(kernel_matrix.operator(kernel), y, ridge=ridge, **options)

@@ -1,14 +1,14 @@
 import importlib.util
 import math
 import sys
-import warnings
 
 import jax
 import joblib
 import numpy as np
 import pytest
 import scipy.sparse
-from helpers import enable_x64, run_python
+import skops.io
+from helpers import enable_x64, full, run_python
 from sklearn import datasets
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
@@ -19,8 +19,13 @@ from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from nt_residual import data, rntk, schedules, theory
-from nt_residual.regression import GradientFlow, kernel_estimator
-from nt_residual.regression.estimators import RNTKClassifier, RNTKRegressor
+from nt_residual.regression import (
+    GradientFlow,
+    RNTKClassifier,
+    RNTKRegressor,
+    kernel_estimator,
+    kernel_tiles,
+)
 
 STOPPING = ["auto", "holdout", "kfold", "gcv", "loo", "theory", 60.0]
 BOTH = [RNTKRegressor, RNTKClassifier]
@@ -51,9 +56,9 @@ def test_scikit_learn_finds_nothing_to_complain_about(estimator, check):
 # What is computed.
 
 
-@pytest.mark.parametrize("bias", [0, 0.5])
-@pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize("outputs", ["vector", "matrix"])
+@pytest.mark.parametrize(
+    ("outputs", "normalize", "bias"), [("vector", True, 0), ("matrix", False, 0.5)]
+)
 def test_predictions_are_those_of_the_flow_on_prepared_inputs(points, outputs, normalize, bias):
     x, y, new, _ = points
     y = np.stack([y, y**2], axis=1) if outputs == "matrix" else y
@@ -121,14 +126,13 @@ def test_interpolation_in_float64_reproduces_the_targets(points):
     np.testing.assert_allclose(model.predict(x), y, atol=1e-7)
 
 
-@pytest.mark.parametrize("features", [3, 8])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("dtype", "features"), [("float32", 3), ("float64", 8)])
 def test_the_matrix_in_tiles_is_that_of_the_kernel(dtype, features):
     x = np.random.default_rng(0).standard_normal((300, features))
     x[1], x[2], x[299] = -x[0], x[0] * (1 + 1e-6 * x[3]), x[0]
     x = x.astype(dtype)
     kernel = rntk.ResidualKernel(1000, schedules.PowerLaw(0.5))
-    matrix = kernel_estimator._matrix(kernel, x)
+    matrix = kernel_tiles.matrix(kernel, x)
     assert matrix.dtype == dtype
     np.testing.assert_array_equal(matrix, matrix.T)
     with enable_x64(dtype == "float64"):
@@ -139,17 +143,15 @@ def test_the_matrix_in_tiles_is_that_of_the_kernel(dtype, features):
     np.testing.assert_allclose(np.diag(matrix), np.diag(expected), rtol=3 * np.finfo(dtype).eps)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_one_program_serves_every_number_of_rows(points, dtype):
+def test_one_program_serves_every_number_of_rows(points):
     x, y, new, _ = points
-    model = RNTKRegressor(depth=77, dtype=dtype).fit(x, y)
-    model.predict(new)
-    compiled = kernel_estimator._evaluate._cache_size()
-    for n in (50, 51, 119):
-        RNTKRegressor(depth=77, dtype=dtype).fit(x[:n], y[:n]).predict(new[: n // 2])
-    big = np.random.default_rng(0).standard_normal((600, 3))
-    RNTKRegressor(depth=77, dtype=dtype, stopping=1.0).fit(big, big[:, 0]).predict(big)
-    assert kernel_estimator._evaluate._cache_size() == compiled
+    RNTKRegressor(stopping=1.0).fit(x, y).predict(new)
+    compiled = kernel_tiles._evaluate._cache_size()
+    for n in (50, 51):
+        RNTKRegressor(stopping=1.0).fit(x[:n], y[:n]).predict(new[: n // 2])
+    big = np.random.default_rng(0).standard_normal((300, 3))
+    RNTKRegressor(stopping=1.0).fit(big, big[:, 0]).predict(big)
+    assert kernel_tiles._evaluate._cache_size() == compiled
 
 
 def test_a_prediction_does_not_depend_on_the_other_rows(points):
@@ -180,7 +182,7 @@ def _scaled(estimator):
 
 
 CLASSES = {
-    "circles": (0.94, datasets.make_circles(400, noise=0.15, factor=0.5, random_state=0)),
+    "circles": (0.92, datasets.make_circles(200, noise=0.15, factor=0.5, random_state=0)),
     # `SVC()` has 0.9.
     "moons": (0.89, datasets.make_moons(400, noise=0.3, random_state=0)),
     "iris": (0.94, datasets.load_iris(return_X_y=True)),
@@ -188,7 +190,7 @@ CLASSES = {
 }
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", ["circles", "iris", *full("moons", "breast cancer")])
 def test_the_default_classifier_is_as_good_as_a_support_vector_machine(name):
     least, (x, y) = CLASSES[name]
     ours, theirs = (
@@ -220,8 +222,16 @@ def _functions():
     }
 
 
-@pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize("name", _functions())
+@pytest.mark.parametrize("normalize", [False, *full(True)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "one feature",
+        "an odd cubic of the direction",
+        *full("Friedman's first", "one feature in a wide range"),
+        *full("the length", "the length along a line"),
+    ],
+)
 def test_the_default_regressor_learns(name, normalize):
     least, x, y = _functions()[name]
     folds = KFold(5, shuffle=True, random_state=0)
@@ -229,7 +239,7 @@ def test_the_default_regressor_learns(name, normalize):
     assert np.mean(cross_val_score(_scaled(model), x, y, cv=folds)) >= least
 
 
-@pytest.mark.parametrize("exponent", [-100, 0, 100])
+@pytest.mark.parametrize("exponent", [-100, 100])
 def test_units_of_inputs_and_targets_do_not_matter(points, exponent):
     x, y, new, _ = points
     scale = 10.0**exponent
@@ -256,53 +266,25 @@ def test_one_is_left_out_of_few_rows_and_a_part_held_out_of_many(points):
 # Rows without direction, and columns without information.
 
 
-@pytest.mark.parametrize("normalize", [True, False])
-def test_without_bias_a_row_equal_to_the_mean_is_predicted_to_have_the_mean_target(
-    points, normalize
-):
-    x, y, new, _ = points
-    x = np.concatenate([x, x.mean(axis=0, keepdims=True)])
-    y = np.append(y, 5.0)
-    model = RNTKRegressor(stopping=10.0, normalize_inputs=normalize, bias=0).fit(x, y)
-    assert len(model.x_train_) == 120
-    mean = np.concatenate([new[:1], x.mean(axis=0, keepdims=True)])
-    np.testing.assert_allclose(model.predict(mean)[1], y.mean())
-    assert abs(model.predict(mean)[0] - y.mean()) > 0.01
-    np.testing.assert_allclose(model.predict(mean[1:]), [y.mean()])
+def test_without_bias_a_row_equal_to_the_mean_is_refused(points):
+    x, y, *_ = points
+    model = RNTKRegressor(stopping=10.0, bias=0).fit(x, y)
+    with pytest.raises(ValueError, match=r"X must have rows that differ from their mean.*index 1"):
+        model.predict([x[0], x.mean(axis=0)])
+    with pytest.raises(ValueError, match=r"rows that differ from zero.*Pass bias=1"):
+        RNTKRegressor(center=False, bias=0).fit(np.eye(3)[[0, 0, 1]] * [1, 0, 0], np.arange(3.0))
+    # All rows are alike, whatever rounding says.
+    with pytest.raises(ValueError, match=r"got 20000 that do not"):
+        RNTKRegressor(bias=0).fit(np.full((20000, 2), 0.1), np.arange(20000.0))
+    alike = RNTKRegressor().fit(np.full((5, 2), 0.1), np.arange(5.0))
+    np.testing.assert_allclose(alike.predict(np.full((2, 2), 0.1)), 2.0)
 
 
-@pytest.mark.parametrize("normalize", [True, False])
-def test_with_bias_a_row_equal_to_the_mean_is_a_row_like_any_other(points, normalize):
+def test_with_bias_a_row_equal_to_the_mean_is_a_row_like_any_other(points):
     x, y, *_ = points
     x, y = np.concatenate([x, x.mean(axis=0, keepdims=True)]), np.append(y, 5.0)
-    model = RNTKRegressor(stopping=math.inf, normalize_inputs=normalize, dtype="float64").fit(x, y)
+    model = RNTKRegressor(stopping=math.inf, dtype="float64").fit(x, y)
     np.testing.assert_allclose(model.predict(x[-1:]), [5.0], atol=1e-6)
-
-
-@pytest.mark.parametrize("center", [True, False])
-def test_inputs_none_of_which_has_a_direction_are_refused(center):
-    x = np.full((5, 2), 0.1 if center else 0.0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with pytest.raises(ValueError, match=r"X must have rows that differ from .*Pass bias=1"):
-            RNTKRegressor(center=center, bias=0).fit(x, np.arange(5.0))
-        model = RNTKRegressor(center=center).fit(x, np.arange(5.0))
-    np.testing.assert_allclose(model.predict(x), 2.0)
-    one = np.array([[0.0, 0.0], [1.0, 2.0]])
-    with pytest.raises(ValueError, match="needs at least 2 rows of X to divide, got 1"):
-        RNTKRegressor(center=False, bias=0, stopping="holdout").fit(one, [0.0, 1.0])
-
-
-def test_a_constant_column_that_centering_removes_is_reported(points):
-    x, y, *_ = points
-    ones = np.column_stack([x, np.ones(len(x))])
-    with pytest.warns(UserWarning, match=r"X has 1 constant columns .*column 3.*pass bias="):
-        RNTKRegressor(stopping=1.0).fit(ones, y)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        RNTKRegressor(stopping=1.0, center=False).fit(ones, y)
-        # Pixels that are always zero lose nothing.
-        RNTKRegressor(stopping=1.0).fit(ones * [1, 1, 1, 0], y)
 
 
 # Classes.
@@ -347,6 +329,7 @@ def test_probabilities_are_close_to_the_frequencies_of_classes_that_overlap():
     assert np.mean(np.abs(model.predict_proba(x[600:])[:, 1] - truth[600:])) < 0.08
 
 
+@pytest.mark.full
 def test_handwritten_digits_are_classified():
     digits = data.load("digits", n_train=700)
     x, y = digits.x_train.reshape(700, 64), digits.y_train
@@ -367,51 +350,73 @@ def test_a_grid_search_over_networks_finds_one_that_is_good(points, estimator):
     assert search.score(new, truth) > 0.6
 
 
+SKOPS_TRUSTED = {
+    RNTKRegressor: {
+        "nt_residual.regression.estimators.RNTKRegressor",
+        "nt_residual.regression.stopping.Stopping",
+    },
+    RNTKClassifier: {"nt_residual.regression.estimators.RNTKClassifier"},
+}
+
+
 def test_models_saved_and_loaded_in_another_process_predict_the_same(points, tmp_path):
     x, y, new, _ = points
-    models = [RNTKRegressor(random_state=0), RNTKClassifier(stopping=5.0, dtype="float64")]
+    models = [RNTKRegressor(), RNTKClassifier(math.inf, stopping=5.0, dtype="float64")]
     models[0].fit(x, np.stack([y, -y], axis=1))
     models[1].fit(x, _labels(y))
     expected = [models[0].predict(new), models[1].predict_proba(new)]
     joblib.dump((models, new), tmp_path / "models.joblib")
+    for i, model in enumerate(models):
+        skops.io.dump(model, tmp_path / f"{i}.skops")
+        assert (
+            set(skops.io.get_untrusted_types(file=tmp_path / f"{i}.skops"))
+            == SKOPS_TRUSTED[type(model)]
+        )
     done = run_python(f"""
-import joblib, numpy as np
-models, new = joblib.load({str(tmp_path / "models.joblib")!r})
-np.save({str(tmp_path / "0.npy")!r}, models[0].predict(new))
-np.save({str(tmp_path / "1.npy")!r}, models[1].predict_proba(new))
+import os, joblib, numpy as np, skops.io
+os.chdir({str(tmp_path)!r})
+models, new = joblib.load("models.joblib")
+trusted = {[sorted(SKOPS_TRUSTED[type(model)]) for model in models]}
+others = [skops.io.load(f"{{i}}.skops", trusted=trusted[i]) for i in range(2)]
+for name, (regressor, classifier) in (("joblib", models), ("skops", others)):
+    np.save(name + "0.npy", regressor.predict(new))
+    np.save(name + "1.npy", classifier.predict_proba(new))
 """)
     assert done.returncode == 0, done.stderr
-    for i, values in enumerate(expected):
-        np.testing.assert_allclose(np.load(tmp_path / f"{i}.npy"), values, rtol=1e-9, atol=1e-12)
+    for name in ("joblib0", "joblib1", "skops0", "skops1"):
+        found = np.load(tmp_path / f"{name}.npy")
+        np.testing.assert_allclose(found, expected[int(name[-1])], rtol=1e-9, atol=1e-12)
+
+
+def test_parameters_set_after_the_fit_do_not_change_predictions(points):
+    x, y, new, _ = points
+    model = RNTKRegressor(stopping=5.0).fit(x, y)
+    expected = model.predict(new)
+    model.set_params(depth=3, bias=0.0, normalize_inputs=True, dtype="float64")
+    np.testing.assert_array_equal(model.predict(new), expected)
 
 
 # Bad input.
 
 
-@pytest.mark.parametrize("estimator", BOTH)
+@pytest.mark.parametrize("estimator", [RNTKRegressor, *full(RNTKClassifier)])
 @pytest.mark.parametrize(
     ("parameters", "error", "message"),
     [
         ({"stopping": "early"}, ValueError, r"stopping must be one of .*got 'early'"),
         ({"stopping": -1.0}, ValueError, r"stopping must be one of .* or a time ≥ 0.*got -1.0"),
-        ({"stopping": math.nan}, ValueError, "stopping must be one of .*got nan"),
         ({"stopping": None}, TypeError, "stopping must be one of .*got None"),
         ({"stopping": True}, TypeError, "stopping must be one of .*got True"),
         ({"validation_fraction": 1.0}, ValueError, "validation_fraction must be .*got 1.0"),
         ({"validation_fraction": "0.2"}, TypeError, "validation_fraction must be .*got '0.2'"),
         ({"bias": -1.0}, ValueError, "bias must be ≥ 0 and finite, got -1.0. 0 is for none"),
         ({"bias": True}, TypeError, "bias must be a real number, got True"),
-        ({"bias": None}, TypeError, "bias must be a real number, got None"),
         ({"center": "yes"}, TypeError, "center must be True or False, got 'yes'"),
         ({"normalize_inputs": 1}, TypeError, "normalize_inputs must be True or False, got 1"),
         ({"dtype": "float16"}, ValueError, "dtype must be 'float32' or 'float64', got 'float16'"),
         ({"depth": 0}, ValueError, "depth must be at least 1, got 0"),
-        ({"depth": 2.5}, TypeError, "depth must be an integer, got 2.5.*or math.inf"),
         ({"gamma": -0.5}, ValueError, "gamma must be finite and ≥ 0, got -0.5"),
-        ({"gamma": "1"}, TypeError, "gamma must be a real number, got '1'"),
-        ({"c": 0.0}, ValueError, "c must be finite and > 0, got 0.0"),
         ({"kind": "NTK"}, ValueError, "kind must be 'ntk' or 'nngp'"),
-        ({"trained": "last"}, ValueError, "trained must be 'blocks' or 'all'"),
         ({"solver": "svd"}, ValueError, "solver must be .*got 'svd'"),
         ({"ridge": -1.0}, ValueError, "ridge must be ≥ 0 and finite, got -1.0"),
         ({"stopping": "gcv", "solver": "lanczos"}, ValueError, "Pass solver='eigh'"),
@@ -427,19 +432,13 @@ def test_a_parameter_out_of_range_is_refused_at_fit(estimator, parameters, error
 
 @pytest.mark.parametrize("estimator", BOTH)
 def test_bad_data_are_refused(estimator):
+    # The checks of scikit-learn cover the rest.
     x = np.random.default_rng(0).standard_normal((20, 3))
     y = (x[:, 0] > 0).astype(float)
-    for bad, message in ((np.nan, "Input y contains NaN"), (np.inf, "y contains infinity")):
-        with pytest.raises(ValueError, match=message):
-            estimator().fit(x, np.where(np.arange(20) == 3, bad, y))
-    with pytest.raises(ValueError, match="Input X contains NaN"):
-        estimator().fit(np.where(x == x[3, 1], np.nan, x), y)
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        estimator().fit(x, y[:19])
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        estimator().fit(x, np.where(np.arange(20) == 3, np.nan, y))
     with pytest.raises(ValueError, match=r"1 sample.*minimum of 2"):
         estimator().fit(x[:1], y[:1])
-    with pytest.raises(ValueError, match=r"has 2 features, but .* is expecting 3"):
-        estimator(stopping=1.0).fit(x, y).predict(x[:, :2])
     with pytest.raises(NotFittedError):
         estimator().predict(x)
 
@@ -479,11 +478,11 @@ def test_too_many_rows_for_the_memory_are_refused_with_remedies_that_estimators_
         RNTKRegressor(dtype="float64").fit(x, y)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", *full("float64")])
 def test_strict_modes_of_jax_change_nothing(points, dtype):
     x, y, new, _ = points
     expected = RNTKRegressor(dtype=dtype).fit(x, y).predict(new)
-    kernel_estimator._evaluate.clear_cache()
+    kernel_tiles._evaluate.clear_cache()
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         model = RNTKRegressor(dtype=dtype).fit(x, y)
         np.testing.assert_array_equal(model.predict(new), expected)

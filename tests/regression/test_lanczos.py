@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import matrix_of_spectrum, run_python
+from helpers import full, matrix_of_spectrum, run_python
 from matfree import decomp
 
 from nt_residual import gram, memory, regression
@@ -45,7 +45,7 @@ def _error(flow, k_train, y, times):
 # The predictions.
 
 
-@pytest.mark.parametrize("spectrum", SPECTRA)
+@pytest.mark.parametrize("spectrum", ["geometric", "clustered", *full("algebraic", "one outlier")])
 def test_what_has_converged_is_what_an_eigendecomposition_gives(spectrum, dtype):
     k_train, y = _matrix(SPECTRA[spectrum], dtype), _targets()
     tol = {"float32": 1e-4, "float64": 1e-9}[dtype.name]
@@ -59,7 +59,7 @@ def test_what_has_converged_is_what_an_eigendecomposition_gives(spectrum, dtype)
     assert np.all(_error(flow, k_train, y, times) <= tol)
 
 
-@pytest.mark.parametrize("spectrum", SPECTRA)
+@pytest.mark.parametrize("spectrum", ["geometric", "one outlier", *full("algebraic", "clustered")])
 def test_the_residual_bounds_the_error_whatever_the_size_of_the_basis(spectrum):
     k_train, y = _matrix(SPECTRA[spectrum]), _targets()
     for size in (1, 3, 8, 20):
@@ -97,13 +97,22 @@ def test_half_precision_is_computed_in_float32():
     assert flow.predict(k_train, 1.0).dtype == jnp.bfloat16
 
 
+def test_no_one_is_advised_to_pass_in_float64_what_is_in_float64_already():
+    x = np.linspace(-1, 1, N)
+    k_train = np.exp(-((x[:, None] - x) ** 2))
+    flow = regression.GradientFlow.fit(k_train, _targets(), solver="lanczos", tol=1e-15)
+    message = flow.solve(1e12).message
+    assert "does not hold more digits" in message
+    assert "a kernel matrix in float64" not in message
+
+
 # The basis.
 
 
 def _krylov(k_train, y):
     operator = as_operator(k_train)
     start = (y / np.linalg.norm(y, axis=0)).T.astype(k_train.dtype)
-    return krylov.Krylov(operator, operator.place(start), negligible=1e-10)
+    return krylov.Krylov(operator, operator.place(start), scale=1.0, negligible=1e-10)
 
 
 def test_a_process_in_parts_is_that_of_matfree_in_one(x64):
@@ -221,9 +230,7 @@ def test_a_progress_bar_shows_products_and_the_error(capsys):
         "zero output": (np.diag(np.arange(1.0, 7)), _targets(6) * [1, 0]),
         "all outputs zero": (np.diag(np.arange(1.0, 7)), np.zeros((6, 2))),
         "eigenvector": (np.diag(np.arange(1.0, 7)), np.eye(6)[:, [2, 4]]),
-        "blocks": (np.kron(np.eye(2), np.ones((3, 3)) + np.eye(3)), np.eye(6)[:, :2]),
         "one point": (np.array([[2.0]]), np.array([[3.0, -1.0]])),
-        "three points": (np.diag([3.0, 1, 2]) + 0.1, _targets(3)),
     }.values(),
     ids=lambda value: "",
 )
@@ -264,12 +271,13 @@ def test_too_few_products_are_reported_with_advice():
 
 def test_a_basis_that_does_not_fit_ends_the_growth(monkeypatch):
     k_train, y = _matrix(SPECTRA["geometric"]), _targets()
-    flow = regression.GradientFlow.fit(k_train, y, solver="lanczos", max_iterations=20)
+    monkeypatch.setattr(krylov, "_FIRST_CAPACITY", 16)
+    flow = regression.GradientFlow.fit(k_train, y, solver="lanczos")
     monkeypatch.setattr(memory, "available", lambda device: 100)
     solution = flow.solve(math.inf)
     assert (solution.status, solution.iterations) == ("not converged", 16)
     assert "since a larger basis needs" in solution.message
-    with pytest.raises(MemoryError, match=r"needs 73.7 kB of memory \(a basis of 48 vectors"):
+    with pytest.raises(MemoryError, match=r"needs 24.6 kB of memory \(a basis of 16 vectors"):
         regression.GradientFlow.fit(k_train, y, solver="lanczos")
 
 
@@ -290,7 +298,7 @@ def test_a_kernel_with_a_value_that_is_not_finite_is_refused():
         regression.GradientFlow.fit(gram.MatrixFree(kernel, x), np.ones(4))
     k_train = np.eye(300, dtype=np.float32)
     k_train[280, 7] = np.nan
-    with pytest.raises(ValueError, match=r"got 1 values.*the first in row 280, column 7"):
+    with pytest.raises(ValueError, match=r"got 1 values.*the first at index \[280, 7\]"):
         regression.GradientFlow.fit(k_train, np.ones(300), solver="lanczos")
 
 
@@ -324,7 +332,7 @@ times = [1.0, 100.0, 1e3]
 rows = NamedSharding(jax.make_mesh((8,), ("rows",)), PartitionSpec("rows"))
 sharded = jax.device_put(k_train, rows)
 flow = regression.GradientFlow.fit(sharded, y, ridge=1e-2)
-assert (flow.solver, flow.reason) == ("lanczos", "The kernel matrix is spread over devices.")
+assert flow.solver == "lanczos"
 whole = regression.GradientFlow.fit(k_train, y, ridge=1e-2, solver="lanczos")
 expected = whole.predict(k_test, times)
 np.testing.assert_allclose(flow.predict(k_test, times), expected, atol=1e-4)
@@ -338,7 +346,7 @@ np.testing.assert_array_equal(found, flow.predict(jax.device_put(k_test, rows), 
 
 process = flow._solver._krylov
 program = owned.shared(krylov._continued, static_argnames="count").lower(
-    process._operator, process.basis, process.next, 0, 1e-6, count=16
+    process._operator, process.basis, process.next, 0, np.float32(1), np.float32(1e-6), count=16
 ).compile().as_text()
 collectives = re.findall(
     r"= (.*?) (?:all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)"
@@ -349,7 +357,7 @@ for shapes in collectives:
     for dims in re.findall(r"\\[([\\d,]*)\\]", shapes):
         assert np.prod([int(d) for d in dims.split(",") if d]) <= n * n_outputs, shapes
 
-for bad, message in ((np.where(np.eye(n), np.nan, k_train), "first in row 0, column 0"),
+for bad, message in ((np.where(np.eye(n), np.nan, k_train), "first at index [0, 0]"),
                      (np.triu(k_train), "must be symmetric")):
     try:
         regression.GradientFlow.fit(jax.device_put(bad.astype(np.float32), rows), y)

@@ -7,8 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from nt_residual.regression import GradientFlow
-from nt_residual.regression.steps import steps_of_time, time_of_steps
+from nt_residual.regression import GradientFlow, steps_of_time, time_of_steps
 
 LOSSES = {
     "mse": lambda f, y: optax.squared_error(f, y).mean(),
@@ -75,16 +74,9 @@ def test_steps_and_times_are_each_others_inverse(loss):
 @pytest.mark.parametrize(
     ("changed", "error", "message"),
     [
-        ({"steps": -1}, ValueError, "steps must be ≥ 0 and not NaN, got -1"),
-        ({"steps": math.nan}, ValueError, "steps must be ≥ 0 and not NaN, got nan"),
+        ({"steps": -1}, ValueError, "steps must be ≥ 0, got -1"),
+        ({"steps": math.nan}, ValueError, "steps must not be NaN, got"),
         ({"steps": "1"}, TypeError, "steps must hold real numbers"),
-        ({"learning_rate": 0.0}, ValueError, "learning_rate must be positive and finite, got 0.0"),
-        ({"learning_rate": None}, TypeError, "learning_rate must be a real number, got None"),
-        ({"learning_rate": True}, TypeError, "learning_rate must be a real number, got True"),
-        ({"n_outputs": True}, TypeError, "n_outputs must be an integer, got True"),
-        ({"n_outputs": 0}, ValueError, "n_outputs must be at least 1, got 0"),
-        ({"n_outputs": 1.5}, TypeError, "n_outputs must be an integer, got 1.5"),
-        ({"loss": "l2"}, ValueError, r"loss must be 'mse', 'half_mse' or 'half_norm', got 'l2'"),
     ],
 )
 def test_bad_arguments_are_refused(changed, error, message):

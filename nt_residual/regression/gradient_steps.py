@@ -1,4 +1,4 @@
-"""From training time to the steps of an optimizer, and back."""
+"""Squared losses, and the training time of steps of gradient descent."""
 
 from typing import Literal
 
@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nt_residual import _checks
-from nt_residual.regression.inputs import numbers
 
 Loss = Literal["mse", "half_mse", "half_norm"]
 SQUARED_LOSSES = ("mse", "half_mse", "half_norm")
@@ -15,7 +14,7 @@ SQUARED_LOSSES = ("mse", "half_mse", "half_norm")
 def loss_factor(loss: str, n_outputs: int) -> float:
     """Return the factor c of a squared loss, which is c/(2n) Σ_i |f(x_i) − y_i|².
 
-    The training of finite networks and the times of `GradientFlow` both take it from here.
+    `time_of_steps` has the table. `finite_width.train` takes the factor from here, too.
 
     Raises:
       TypeError: if `loss` is not a string.
@@ -32,31 +31,32 @@ def loss_factor(loss: str, n_outputs: int) -> float:
 def time_of_steps(
     steps: ArrayLike, learning_rate: float, *, loss: Loss, n_outputs: int = 1
 ) -> float | np.ndarray:
-    r"""The time t of a `GradientFlow` that so many steps of gradient descent amount to.
+    r"""Return the time t of a `GradientFlow` that equals a number of steps of gradient descent.
 
     Gradient descent with learning rate η follows the gradient flow of its loss for the time
-    η · steps. `GradientFlow` follows that of (1/2n) Σ_i |f(x_i) − y_i|², summed over outputs.
-    Losses that are averaged over outputs too, or have no factor 1/2, differ from it by a factor.
-    `finite_width.train` takes the same names:
+    η · steps. The loss (c/2n) Σ_ij (f_ij − y_ij)², for n points and o outputs, multiplies the time
+    by c, so t = c η · steps. The names mean the same here, in `finite_width.train` and in
+    `finite_width.training_matches_flow`:
 
-    | `loss` | for n points and o outputs | found in | t |
+    | `loss` | formula | optax | c |
     |---|---|---|---|
-    | 'mse' | (1/(n·o)) Σ_ij (f_ij − y_ij)² | `optax.squared_error(…).mean()` | 2 η·steps / o |
-    | 'half_mse' | (1/(2n·o)) Σ_ij (f_ij − y_ij)² | `optax.l2_loss(…).mean()` | η·steps / o |
-    | 'half_norm' | (1/(2n)) Σ_ij (f_ij − y_ij)² | `GradientFlow`, default of `train` | η·steps |
+    | 'mse' | (1/(n·o)) Σ_ij (f_ij − y_ij)² | `optax.squared_error(…).mean()` | 2/o |
+    | 'half_mse' | (1/(2n·o)) Σ_ij (f_ij − y_ij)² | `optax.l2_loss(…).mean()` | 1/o |
+    | 'half_norm' | (1/(2n)) Σ_ij (f_ij − y_ij)² | `optax.l2_loss(…).sum(-1).mean()` | 1 |
 
-    `neural_tangents.predict.gradient_descent_mse(k_train, y, learning_rate)` takes a number of
-    steps, which its documentation calls t, on 'half_mse'.
+    `GradientFlow` follows 'half_norm', the default of `finite_width.train`.
+    `neural_tangents.predict.gradient_descent_mse(k_train, y, learning_rate)` follows 'half_mse';
+    its t counts steps.
 
-    The steps follow the flow closely where each is small: η times the factor of the loss in the
-    table, times λ_max/n, much less than 1. From 2 on they diverge. The kernel is that of all
-    parameters at their own scale, with `normalize=False`; a normalized kernel, or another
-    parameterisation, multiplies t by a constant.
+    The steps follow the flow closely if each is small: η c λ_max/n much less than 1. From 2 on
+    they diverge. The kernel is that of all parameters at their own scale, with
+    `normalize=False`; a normalized kernel, or another parameterization, multiplies t by a
+    constant.
 
     Args:
-      steps: the number of steps, or many of them, ≥ 0; fractions and infinity are allowed.
+      steps: the number of steps, a scalar or an array, ≥ 0; fractions and infinity are allowed.
       learning_rate: η, positive, of plain (stochastic) gradient descent.
-      loss: which loss its gradient was taken of.
+      loss: the loss whose gradient is taken.
       n_outputs: o, the number of outputs of the network.
 
     Returns:
@@ -77,9 +77,9 @@ def time_of_steps(
 def steps_of_time(
     time: ArrayLike, learning_rate: float, *, loss: Loss, n_outputs: int = 1
 ) -> float | np.ndarray:
-    """The number of steps of gradient descent that a time t amounts to.
+    """Return the number of steps of gradient descent that equals a time t.
 
-    The inverse of `time_of_steps`, which has the formulas. It is a float: round it.
+    It is the inverse of `time_of_steps`, a float: round it.
 
     Args:
       time: the time t of a `GradientFlow`, ≥ 0; a scalar or an array.
@@ -107,8 +107,8 @@ def _time_of_a_step(learning_rate: float, loss: str, n_outputs: int) -> float:
 
 
 def _scaled(values: ArrayLike, name: str, factor: float) -> float | np.ndarray:
-    array = numbers(values, name)
+    array = _checks.real_array(values, name, infinite=True)
     if not np.all(array >= 0):
-        raise ValueError(f"{name} must be ≥ 0 and not NaN, got {values!r}.")
+        raise ValueError(f"{name} must be ≥ 0, got {values!r}.")
     scaled = array * factor
     return scaled if array.ndim else float(scaled)

@@ -1,4 +1,4 @@
-"""The predictions of each training point from all others, without training n times.
+"""The prediction of each training point from all others, in closed form.
 
 For the resolvent there is a closed form. With K_− the kernel of the other points and k_i the
 kernel between them and point i, the inverse of a block matrix gives for every z, complex too,
@@ -21,16 +21,18 @@ import numpy as np
 _POINTS = 20
 # Of a squared entry of an eigenvector, in float64.
 _ROUNDING = 1e-12
+# Times are taken together, so that the arrays between have about this many entries.
+_ENTRIES = 2**22
 
 
-def predictions(
+def leave_one_out_predictions(
     values: np.ndarray, vectors: np.ndarray, y: np.ndarray, times: np.ndarray
 ) -> np.ndarray:
-    """k_iᵀ g_t(K_−) y_− for every point i, with g_t(λ) = (1 − exp(−tλ/n))/λ.
+    """Return k_iᵀ g_t(K_−) y_− for every point i, with g_t(λ) = (1 − exp(−tλ/n))/λ.
 
     Args:
       values: eigenvalues of K, or of K + δI for training with a ridge δ, shape (r,). All
-        others are taken to be zero.
+        others are zero.
       vectors: eigenvectors, shape (n, r).
       y: targets, shape (n, n_outputs).
       times: t ≥ 0, shape (T,). At infinity g_t is the pseudo-inverse.
@@ -41,17 +43,20 @@ def predictions(
     resolvent = _Resolvent(values, vectors, y)
     s, weights = _curve()
     found = np.zeros((len(times), *y.shape))
-    for out, time in zip(found, times, strict=True):
-        if time == math.inf:
-            out += y - resolvent.deviation_at_zero()
-        elif time > 0:
-            terms = y[:, None, :] - resolvent.deviation(s * len(y) / time)
-            out += np.einsum("npo,p->no", terms, weights / s).real
+    found[times == math.inf] = y - resolvent.deviation_at_zero()
+    finite = np.flatnonzero((times > 0) & (times < math.inf))
+    together = max(1, _ENTRIES // (y.size * len(s)))
+    for start in range(0, len(finite), together):
+        part = finite[start : start + together]
+        z = s * len(y) / times[part, None]
+        deviation = resolvent.deviation(z.ravel()).reshape(len(y), *z.shape, -1)
+        terms = y[:, None, None] - deviation
+        found[part] = np.einsum("ntpo,p->tno", terms, weights / s).real
     return found
 
 
 def _curve() -> tuple[np.ndarray, np.ndarray]:
-    """Points s and weights w: (1/2πi) ∫ e^s F(s) ds ≈ Re Σ w F(s) for a real F.
+    """Return points s and weights w: (1/2πi) ∫ e^s F(s) ds ≈ Re Σ w F(s) for a real F.
 
     Talbot's curve, as modified by Weideman; of two conjugate points one is enough.
 
@@ -77,7 +82,7 @@ class _Resolvent:
             self._rest, self._rest_share = np.zeros_like(y), np.zeros(len(y))
 
     def deviation(self, z: np.ndarray) -> np.ndarray:
-        """c_i(z)/G_ii(z) for z of shape (p,), shape (n, p, n_outputs)."""
+        """Return c_i(z)/G_ii(z) for z of shape (p,), shape (n, p, n_outputs)."""
         inverse = 1 / (self._values[:, None] + z)
         learned = inverse[:, :, None] * self._targets[:, None, :]
         flat = _real_times_complex(self._vectors, learned.reshape(len(learned), -1))
@@ -86,7 +91,7 @@ class _Resolvent:
         return c / g[:, :, None]
 
     def deviation_at_zero(self) -> np.ndarray:
-        """Its limit: the residual of least squares, but for points that it fits exactly."""
+        """Return its limit: the residual of least squares, but for points that it fits exactly."""
         inverse = 1 / self._values
         c = self._vectors @ (inverse[:, None] * self._targets)
         g = self._squares @ inverse
@@ -96,5 +101,5 @@ class _Resolvent:
 
 
 def _real_times_complex(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Multiplies a and b without a complex copy of a."""
+    """Multiply without a complex copy of a."""
     return a @ np.real(b) + 1j * (a @ np.imag(b))

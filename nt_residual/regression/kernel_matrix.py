@@ -1,0 +1,192 @@
+"""The kernel matrix of the training inputs, in whatever form it comes, and its checks."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nt_residual import _checks, memory
+from nt_residual.gram import MatrixFree, Sharded, Stored, compute
+from nt_residual.gram.operators import Dense, Operator, as_operator
+
+Matrix = np.ndarray | jax.Array | MatrixFree | Sharded | Stored
+
+# The number of rows that are compared with columns at a time.
+_PANEL = 256
+_REMEDY = "Use solver='lanczos', which needs products with it only."
+
+
+def as_array(values: Any, name: str) -> np.ndarray | jax.Array:
+    """Return `values` as an array of real numbers that JAX can take; arrays of JAX as they are.
+
+    Raises:
+      TypeError: if they are not real numbers.
+    """
+    if not isinstance(values, jax.Array):
+        try:
+            values = _checks.native(np.asarray(values))
+        except ValueError as error:
+            raise TypeError(f"{name} must be an array of real numbers: {error}") from None
+    _checks.real_dtype(np.dtype(values.dtype), name)
+    return values
+
+
+def square(k_train: Any) -> Matrix:
+    """Return the kernel matrix, an array at least, having checked its shape and dtype.
+
+    Raises:
+      TypeError: if it does not hold real numbers.
+      ValueError: if it is not square or is empty.
+    """
+    # Those of `gram` hold real numbers.
+    ours = isinstance(k_train, MatrixFree | Sharded | Stored)
+    kernel = k_train if ours else as_array(k_train, "k_train")
+    shape = tuple(kernel.shape)
+    if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
+        raise ValueError(
+            f"k_train must have shape (n, n), n ≥ 1, got shape {shape}. Pass kernel(x_train)."
+        )
+    return kernel
+
+
+def float_dtype(k: Any) -> np.dtype:
+    """Return the dtype of `k` if it is a float dtype, else float64."""
+    dtype = np.dtype(getattr(k, "dtype", np.float64)).newbyteorder("=")
+    return dtype if jnp.issubdtype(dtype, np.floating) else np.dtype(np.float64)
+
+
+def is_sharded(array: np.ndarray | jax.Array) -> bool:
+    """Return whether no device has all rows."""
+    return isinstance(array, jax.Array) and not array.is_fully_replicated
+
+
+def check_finite(array: np.ndarray | jax.Array, name: str) -> None:
+    """Raise `ValueError` if a value is NaN or infinite. A sharded array is not gathered."""
+    if isinstance(array, jax.Array):
+        count = int(_count_not_finite(array))
+    else:
+        # In parts, so that no mask of the size of the matrix is allocated.
+        parts = np.array_split(array, 1 + array.nbytes // 2**26)
+        count = sum(np.count_nonzero(~np.isfinite(part)) for part in parts)
+    if count:
+        where = ""
+        if not isinstance(array, jax.Array) or array.is_fully_addressable:
+            where = np.argwhere(~np.isfinite(np.asarray(array)))[0].tolist()
+            where = f", the first at index {where}"
+        raise ValueError(
+            f"{name} must be finite, got {count} values that are NaN or infinite{where}. "
+            "Check the data it was computed from."
+        )
+
+
+@jax.jit
+def _count_not_finite(array: jax.Array) -> jax.Array:
+    return jnp.sum(~jnp.isfinite(array))
+
+
+def on_host(kernel: Matrix) -> np.ndarray:
+    """Return the matrix in float64.
+
+    Raises:
+      MemoryError: if it does not fit.
+      ValueError: if it is spread over several processes, or has a value that is not finite.
+    """
+    array = kernel.matrix if isinstance(kernel, Sharded) else kernel
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        raise ValueError(
+            f"solver='eigh' needs the whole matrix in one process, got one that is spread over "
+            f"several. {_REMEDY}"
+        )
+    # The matrix, its eigenvectors, and about as much again to work in.
+    parts = {"an eigendecomposition in float64": 4 * 8 * kernel.shape[0] ** 2}
+    memory.check(parts, memory.available(), "this machine", _REMEDY)
+    if isinstance(kernel, MatrixFree):
+        kernel = compute(kernel.kernel, np.asarray(kernel.x), tile_size=kernel.tile_size)
+    values = np.asarray(kernel).astype(np.float64)
+    check_finite(values, "k_train")
+    return values
+
+
+def operator(kernel: Matrix) -> Operator:
+    """Return the products of the matrix. What is in memory is checked: finite, and symmetric.
+
+    Tiles that each product computes or reads are not. They are symmetric by construction, and the
+    first product shows values that are not finite.
+
+    Raises:
+      ValueError: if the matrix is not finite or not symmetric, or sharded in a way that does not
+        suit products.
+    """
+    if isinstance(kernel, np.ndarray | jax.Array) and kernel.dtype != float_dtype(kernel):
+        kernel = kernel.astype(float_dtype(kernel))
+    found = as_operator(kernel)
+    if isinstance(found, Dense):
+        check_finite(found.matrix, "k_train")
+        check_symmetric(float(_asymmetry(found.matrix)), found.dtype, found.diagonal())
+    elif isinstance(found, Sharded) or (isinstance(found, Stored) and not found.symmetric):
+        off = _sampled_asymmetry(found)
+        if not np.isfinite(off) and isinstance(found, Sharded):
+            check_finite(found.matrix, "k_train")
+        check_symmetric(off, found.dtype, found.diagonal())
+    return found
+
+
+@jax.jit
+def _asymmetry(matrix: jax.Array) -> jax.Array:
+    """Return the largest |K − Kᵀ|, without a copy of K."""
+    n, dtype = len(matrix), jnp.promote_types(matrix.dtype, jnp.float32)
+    size = min(_PANEL, n)
+
+    def step(i: jax.Array, largest: jax.Array) -> jax.Array:
+        start = jnp.minimum(i * size, n - size)
+        rows = jax.lax.dynamic_slice_in_dim(matrix, start, size, axis=0).astype(dtype)
+        columns = jax.lax.dynamic_slice_in_dim(matrix, start, size, axis=1).astype(dtype)
+        return jnp.maximum(largest, jnp.max(jnp.abs(rows - columns.T)))
+
+    return jax.lax.fori_loop(0, -(-n // size), step, jnp.zeros((), dtype))
+
+
+def _sampled_asymmetry(found: Operator) -> float:
+    """Estimate the root mean square of K − Kᵀ by uᵀ K v − vᵀ K u for random signs u, v.
+
+    It takes one product, where to compare entries would send the matrix between devices.
+    """
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (found.shape[0], 2))
+    placed = found.place(signs.astype(np.promote_types(found.dtype, np.float32)))
+    products = signs.T @ np.asarray(found.jit(_product)(found, placed), np.float64)
+    return abs(products[0, 1] - products[1, 0]) / len(signs)
+
+
+def _product(found: Operator, v: jax.Array) -> jax.Array:
+    return found.product(v)
+
+
+def rounding(dtype: np.dtype, diagonal: np.ndarray) -> float:
+    """Return ε √n max_i K_ii: eigenvalues that rounding of the entries of K can produce."""
+    return float(jnp.finfo(dtype).eps) * math.sqrt(len(diagonal)) * float(np.max(diagonal))
+
+
+def check_symmetric(asymmetry: float, dtype: np.dtype, diagonal: np.ndarray) -> None:
+    """Raise `ValueError` if `asymmetry`, the largest |K − Kᵀ|, is more than rounding."""
+    # Entries computed in another order differ in the last bits: 100 √n of them are allowed, but
+    # fewer in half precision, where so many would be all.
+    most = max(8 * float(jnp.finfo(dtype).eps), 0.01) * float(np.max(diagonal))
+    if asymmetry > min(100 * rounding(dtype, diagonal), most):
+        raise ValueError(
+            f"k_train must be symmetric, got |K − Kᵀ| up to {asymmetry:.3g}. Pass kernel(x_train); "
+            "a kernel between different inputs belongs in predict."
+        )
+
+
+def check_definite(smallest: float, largest: float, dtype: np.dtype) -> None:
+    """Raise `ValueError` unless K, of these eigenvalues, is semi-definite up to rounding."""
+    # In half precision the root would allow several per cent.
+    allowed = min(math.sqrt(float(jnp.finfo(dtype).eps)), 0.01)
+    if smallest < -allowed * largest or largest <= 0:
+        zero = " Inputs so small that their kernel is below its dtype's range need scaling."
+        raise ValueError(
+            f"k_train must be positive semi-definite, got eigenvalues from {smallest:.3g} to "
+            f"{largest:.3g}. Check that it is kernel(x_train).{zero if largest == 0 else ''}"
+        )
