@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
-# What a row has beside the sizes of its case.
+# Keys of a row beside the sizes of its case.
 NUMBERS = (
     *("error", "tolerance", "compile_s", "median_s", "q1_s", "q3_s", "min_s", "repeats"),
     *("temporary_bytes", "entries", "entries_per_s", "bytes", "flops"),
@@ -16,34 +19,35 @@ NUMBERS = (
 )
 
 
-def sizes(row):
-    """What a case computes, without who does and how long it takes."""
+def sizes(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the family and the sizes of a case."""
     return {k: v for k, v in row.items() if k not in (*NUMBERS, "who")}
 
 
-def alone(row, rows):
-    """The case of `scaling` on one device that does the same, if it could be timed."""
+def alone(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the case of `scaling` that does the same on one device, if it was timed."""
     same = (r for r in rows if r["who"] == row["who"] and r["devices"] == 1 and "failed" not in r)
     return next(same, None)
 
 
-def gain(row, rows):
-    """Entries per second over those of one device."""
-    return row["entries_per_s"] / alone(row, rows)["entries_per_s"]
+def gain(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the entries per second over those of one device, if they are known."""
+    one = alone(row, rows)
+    return row["entries_per_s"] / one["entries_per_s"] if one else None
 
 
-def spread(row):
-    """Half of the distance between the quartiles, over the median."""
+def spread(row: Mapping[str, Any]) -> float:
+    """Return half of the distance between the quartiles, over the median."""
     return (row["q3_s"] - row["q1_s"]) / row["median_s"] / 2
 
 
-def fingerprint(result):
-    """What tells the results of a figure from others."""
+def fingerprint(result: Mapping[str, Any]) -> str:
+    """Return a hash of the results of a figure."""
     return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
 
 
-def draw(result, path):
-    """Draws run times of each family and scaling, and keeps the fingerprint in the file."""
+def draw(result: Mapping[str, Any], path: pathlib.Path) -> None:
+    """Draw run times of each family and scaling, and keep the fingerprint in the file."""
     rows = [row for row in result["cases"] if "failed" not in row]
     if result["devices"] == 1:
         rows = [row for row in rows if row["family"] != "scaling"]
@@ -66,8 +70,8 @@ def draw(result, path):
     plt.close(figure)
 
 
-def _times(axes, rows):
-    """Medians with quartiles, a line for all that compute the same."""
+def _times(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw medians with quartiles, a line for all cases of equal sizes."""
     labels = list(dict.fromkeys(map(_label, rows)))
     for i, who in enumerate(dict.fromkeys(row["who"] for row in rows)):
         chosen = [row for row in rows if row["who"] == who]
@@ -83,14 +87,14 @@ def _times(axes, rows):
     axes.set(xscale="log", xlabel="seconds")
 
 
-def _label(row):
+def _label(row: Mapping[str, Any]) -> str:
     kept = {k: v for k, v in sizes(row).items() if k not in ("family", "dtype")}
     label = ", ".join(f"{k} {v}" for k, v in kept.items())
     return label if row["dtype"] == "float32" else f"{label}, {row['dtype']}"
 
 
-def _scaling(axes, rows):
-    """Entries per second against the number of devices, over those of one."""
+def _scaling(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw entries per second, over those of one device, against the number of devices."""
     most = max(row["devices"] for row in rows)
     for kind in dict.fromkeys(row["kind"] for row in rows):
         line = [row for row in rows if row["kind"] == kind and alone(row, rows)]

@@ -35,14 +35,13 @@ uv run python -m benchmarks.report                           # this page, from a
 `--float64` adds kernels in float64, `--repeats` is how often a case is timed. A case whose result \
 is further from its reference than it tolerates is not timed, and the exit status is 1.
 
-Run times are medians of calls after the first, ± half of the distance between the quartiles. \
-Compile time is apart: that of tracing and compiling, or, where a function compiles by itself, \
-what the first call takes longer. Memory is the temporary memory of the compiled program. Rates \
-are those of the least work that a result takes, said \
-above each table; fractions are of a copy (reading and writing) and of a square product in the \
-same dtype, of precision 'highest', measured in the same run. What stays in cache can be faster \
-than the copy. `×` is the run time over that of the first of the same sizes, `efficiency` the rate \
-of p devices over p times that of one.
+Run times are medians of the calls after the first, ± half of the distance between the quartiles. \
+Compile time is that of tracing and compiling or, where a function compiles by itself, the extra \
+time of its first call. Memory is the temporary memory of the compiled program. Rates count the \
+least work that a result takes, defined above each table. Percentages compare them with a copy \
+(reading and writing) and with a square product in the same dtype and precision 'highest', \
+measured in the same run; data in cache can beat the copy. `×` is the run time over that of the \
+first case of the same sizes, `efficiency` the rate of p devices over p times that of one.
 """
 
 
@@ -109,8 +108,8 @@ def _cells(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[st
 
 def _relative(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     if "devices" in row:
-        known = figures.alone(row, rows)
-        return f"{figures.gain(row, rows) / row['devices']:.0%}" if known else ""
+        gain = figures.gain(row, rows)
+        return "" if gain is None else f"{gain / row['devices']:.0%}"
     first = next(r for r in rows if figures.sizes(r) == figures.sizes(row))
     return f"{row['median_s'] / first['median_s']:.3g}" if "median_s" in first else ""
 

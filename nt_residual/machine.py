@@ -1,4 +1,4 @@
-"""What results of computations are labeled with: the device, and the versions of packages."""
+"""The device and the versions of packages, to label results with."""
 
 import importlib.metadata
 import pathlib
@@ -22,7 +22,7 @@ _PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python, this package and those it stands on.
+    """Return the versions of Python, of this package and of its dependencies.
 
     Example:
       >>> versions()["jax"] != "not installed"
@@ -38,7 +38,7 @@ def versions() -> dict[str, str]:
 
 
 def device_name() -> str:
-    """The kind of the first device, of a CPU its model and number of threads.
+    """Return the kind of the first device; for a CPU its model and number of threads.
 
     Example:
       >>> bool(device_name())
@@ -54,7 +54,7 @@ def device_name() -> str:
 
 
 def devices() -> str:
-    """How many devices there are, their kind and platform.
+    """Return the number of devices, their kind and their platform.
 
     Example:
       >>> " × " in devices()

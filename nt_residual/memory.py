@@ -1,4 +1,4 @@
-"""How much memory there is, and what to say when it is not enough."""
+"""The memory that is free, and the error when it is not enough."""
 
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,14 +27,13 @@ _CGROUPS = (
 
 
 def available(device: Any = None) -> int:
-    """The number of bytes that can still be allocated.
+    """Return the number of bytes that can still be allocated.
 
-    On the host, that is the least of what the machine has free, what the limit of the
-    container leaves and what the limits of the process leave; on an accelerator, what its
-    allocator has not given away.
+    For the host, this is the least of the free memory of the machine and of what the limits of
+    the container and of the process leave; for an accelerator, what its allocator has free.
 
     Args:
-      device: a `jax.Device`; `None`, and devices that are the host's own CPU, for the host.
+      device: a `jax.Device`; `None`, or a CPU device, for the host.
 
     Example:
       >>> available() > 2**20
@@ -47,9 +46,9 @@ def available(device: Any = None) -> int:
 
 
 def share(devices: Sequence[Any]) -> tuple[int, str]:
-    """What each of several devices of this process can still allocate, and what to call it.
+    """Return the bytes that each of several devices can still allocate, and their name.
 
-    Those that are the host's own CPU, simulated ones, share its memory.
+    CPU devices, which may be simulated ones, share the memory of the host.
 
     Args:
       devices: `jax.Device`s, at least one.
@@ -79,16 +78,16 @@ def _of_the_host() -> Iterable[int]:
 
 
 def check(parts: Mapping[str, int], limit: int, where: str, remedies: str) -> None:
-    """Refuses what cannot fit, before any of it is allocated.
+    """Raise an error before an allocation that cannot fit.
 
     Args:
-      parts: what is needed, in bytes, by name.
-      limit: the bytes there are.
-      where: what has that many, to be named in the error.
-      remedies: what can be done.
+      parts: the bytes needed, by name.
+      limit: the bytes that are free.
+      where: the name of the device that has them.
+      remedies: what to do instead.
 
     Raises:
-      MemoryError: if the parts are more than the limit.
+      MemoryError: if the parts exceed the limit.
     """
     needed = sum(parts.values())
     if needed > limit:
@@ -100,24 +99,24 @@ def check(parts: Mapping[str, int], limit: int, where: str, remedies: str) -> No
 
 
 def check_call(parts: Mapping[str, int], devices: Iterable[Any]) -> None:
-    """Refuse the eager call of a kernel that cannot fit, before any of it is allocated.
+    """Raise an error before the eager call of a kernel that cannot fit.
 
-    JAX allocates later, when nobody is there to catch the error. A call of less than 2^28 bytes
-    is not checked: to look up what is free takes 0.1 ms.
+    JAX would allocate later, and fail where the error cannot be caught. A call of less than 2^28
+    bytes is not checked: the look-up of free memory takes 0.1 ms.
 
     Args:
-      parts: what each device needs, in bytes, by name.
-      devices: those the call runs on.
+      parts: the bytes that each device needs, by name.
+      devices: the devices of the call.
 
     Raises:
-      MemoryError: if the parts are more than what is free.
+      MemoryError: if the parts exceed what is free.
     """
     if sum(parts.values()) >= _WORTH_A_LOOK:
         check(parts, *share(list(devices)), _REMEDIES)
 
 
 def size(count: float) -> str:
-    """A number of bytes in words.
+    """Return a number of bytes with a unit.
 
     Example:
       >>> size(14.4e9)

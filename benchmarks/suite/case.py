@@ -1,4 +1,4 @@
-"""What one measurement of the suite is."""
+"""One measurement of the suite."""
 
 import contextlib
 import dataclasses
@@ -12,13 +12,13 @@ from nt_residual import compat
 
 
 class Counts(NamedTuple):
-    """The least work that a result takes, whoever computes it.
+    """The least work that a result takes, by any implementation.
 
     Attributes:
       entries: numbers in the result.
-      bytes: inputs read once, results written once, if the family does not say otherwise;
-        `None` where this says nothing.
-      flops: floating-point operations; `None` for those that XLA counts.
+      bytes: read and written: inputs and results once, unless the family says otherwise; `None`
+        where this is no measure.
+      flops: floating-point operations; `None` to take XLA's count.
     """
 
     entries: int
@@ -31,14 +31,14 @@ class Case:
     """A function that is checked and timed.
 
     Attributes:
-      family: the file it is from.
-      who: whose implementation it is; cases of equal `sizes` are compared.
-      sizes: what is computed, by name.
-      build: makes the function and its arguments.
-      check: how far a result is from the reference, as a fraction of the largest entry.
-      tolerance: the largest error with which it is timed.
-      counts: the work, of a result.
-      jit: whether the function is to be compiled. If not, it does so itself when first called.
+      family: the name of its file.
+      who: the implementation; cases of equal `sizes` are compared.
+      sizes: the problem, by name.
+      build: returns the function and its arguments.
+      check: returns the error of a result, as a fraction of the largest entry of the reference.
+      tolerance: the largest error that is accepted.
+      counts: returns the work, for a result.
+      jit: whether the runner compiles the function. If not, its first call does.
     """
 
     family: str
@@ -52,29 +52,29 @@ class Case:
 
     @property
     def dtype(self) -> str:
-        """That of the numbers: one of the sizes."""
+        """The dtype of the numbers: one of the sizes."""
         return self.sizes["dtype"]
 
     @property
     def name(self) -> str:
-        """All that tells it from others, in a line."""
+        """The family, the sizes and who computes, in a line."""
         return " ".join([self.family, *(f"{k}={v}" for k, v in self.sizes.items()), self.who])
 
 
 def distance(got: Any, expected: Any) -> float:
-    """The largest difference as a fraction of the largest entry expected; NaN if there is one."""
+    """Return the largest difference over the largest entry expected; NaN if there is one."""
     got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
     return float(np.abs(got - expected).max() / np.abs(expected).max())
 
 
 def sampled(n: int, count: int = 100) -> np.ndarray:
-    """Indices from the first to the last, in every tile."""
+    """Return indices from the first to the last, in every tile."""
     return np.unique(np.linspace(0, n - 1, count).astype(int))
 
 
 @contextlib.contextmanager
 def exactly():
-    """Computes in float64 on the host, where there is one beside the accelerator."""
+    """Compute in float64 on the host, if there is one beside the accelerator."""
     try:
         host = jax.local_devices(backend="cpu")[0]
     except RuntimeError:  # Left out by JAX_PLATFORMS.

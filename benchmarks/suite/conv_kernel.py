@@ -1,9 +1,8 @@
 """The NTK of convolutional residual networks against neural-tangents, by pooling and image size.
 
-Both are compared with neural-tangents' in float64 on three of the images. What is counted, with P
-pairs of pixels (H·W for 'flatten', (H·W)² for 'gap') and n(n + 1)/2 pairs of images: per block,
-three numbers read and written, and 40 operations, four averages over 3 × 3 pixels of 5 each, and
-about 20 for the ReLU.
+Both are compared with neural-tangents' in float64 on three of the images. Work is counted per
+block, per pair of images (n(n + 1)/2) and per pair of pixels (H·W for 'flatten', (H·W)² for 'gap'):
+three numbers read and written, 20 operations for averages and about 20 for the ReLU.
 """
 
 import functools
@@ -25,12 +24,12 @@ _CHECKED = 3
 
 
 def cases(size: str) -> list[Case]:
-    """Ours and neural-tangents' of each pooling and image size, in float32."""
+    """Return ours and neural-tangents' of each pooling and image size, in float32."""
     return [case(who, *sizes) for sizes in SIZES[size] for who in TOLERANCE]
 
 
 def case(who: str, pooling: str, side: int, n: int, blocks: int) -> Case:
-    """One implementation of one network."""
+    """Return one implementation of one network."""
     work = blocks * side ** (4 if pooling == "gap" else 2) * n * (n + 1) // 2
     counts = Counts(n * n, work * 3 * 2 * 4, work * 40)
     return Case(

@@ -40,12 +40,12 @@ NETWORKS = {"dense": dense, "convolutional": convolutional}
 
 
 def cases(size: str) -> list[Case]:
-    """Each implementation on each network, in float32."""
+    """Return each implementation on each network, in float32."""
     return [case(name, *sizes) for sizes in SIZES[size] for name in IMPLEMENTATIONS]
 
 
 def case(implementation: str, network: str, width: int, depth: int, outputs: int, n: int) -> Case:
-    """One implementation on one network."""
+    """Return one implementation on one network."""
     described = network, width, depth, outputs, n
     return Case(
         family="empirical_ntk",
@@ -80,7 +80,7 @@ def _network(network, width, depth, outputs, n):
 
 
 def _part(ntk):
-    """Between the first and the last input, and the first and the last output."""
+    """Return the NTK between the first and the last input, and the first and the last output."""
     ends = np.array([0, -1])
     return ntk[np.ix_(ends, ends, ends, ends)]
 

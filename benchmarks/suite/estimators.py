@@ -1,4 +1,4 @@
-"""`RNTKRegressor` as it comes: `fit`, `fit` with another n in each call, `predict` of one row.
+"""`RNTKRegressor` with its defaults: `fit`, `fit` with a new n in each call, `predict` of one row.
 
 Normal inputs, and a function of two of them with noise. Dual coefficients and predictions are
 compared with gradient flow and the kernel in float64, for the time that was chosen. No work is
@@ -20,7 +20,7 @@ TOLERANCE = 1e-3
 
 
 def cases(size: str) -> list[Case]:
-    """One for each thing that is timed."""
+    """Return a case for `fit`, for `fit` with another n, and for `predict`."""
     n, features = SIZES[size]
     x, y = _data(n, features)
     counter = itertools.count(1)
@@ -53,7 +53,7 @@ def _data(n, features):
 
 
 def _first(x, y, count):
-    """All but a few of the rows, another number for each count."""
+    """Return all but a few of the rows, another number for each count."""
     n = len(x) - count % (len(x) // 2)
     return x[:n], y[:n]
 

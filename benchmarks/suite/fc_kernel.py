@@ -1,8 +1,8 @@
 """The NTK of fully-connected residual networks against neural-tangents, by n, depth and dtype.
 
-Both get the same inputs, and are compared with the recursion in float64. What is counted is the
-matrix product of the inputs, half of it for symmetry: 784·n(n + 1) operations, and (784 n + n²)
-numbers read and written.
+Both get the same inputs, and are compared with the recursion in float64. The work counted is
+that of the matrix product of the inputs, half of it by symmetry: 784·n(n + 1) operations, and
+(784 n + n²) numbers read and written.
 """
 
 import functools
@@ -35,7 +35,7 @@ TOLERANCE = {
 
 
 def cases(size: str, dtype: str = "float32") -> list[Case]:
-    """Ours and neural-tangents' of each n and depth."""
+    """Return ours and neural-tangents' of each n and depth."""
     ours, theirs = SIZES[size]
     return [
         case(who, n, depth, dtype)
@@ -46,7 +46,7 @@ def cases(size: str, dtype: str = "float32") -> list[Case]:
 
 
 def case(who: str, n: int, depth: float, dtype: str) -> Case:
-    """One implementation at one size."""
+    """Return one implementation at one size."""
     scale = 1.0 if who == "nt_residual" else _nt_scale(depth)
     itemsize = np.dtype(dtype).itemsize
     counts = Counts(n * n, networks.matrix_bytes(n, itemsize), networks.product_flops(n))

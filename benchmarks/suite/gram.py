@@ -25,13 +25,13 @@ TOLERANCE = 1e-5
 
 
 def cases(size: str) -> list[Case]:
-    """The matrix in tiles of each size, and a product."""
+    """Return the matrix in tiles of each size, and a product."""
     n, tile_sizes = SIZES[size]
     return [*(matrix(n, tile_size) for tile_size in tile_sizes), matrix_free(n)]
 
 
 def matrix(n: int, tile_size: int | None) -> Case:
-    """The matrix in memory."""
+    """Return the case of a matrix in memory."""
     counts = Counts(n * n, networks.matrix_bytes(n, 4), networks.product_flops(n))
 
     def build():
@@ -50,7 +50,7 @@ def matrix(n: int, tile_size: int | None) -> Case:
 
 
 def matrix_free(n: int) -> Case:
-    """A product with a matrix that is made anew."""
+    """Return the case of a product with a matrix that is not stored."""
     v = vectors(n)
     moved = 4 * (n * networks.FEATURES + 2 * v.size)
     counts = Counts(n * n, moved, networks.product_flops(n) + 2 * n * v.size)
@@ -70,12 +70,12 @@ def matrix_free(n: int) -> Case:
 
 
 def vectors(n: int) -> np.ndarray:
-    """What matrices are multiplied with, shape (n, VECTORS): positive, so that nothing cancels."""
+    """Return vectors of shape (n, VECTORS): positive, so that nothing cancels."""
     return np.random.default_rng(1).uniform(size=(n, VECTORS)).astype(np.float32)
 
 
 def product_error(product, n: int) -> float:
-    """How far some rows of K v are from the reference."""
+    """Compute how far some rows of K v are from the reference."""
     chosen = sampled(n, count=5)
     x = networks.inputs(n)
     return distance(product[chosen], networks.exact(x[chosen], x, DEPTH) @ vectors(n))

@@ -41,12 +41,12 @@ class Problem(NamedTuple):
 
 
 def cases(size: str) -> list[Case]:
-    """The solvers of each n."""
+    """Return the solvers of each n."""
     return [case(solver, n) for n, solvers in SIZES[size] for solver in solvers]
 
 
 def case(solver: str, n: int) -> Case:
-    """One solver at one size."""
+    """Return one solver at one size."""
     return Case(
         family="regression",
         who=solver,
@@ -61,7 +61,7 @@ def case(solver: str, n: int) -> Case:
 
 @functools.lru_cache(maxsize=1)
 def problem(n: int) -> Problem:
-    """A function of degree two on the sphere, with noise."""
+    """Return a function of degree two on the sphere, with noise."""
     kernel, generator = networks.kernel(1000), np.random.default_rng(0)
     x = data.sphere.uniform(n + n // 4, DIMENSION).astype(np.float32)
     weights = generator.standard_normal((2, DIMENSION, OUTPUTS))

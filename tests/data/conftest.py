@@ -44,7 +44,6 @@ class Files:
       root: the folder they are in.
       arrays: the images and labels, for training and for tests, by data set.
       parts: the bytes by data set and name.
-      use_sources: sets the addresses of a data set.
     """
 
     root: pathlib.Path

@@ -18,11 +18,6 @@ def spectrum(kernel):
     return theory.spectrum(kernel, dim=3, max_degree=200)
 
 
-@pytest.fixture(scope="module")
-def short(kernel):
-    return theory.spectrum(kernel, dim=3, max_degree=20)
-
-
 @pytest.mark.parametrize("dim", [2, 3, 5])
 def test_points_are_uniform_on_the_sphere(dim):
     x = data.sphere.uniform(20000, dim, seed=1)
@@ -73,22 +68,15 @@ def test_noise_is_added_to_training_targets_alone():
 
 
 @pytest.mark.parametrize("smoothness", [0.0, 0.5, 1.0, 2.0])
-def test_a_source_has_the_mean_squares_of_its_formula(smoothness, short):
-    target = data.sphere.source(short, smoothness)
-    assert list(target) == [1, *range(2, 21, 2)]
-    shares = {k: short.eigenvalue[k] ** smoothness / (k * math.log(k + 1) ** 2) for k in target}
+def test_a_source_has_the_mean_squares_of_its_formula(smoothness, spectrum):
+    target = data.sphere.source(spectrum, smoothness)
+    assert list(target) == [1, *range(2, 201, 2)]
+    shares = {k: spectrum.eigenvalue[k] ** smoothness / (k * math.log(k + 1) ** 2) for k in target}
     for k, a in target.items():
         expected = shares[k] / sum(shares.values())
         assert a**2 / (2 * k + 1) == pytest.approx(expected, rel=1e-9)
         assert a > 0
-
-
-def test_a_source_has_mean_zero_and_mean_square_one_over_the_sphere(short):
-    target = data.sphere.source(short, 0.5)
-    values = data.sphere.load(1, 100_000, 3, target).y_test
-    assert np.mean(values) == pytest.approx(0, abs=0.02)
-    assert np.mean(values**2) == pytest.approx(1, rel=0.02)
-    assert data.sphere.norm(target, short, smoothness=0) == pytest.approx(1)
+    assert data.sphere.norm(target, spectrum, smoothness=0) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("smoothness", [0.5, 1.0, 1.5])
@@ -145,20 +133,10 @@ def test_a_source_in_high_dimension_stays_in_the_range_of_floats(kernel):
 
 
 def test_bad_sphere_arguments_are_refused(kernel, spectrum):
-    with pytest.raises(ValueError, match="dim must be at least 2, got 1"):
-        data.sphere.uniform(5, 1)
-    with pytest.raises(ValueError, match="n must be at least 1, got 0"):
-        data.sphere.uniform(0, 3)
     with pytest.raises(ValueError, match="points of norm 1"):
         data.sphere.zonal(np.ones((2, 3)), {1: 1.0})
-    with pytest.raises(ValueError, match="degree must be at least 0, got -1"):
-        data.sphere.zonal(np.eye(3), {-1: 1.0})
-    with pytest.raises(ValueError, match="noise must be ≥ 0 and finite"):
-        data.sphere.load(5, 5, 3, {1: 1.0}, noise=-1.0)
     with pytest.raises(TypeError, match="spectrum must be a Spectrum, got ResidualKernel"):
         data.sphere.source(kernel, 1.0)
-    with pytest.raises(ValueError, match="smoothness must be ≥ 0 and finite, got -1"):
-        data.sphere.source(spectrum, -1.0)
     with pytest.raises(ValueError, match=r"coefficients must not exceed .* got degree 201"):
         data.sphere.norm({201: 1.0}, spectrum)
 
