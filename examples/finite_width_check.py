@@ -63,8 +63,8 @@ def main(arguments=None):
             print(
                 f"{title}, γ = {gamma:g}: slope {sweep.slope:.2f} "
                 f"± {sweep.slope_interval[1] - sweep.slope:.2f}, "
-                f"the limit is off by {sweep.limit_error:.1%} (sampling: "
-                f"{sweep.limit_sampling:.1%}): {'agrees' if sweep.agrees else 'does not agree'}"
+                f"bias {sweep.bias:.1%} ± {sweep.bias_error:.1%}: "
+                f"{'agrees' if sweep.agrees else 'does not agree'}"
             )
         ax.set_title(title)
         ends = np.array([sizes[0], sizes[-1]])

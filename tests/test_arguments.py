@@ -88,8 +88,8 @@ def _train(**options):
     )
 
 
-def _width_sweep(widths=(1, 2), seeds=2, **options):
-    return finite_width.width_sweep(KERNEL, X, widths, seeds, **options)
+def _width_sweep(widths=(1, 2), n_seeds=2, **options):
+    return finite_width.width_sweep(KERNEL, X, widths, n_seeds, **options)
 
 
 def _depth_sweep(**options):
@@ -156,7 +156,7 @@ INTEGERS = [
     (lambda v: _train(evaluate_every=v), "evaluate_every", 0),
     (lambda v: _train(seed=v), "seed", -1),
     (lambda v: _width_sweep([v, 4]), "widths", 0),
-    (lambda v: _width_sweep(seeds=v), "seeds", 0),
+    (lambda v: _width_sweep(n_seeds=v), "n_seeds", 1),
     (lambda v: _width_sweep(batch_size=v), "batch_size", 0),
     (lambda v: _width_sweep(seed=v), "seed", -1),
     (lambda v: _depth_sweep(depths=[v]), "depths", 0),

@@ -1,4 +1,4 @@
-"""Whether finite networks approach a kernel as they get wider."""
+"""Statistics of the empirical kernels of networks of several widths."""
 
 import dataclasses
 import functools
@@ -8,22 +8,24 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
-# How far from −1/2 the interval of the slope may be: the law is that of large widths.
+from nt_residual.theory import plots
+
+# `agrees` allows the slope to differ from −1/2 by this much: the law is one of large widths.
 _SLOPE_TOLERANCE = 0.1
-# Of right kernels so many are called wrong, for the luck of the draws.
-_SIGNIFICANCE = 0.01
+# `agrees` allows a bias of this many standard errors.
+_STANDARD_ERRORS = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class WidthSweep:
-    """The empirical kernels of networks of several widths, and the kernel that they tend to.
+    """The empirical kernels of networks of several widths, next to a kernel of infinite width.
 
-    Distances are Frobenius norms, relative to that of the kernel.
+    All errors are Frobenius norms relative to that of the kernel: |A − K| / |K|.
 
     Attributes:
       widths: shape (W,).
-      kernel: that of infinitely wide networks, float64, shape (n, n).
-      draws: for each width the empirical kernels of its networks, float64, shape (seeds, n, n).
+      kernel: K, the kernel of infinite width, float64, shape (n, n).
+      draws: the empirical kernels of the networks of each width, float64, shape (n_seeds, n, n).
     """
 
     widths: np.ndarray
@@ -32,112 +34,83 @@ class WidthSweep:
 
     @property
     def error(self) -> np.ndarray:
-        """For each width the distance of one network's kernel, geometric mean over seeds."""
-        return np.exp([np.mean(logs) for logs in self._logs])
+        """The error of one network of each width, geometric mean over seeds, shape (W,)."""
+        return np.exp([np.mean(logs) for logs in self._log_errors])
 
     @property
     def error_bar(self) -> np.ndarray:
-        """The standard error of `error`, shape (W,), from the spread at all widths together."""
-        return self.error * self._spread / np.sqrt(self._seeds)
-
-    @property
-    def bias(self) -> np.ndarray:
-        """For each width the distance of the mean over seeds."""
-        return np.array([self._size(np.mean(draws, 0) - self.kernel) for draws in self.draws])
-
-    @property
-    def sampling(self) -> np.ndarray:
-        """What `bias` would be by sampling alone, root mean square, shape (W,)."""
-        spreads = [np.std(d, 0, ddof=1) / math.sqrt(len(d)) for d in self.draws]
-        return np.array([self._size(spread) for spread in spreads])
+        """The standard error of `error`, shape (W,), with one variance of log errors for all."""
+        return self.error * self._spread / np.sqrt(self._counts)
 
     @property
     def slope(self) -> float:
-        """The slope of the logarithm of `error` against that of the width; −1/2 in theory."""
+        """The slope of log `error` against log width, fitted to all networks; −1/2 in theory."""
         return float(self._line[1])
 
     @property
     def slope_error(self) -> float:
-        """The standard error of `slope`, see `slope_interval` for what it says."""
-        leverage = _fit(np.log(self.widths), self._seeds)
-        return float(np.sqrt(np.sum((leverage[1] * self.error_bar / self.error) ** 2)))
+        """The standard error of `slope`: that of least squares on the log errors of networks."""
+        weights = _line_fit(np.log(self.widths), self._counts)[1]
+        return float(self._spread * np.sqrt(np.sum(weights**2 / self._counts)))
 
     @property
     def slope_interval(self) -> tuple[float, float]:
-        """The 95% confidence interval of `slope`.
+        """The 95% confidence interval of `slope`, from Student's distribution.
 
-        The distances d of single networks have a heavy tail: a few networks would decide their
-        mean square and its spread. log d has none. Its law is that of one width, shifted, at all
-        of them, so that the interval is Student's of a line through log d of all networks.
+        It rests on log errors because errors have a heavy tail: a few networks would decide their
+        mean.
         """
-        freedom = np.sum(self._seeds - 1)
+        freedom = np.sum(self._counts - 1)
         margin = float(scipy.stats.t.ppf(0.975, freedom)) * self.slope_error
         return self.slope - margin, self.slope + margin
 
     @property
     def limit(self) -> np.ndarray:
-        """The kernel at infinite width, extrapolated from the draws, shape (n, n).
+        """The kernel extrapolated to infinite width, shape (n, n).
 
-        Their mean differs from it by a multiple of 1/width to first order, which is fitted,
-        with weights for a variance in proportion to 1/width.
+        For each entry, the mean over networks of width m is a + b/m to first order. A weighted
+        fit, with variances in proportion to 1/m, gives a, which is Σ_m w_m mean_m.
         """
-        means = [np.mean(draws, 0) for draws in self.draws]
+        means = [np.mean(draws, axis=0) for draws in self.draws]
         return np.tensordot(self._extrapolation, means, axes=1)
 
     @property
-    def limit_error(self) -> float:
-        """The distance of `limit`."""
-        return self._size(self.limit - self.kernel)
+    def bias(self) -> float:
+        """The error of `limit`, |limit − K| / |K|."""
+        return float(np.linalg.norm(self.limit - self.kernel) / self._size)
 
     @property
-    def limit_sampling(self) -> float:
-        """What `limit_error` would be by sampling alone, root mean square."""
-        return float(np.sqrt(np.sum((self._extrapolation * self.sampling) ** 2)))
+    def bias_error(self) -> float:
+        """The standard error of `bias`, its root mean square if K is the right kernel.
 
-    @property
-    def p_value(self) -> float:
-        """How often a `limit_error` as large as this is due to the draws, if the kernel is right.
-
-        The squared distance is compared with its expectation under sampling by an F test, of
-        which the degrees of freedom are Satterthwaite's.
+        It is √(Σ_m w_m² |s_m|²) / |K|, with s_m the standard errors of the entries of mean_m.
         """
-        residuals, parts = [], []
-        for draws, factor in zip(self.draws, self._extrapolation, strict=True):
-            n = len(draws)
-            centered = (draws - np.mean(draws, 0)).reshape(n, -1) / self._size_of_kernel
-            residuals.append(factor * centered / math.sqrt(n * (n - 1)))
-            parts.append(np.sum(residuals[-1] ** 2))
-        residuals, parts = np.concatenate(residuals), np.array(parts)
-        total = np.sum(parts)
-        # The eigenvalues of the covariance are those of this smaller matrix.
-        of_distance = total**2 / np.sum((residuals @ residuals.T) ** 2)
-        of_variance = total**2 / np.sum(parts**2 / (self._seeds - 1))
-        ratio = self.limit_error**2 / total
-        return float(scipy.stats.f.sf(ratio, of_distance, of_variance))
+        squares = [np.sum(np.var(draws, axis=0, ddof=1)) / len(draws) for draws in self.draws]
+        return float(np.sqrt(np.sum(self._extrapolation**2 * squares)) / self._size)
 
     @property
     def agrees(self) -> bool:
-        """Whether the networks tend to the kernel.
+        """Whether the networks approach the kernel as their width grows.
 
-        That is, −1/2 is in `slope_interval` or within 0.1 of it, and `limit` differs from the
-        kernel by no more than the draws explain: `p_value` ≥ 0.01.
+        That is, `bias` is at most 3 `bias_error`, and −1/2 is in `slope_interval` or within 0.1
+        of it.
         """
         low, high = self.slope_interval
         near = low - _SLOPE_TOLERANCE <= -0.5 <= high + _SLOPE_TOLERANCE
-        return near and self.p_value >= _SIGNIFICANCE
+        return near and self.bias <= _STANDARD_ERRORS * self.bias_error
 
     def __repr__(self) -> str:
         low, high = self.slope_interval
         return (
             f"WidthSweep(agrees={self.agrees}, slope={self.slope:.2f} (95%: {low:.2f} to "
-            f"{high:.2f}), limit_error={self.limit_error:.2g} (p = {self.p_value:.2g}), "
-            f"widths={self.widths.tolist()}, {np.sum(self._seeds)} networks)"
+            f"{high:.2f}), bias={self.bias:.2g} ({self.bias / self.bias_error:.1f} standard "
+            f"errors), widths={self.widths.tolist()}, {np.sum(self._counts)} networks)"
         )
 
     def plot(self, ax: Any = None, *, label: str | None = None) -> Any:
-        """Draws errors against widths, with bars of two standard errors and the fitted line.
+        """Draw errors against widths, with bars of two standard errors and the fitted line.
 
-        The label has the 95% confidence interval of the slope.
+        The legend has the slope with its 95% confidence interval.
 
         Args:
           ax: a matplotlib `Axes` to draw into; `None` for a new figure, with a line of slope −1/2.
@@ -149,10 +122,8 @@ class WidthSweep:
         Raises:
           ImportError: if matplotlib is missing.
         """
-        from nt_residual.theory.plots import new_figure
-
         new = ax is None
-        ax = new_figure(5, 4).subplots() if new else ax
+        ax = plots.new_figure(5, 4).subplots() if new else ax
         text = f"slope {self.slope:.2f} ± {self.slope_interval[1] - self.slope:.2f}"
         bars = ax.errorbar(
             self.widths,
@@ -178,41 +149,36 @@ class WidthSweep:
         return ax
 
     @property
-    def _seeds(self) -> np.ndarray:
+    def _counts(self) -> np.ndarray:
         return np.array([len(draws) for draws in self.draws])
 
     @functools.cached_property
-    def _size_of_kernel(self) -> float:
+    def _size(self) -> float:
         return float(np.linalg.norm(self.kernel))
 
     @functools.cached_property
-    def _logs(self) -> list[np.ndarray]:
-        """For each width the logarithms of the distances of its draws."""
-        differences = [(d - self.kernel).reshape(len(d), -1) for d in self.draws]
-        return [np.log(np.linalg.norm(d / self._size_of_kernel, axis=-1)) for d in differences]
+    def _log_errors(self) -> list[np.ndarray]:
+        errors = [np.linalg.norm(d - self.kernel, axis=(1, 2)) / self._size for d in self.draws]
+        return [np.log(values) for values in errors]
 
     @property
     def _spread(self) -> float:
-        """The standard deviation of `_logs`, within widths."""
-        squares = sum(np.sum((logs - np.mean(logs)) ** 2) for logs in self._logs)
-        return math.sqrt(squares / np.sum(self._seeds - 1))
+        """The standard deviation of log errors within widths."""
+        squares = sum(np.sum((logs - np.mean(logs)) ** 2) for logs in self._log_errors)
+        return math.sqrt(squares / np.sum(self._counts - 1))
 
     @functools.cached_property
     def _line(self) -> np.ndarray:
-        leverage = _fit(np.log(self.widths), self._seeds)
-        return leverage @ np.log(self.error)
+        return _line_fit(np.log(self.widths), self._counts) @ np.log(self.error)
 
     @functools.cached_property
     def _extrapolation(self) -> np.ndarray:
-        """The weights of the mean of each width in `limit`."""
-        return _fit(1 / self.widths, self._seeds * self.widths)[0]
-
-    def _size(self, difference: np.ndarray) -> float:
-        return float(np.linalg.norm(difference / self._size_of_kernel))
+        """The weight w_m of the mean of each width in `limit`."""
+        return _line_fit(1 / self.widths, self._counts * self.widths)[0]
 
 
-def _fit(at: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The matrix that takes values to intercept and slope of a weighted fit, shape (2, W)."""
-    columns = np.stack([np.ones(len(at)), at], -1)
+def _line_fit(at: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The matrix of weighted least squares, (Xᵀ W X)⁻¹ Xᵀ W: values to intercept and slope."""
+    columns = np.stack([np.ones(len(at)), at], axis=-1)
     weighted = columns.T * weights
     return np.linalg.solve(weighted @ columns, weighted)
