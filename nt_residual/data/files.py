@@ -110,17 +110,9 @@ def read(dataset: str, root: str | os.PathLike | None) -> dict[str, bytes]:
     for file in DATASETS[dataset].files:
         path = _downloaded(dataset, file) if folder is None else folder / file.name
         if path.exists():
-            _check_sum(path, file)
-            found = _unpacked(path, file)
+            parts |= _unpacked(path, file)
         else:
-            found = {part: _found(path.parent, part, file, dataset) for part in file.parts}
-        for part, content in found.items():
-            if len(content) != file.parts[part]:
-                raise ValueError(
-                    f"{part} must have {file.parts[part]} bytes, got {len(content)} in "
-                    f"{path.parent}: it is truncated or another file. Get {file.name} anew."
-                )
-        parts |= found
+            parts |= {part: _found(path.parent, part, file, dataset) for part in file.parts}
     return parts
 
 
@@ -157,7 +149,7 @@ def _downloaded(dataset: str, file: File) -> pathlib.Path:
     )
 
 
-def _check_sum(path: pathlib.Path, file: File) -> None:
+def _unpacked(path: pathlib.Path, file: File) -> dict[str, bytes]:
     with open(path, "rb") as opened:
         found = hashlib.file_digest(opened, "sha256").hexdigest()
     if found != file.sha256:
@@ -165,10 +157,6 @@ def _check_sum(path: pathlib.Path, file: File) -> None:
             f"{path} must have the SHA-256 sum {file.sha256}, got {found}: it is truncated or "
             "altered. Delete it and get it anew, or pass root=None to have it downloaded."
         )
-
-
-def _unpacked(path: pathlib.Path, file: File) -> dict[str, bytes]:
-    """Return what is in a file whose sum is right."""
     if not file.name.endswith(".tar.gz"):
         with gzip.open(path) as opened:
             return dict.fromkeys(file.parts, opened.read())
@@ -187,4 +175,10 @@ def _found(folder: pathlib.Path, part: str, file: File, dataset: str) -> bytes:
             f"neither. Get {file.name} from {DATASETS[dataset].sources[0]}, or pass root=None to "
             "have it downloaded."
         )
-    return candidates[0].read_bytes()
+    content, size = candidates[0].read_bytes(), file.parts[part]
+    if len(content) != size:
+        raise ValueError(
+            f"{candidates[0]} must have {size} bytes, got {len(content)}: it is truncated or "
+            f"another file. Unpack {file.name} again."
+        )
+    return content

@@ -58,11 +58,13 @@ def zonal(x: ArrayLike, coefficients: Mapping[int, float]) -> np.ndarray:
       >>> zonal(np.eye(3), {1: 1.0, 2: 2.0})
       array([ 3., -1., -1.])
     """
-    x = np.asarray(x, np.float64)
-    if x.ndim != 2 or x.shape[1] < 2:
-        raise ValueError(f"x must have shape (n, d) with d ≥ 2, got shape {x.shape}.")
-    if not np.allclose(np.linalg.norm(x, axis=1), 1, atol=1e-5):
-        raise ValueError("x must hold points of norm 1. Pass data.unit_norm(x).")
+    x = _checks.real_array(x, "x")
+    norms = np.linalg.norm(x, axis=-1)
+    if x.ndim != 2 or x.shape[1] < 2 or not np.allclose(norms, 1, atol=1e-5):
+        raise ValueError(
+            f"x must hold points of norm 1, shape (n, d) with d ≥ 2, got shape {x.shape} and norms "
+            f"up to {np.max(norms, initial=0):.6g}. Pass data.unit_norm(x)."
+        )
     wanted = dict(zip(*_terms(coefficients), strict=True))
     values, u, dim = np.zeros(len(x)), x[:, 0], x.shape[1]
     below, polynomial = np.zeros(len(x)), np.ones(len(x))
@@ -234,6 +236,9 @@ def _uniform(n: int, name: str, dim: int, generator: np.random.Generator) -> np.
 def _terms(coefficients: Mapping[int, float]) -> tuple[list[int], np.ndarray]:
     """Return the degrees of a target, and its coefficients."""
     remedy = "Pass coefficients by degree, as {1: 1.0, 2: 0.5}."
+    if not isinstance(coefficients, Mapping):
+        kind = type(coefficients).__name__
+        raise TypeError(f"coefficients must be a mapping, got {kind}. {remedy}")
     degrees = [_checks.integer(k, "degree", 0, remedy) for k in coefficients]
     return degrees, _checks.real_array(list(coefficients.values()), "coefficients", remedy)
 

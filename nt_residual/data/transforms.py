@@ -19,20 +19,21 @@ def unit_norm(x: ArrayLike) -> np.ndarray:
       Shape (n, d), the dtype of `x`.
 
     Raises:
+      TypeError: if `x` does not hold floats.
       ValueError: if an input is zero or not finite.
 
     Example:
       >>> unit_norm([[3.0, 4.0]])
       array([[0.6, 0.8]])
     """
-    x = np.asarray(x)
-    flat = x.reshape(len(x), -1)
+    flat = np.asarray(_checks.finite_batch(x, "x"))
+    flat = flat.reshape(len(flat), -1)
     norms = np.linalg.norm(flat, axis=1, keepdims=True)
-    bad = ~(np.isfinite(norms) & (norms > 0))[:, 0]
+    bad = ~((norms > 0) & (norms < np.inf))[:, 0]
     if bad.any():
         raise ValueError(
-            f"x must hold finite inputs that are not zero, got norm {norms[bad][0, 0]} in row "
-            f"{int(np.argmax(bad))} ({int(bad.sum())} such rows). Remove these rows."
+            f"x must hold inputs of positive, finite norm, got norm {norms[bad][0, 0]} in input "
+            f"{bad.argmax()} ({bad.sum()} such inputs). Remove them."
         )
     return flat / norms
 

@@ -29,7 +29,7 @@ def test_unit_norm_flattens_and_projects():
     x = data.unit_norm(np.random.default_rng(0).standard_normal((4, 3, 2)))
     assert x.shape == (4, 6)
     np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1)
-    with pytest.raises(ValueError, match=r"got norm 0\.0 in row 1"):
+    with pytest.raises(ValueError, match=r"got norm 0\.0 in input 1"):
         data.unit_norm([[1.0, 0.0], [0.0, 0.0]])
 
 
