@@ -2,10 +2,10 @@
 
     uv run python examples/quickstart.py [--out FILE] [--quick]
 
-Four steps, a function each: the kernel at any depth, infinity included; what its α lead to as
-the depth grows; regression on noisy points of the sphere, stopped in time; and the same network
-made of layers of neural-tangents, which gives the same numbers. The figure has the kernel against
-the angle between inputs, and the test error against the training time.
+Four steps: the kernel at any depth, infinity included; its limit as the depth grows; regression on
+noisy points of the sphere with early stopping; and the same network in layers of neural-tangents,
+which has the same kernel. The figure shows the kernel against the angle between inputs, and the
+test error against the training time.
 """
 
 import argparse
@@ -23,7 +23,7 @@ SCHEDULE = schedules.PowerLaw(gamma=0.5)  # α = 1/√L in each of L blocks.
 
 
 def show_kernels(axes, depth):
-    """Draws kernels against the angle, and prints what is to be known about their α."""
+    """Draw kernels against the angle, and print the regime of their α."""
     kernels = [rntk.ResidualKernel(blocks, SCHEDULE) for blocks in (1, depth, math.inf)]
     theory.plots.profile(kernels, ax=axes)
     axes.set_title("the kernel, γ = 1/2")
@@ -32,9 +32,9 @@ def show_kernels(axes, depth):
 
 
 def learn(axes, kernel, n):
-    """Regression with noisy targets: the error at the time that hold-out chooses, and at ∞."""
+    """Fit noisy targets; draw the test error against time, and print it at the chosen time."""
     points = data.sphere.load(n, 1000, dim=3, coefficients={1: 1.0, 2: 1.0}, noise=1.0)
-    # A quarter of the points is held out, to choose the time.
+    # A quarter of the points is for validation, to choose the time.
     x_val, x = np.split(points.x_train, [n // 4])
     y_val, y = np.split(points.y_train, [n // 4])
     flow = regression.GradientFlow.fit(kernel(x), y)
@@ -55,7 +55,7 @@ def learn(axes, kernel, n):
 
 
 def compose(kernel, x):
-    """The network of the kernel in layers of neural-tangents, and how far both are apart."""
+    """Compare the kernel with that of the same network in layers of neural-tangents."""
     branch = nt.stax.serial(nt.stax.Dense(1, W_std=2**0.5), stax.Relu(), nt.stax.Dense(1))
     blocks = stax.ResidualStack(branch, SCHEDULE(kernel.depth), normalize_blocks=True)
     first, last = (stax.Frozen(nt.stax.Dense(1)) for _ in range(2))
@@ -67,7 +67,7 @@ def compose(kernel, x):
 
 
 def main(arguments=None):
-    """Goes through the four steps, and draws the figure."""
+    """Run the four steps, and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=pathlib.Path, default="quickstart.png")
     parser.add_argument("--depth", type=int, default=1000, help="blocks of the network")

@@ -64,7 +64,7 @@ jax.config.update("jax_default_matmul_precision", "highest")
 # %% [markdown]
 # ## The kernel
 #
-# At any depth, infinity included, a call costs little more than the product `x @ x.T`.
+# At any depth, infinity included, a call costs a small multiple of the product `x @ x.T`.
 
 # %%
 schedule = schedules.PowerLaw(gamma=0.5)  # α = L^(−1/2) in each of L blocks.
@@ -73,8 +73,8 @@ x = data.sphere.uniform(5, dim=3)
 np.asarray(kernel(x)).round(3)
 
 # %% [markdown]
-# As a function of the angle, for four γ in α = L^(−γ). For γ < 1/2 it tends to 1/4 at every angle
-# but zero: then all inputs look equally alike.
+# The figure shows the kernel against the angle, for four γ in α = L^(−γ). For γ < 1/2 it tends to
+# 1/4 at every angle but zero: all inputs look equally alike.
 
 # %%
 deep = {
@@ -87,7 +87,7 @@ axes.set_title(f"{DEPTH} blocks")
 plt.show()
 
 # %% [markdown]
-# ## What α leads to
+# ## Which α
 
 # %%
 for gamma in (0.25, 0.5, 1.0):
@@ -97,10 +97,10 @@ choice = theory.suitable_schedule(DEPTH)
 print(f"For {DEPTH} blocks α = {choice.alpha:.3g}. {choice.reason}")
 
 # %% [markdown]
-# ## Regression, stopped in time
+# ## Regression with early stopping
 #
-# Points of the sphere with a noisy target, a quarter of them held out to choose the time. One
-# factorization serves all times, t = ∞ included, where the noise is learned too.
+# Fit points on the sphere with noisy targets; a quarter of them choose the time. One factorization
+# serves all times. At t = ∞ the noise is learned, too.
 
 # %%
 points = data.sphere.load(N, 1000, dim=3, coefficients={1: 1.0, 2: 1.0}, noise=1.0)
@@ -129,8 +129,8 @@ plt.show()
 # %% [markdown]
 # ## In layers of neural-tangents
 #
-# Imported from `nt_residual`, all of neural-tangents works on today's JAX, and residual layers join
-# its own: any branch, any shortcut. Here is the network of the kernel above.
+# Imported from `nt_residual`, all of neural-tangents works on today's JAX. Residual layers combine
+# with its own: any branch, any shortcut. Here is the network of the kernel above.
 
 # %%
 branch = nt.stax.serial(nt.stax.Dense(1, W_std=2**0.5), stax.Relu(), nt.stax.Dense(1))
@@ -143,5 +143,5 @@ layers = kernel_fn(x, None, "ntk")
 np.allclose(layers / layers[0, 0], kernel(x), atol=1e-4)
 
 # %% [markdown]
-# A fully-connected network of any other form, with leaky ReLU and two layers a block, say, gets the
-# speed of the first kernel from `rntk.compile_homogeneous(kernel_fn)`.
+# `rntk.compile_homogeneous(kernel_fn)` gives other fully-connected networks the speed of the first
+# kernel, for example with leaky ReLU and two layers a block.

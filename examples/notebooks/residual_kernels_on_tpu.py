@@ -1,13 +1,13 @@
 # %% [markdown]
 # # Kernels of residual networks on all cores of a TPU
 #
-# The matrix of a kernel between all pairs of inputs is spread over the cores of a TPU by rows. Each
-# computes its own, and nothing but the inputs is sent. This notebook makes one, looks at its
+# The kernel matrix of all pairs of inputs is spread over the cores of a TPU by rows. Each core
+# computes its own rows, and only the inputs are sent. This notebook computes a matrix, checks its
 # precision and speed, and classifies handwritten digits with it. On Colab choose
-# *Runtime → Change runtime type → TPU*; it also runs on GPUs and CPUs, with the devices there are.
+# *Runtime → Change runtime type → TPU*. It also runs on GPUs and CPUs.
 #
-# What is shown here comes from eight devices simulated on the two cores of a CPU, where spreading
-# the work makes nothing faster. Run the cells to see what a TPU does.
+# The output shown here comes from eight devices simulated on the two cores of a CPU, where
+# spreading the work makes nothing faster. Run the cells to see the speed of a TPU.
 
 # %%
 # Installs nt_residual where it is missing, as on Colab, and leaves JAX as it is.
@@ -94,9 +94,9 @@ rows = k.addressable_shards[0].data.shape[0]
 print(f"{N} × {N} entries, {rows} rows on each of {count} devices: {together:.3g} s")
 
 # %% [markdown]
-# The same on one device. Of a symmetric matrix it computes only the tiles on and above the
-# diagonal, which devices that send nothing to each other cannot: eight are at best four times as
-# fast.
+# The same on one device. It computes only the tiles on and above the diagonal of the symmetric
+# matrix. Devices that send nothing to each other compute all tiles: eight devices are at best four
+# times as fast.
 
 # %%
 alone, single = seconds()
@@ -106,11 +106,11 @@ print(f"largest difference: {np.abs(np.asarray(k) - np.asarray(single)).max():.1
 # %% [markdown]
 # ## Precision
 #
-# A TPU multiplies numbers of eight significant bits unless it is asked for more. `rntk` asks for
-# all of float32 itself. Layers of neural-tangents do not: set
-# `jax.config.update("jax_default_matmul_precision", "highest")` before using them. Below are the
-# errors of the matrix against the recursion itself, in float64 on the host, for some of the inputs,
-# and what the product of the inputs alone loses in the default precision.
+# By default a TPU multiplies numbers with eight significant bits. `rntk` asks for all of float32.
+# Layers of neural-tangents do not: set
+# `jax.config.update("jax_default_matmul_precision", "highest")` before you use them. The next cell
+# compares some entries of the matrix with the recursion in float64 on the host, and shows the error
+# of the product of the inputs alone, in the default precision.
 
 # %%
 some = np.asarray(x[:100], np.float64)
@@ -126,11 +126,11 @@ for precision in ("default", "highest"):
     print(f"x @ x.T with precision={precision}: off by {np.abs(product - some @ some.T).max():.1e}")
 
 # %% [markdown]
-# ## Digits, stopped in time
+# ## Digits, with early stopping
 #
-# Of the training and validation digits 30% have a wrong label. Gradient flow with the kernel of
-# 1000 blocks is stopped where the error on the validation digits is least. The matrix is made over
-# all devices again; predictions at all times come from one factorization.
+# 30% of the training and validation digits have a wrong label. Gradient flow with the kernel of
+# 1000 blocks stops where the error on the validation digits is least. All devices compute the
+# matrix again; predictions at all times come from one factorization.
 
 # %%
 digits = data.load(DATASET, N_TRAIN)
@@ -162,8 +162,8 @@ plt.show()
 # %% [markdown]
 # ## Benchmarks
 #
-# In a clone of the repository the whole suite runs on this device, checks results before it times
-# them, and writes them to a file. Set `BENCHMARKS` to the folder of the clone.
+# The benchmarks of the repository run on this device, too. They check each result before they time
+# it. Set `BENCHMARKS` to the folder of a clone.
 
 # %%
 if BENCHMARKS:
