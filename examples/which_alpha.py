@@ -36,9 +36,8 @@ def main(arguments=None):
         regime = theory.regime(schedules.PowerLaw(gamma))
         print(f"{label(gamma)}, {regime.name}. {regime.advice}\n")
     for trained in ("all", "blocks"):
-        choice = theory.suitable_schedule(options.depth, trained=trained)
-        where = f"trained={trained!r}, {options.depth} blocks"
-        print(f"{where}: α = {choice.alpha:.3g}. {choice.reason}\n")
+        alpha = theory.suitable_schedule(trained=trained)(options.depth)[0]
+        print(f"trained={trained!r}, {options.depth} blocks: start with α = {alpha:.3g}")
 
     figure = theory.plots.new_figure(11, 8.5)
     axes = figure.subplots(2, 2)

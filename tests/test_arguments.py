@@ -105,7 +105,6 @@ INTEGERS = [
     (lambda v: rntk.ResidualKernel(2, SCHEDULE).at_depth(v), "depth", 0),
     (lambda v: rntk.power_series(KERNEL, v), "count", 0),
     (lambda v: rntk.compile_homogeneous(_dot, dim=v), "dim", 1),
-    (lambda v: theory.suitable_schedule(v), "depth", 0),
     (lambda v: theory.convergence(SCHEDULE, [v, 10]), "depths", 0),
     (lambda v: theory.spectrum(KERNEL, v, 2), "dim", 1),
     (lambda v: theory.spectrum(KERNEL, 3, v), "max_degree", -1),
@@ -200,7 +199,7 @@ NUMBERS = [
 BOOLEANS = [
     (lambda v: _residual(normalize=v), "normalize"),
     (lambda v: _recursion(normalize=v), "normalize"),
-    (lambda v: theory.suitable_schedule(10, odd_harmonics=v), "odd_harmonics"),
+    (lambda v: theory.suitable_schedule(odd_harmonics=v), "odd_harmonics"),
     (lambda v: _conv(normalize=v), "normalize"),
     (lambda v: _fit(progress=v), "progress"),
 ]
@@ -214,7 +213,7 @@ CHOICES = [
     (lambda v: theory.rate(SCHEDULE, kind=v), "kind"),
     (lambda v: theory.rate(SCHEDULE, trained=v), "trained"),
     (lambda v: theory.convergence(SCHEDULE, [1, 2], kind=v), "kind"),
-    (lambda v: theory.suitable_schedule(10, trained=v), "trained"),
+    (lambda v: theory.suitable_schedule(trained=v), "trained"),
     (lambda v: SPECTRUM.decay(v), "parity"),
     (lambda v: data.load(v), "name"),
     (lambda v: data.standardize(X, per=v), "per"),

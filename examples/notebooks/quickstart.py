@@ -93,8 +93,8 @@ plt.show()
 for gamma in (0.25, 0.5, 1.0):
     regime = theory.regime(schedules.PowerLaw(gamma))
     print(f"γ = {gamma:g}, {regime.name}: {regime.advice}\n")
-choice = theory.suitable_schedule(DEPTH)
-print(f"For {DEPTH} blocks α = {choice.alpha:.3g}. {choice.reason}")
+alpha = theory.suitable_schedule()(DEPTH)[0]
+print(f"For {DEPTH} blocks with all layers trained start with α = {alpha:.3g}.")
 
 # %% [markdown]
 # ## Regression with early stopping

@@ -54,13 +54,13 @@ def run(chosen: argparse.Namespace) -> int:
     )
     print(f"\n{textwrap.fill(found.advice, 88)}\n")
     starts = {
-        "All layers trained": theory.suitable_schedule(chosen.depth),
-        "Blocks trained alone": theory.suitable_schedule(chosen.depth, trained="blocks"),
+        "All layers trained": theory.suitable_schedule(),
+        "Blocks trained alone": theory.suitable_schedule(trained="blocks"),
     }
     for name, start in starts.items():
-        law = _of_depth(f"α = L^(−{start.schedule.gamma:g}) = {start.alpha:.4g}", chosen.depth)
+        alpha = 0.0 if chosen.depth == math.inf else start(chosen.depth)[0]
+        law = _of_depth(f"α = L^(−{start.gamma:g}) = {alpha:.4g}", chosen.depth)
         print(f"{name}: start with {law}")
-        print(textwrap.fill(start.reason, 88))
     return 0
 
 

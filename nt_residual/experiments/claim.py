@@ -19,7 +19,7 @@ import numpy as np
 import scipy.stats
 from numpy.typing import ArrayLike
 
-from nt_residual.theory.depth import fit_power_law
+from nt_residual.theory.rates import fit_power_law
 
 
 @dataclasses.dataclass(frozen=True)

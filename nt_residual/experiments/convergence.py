@@ -9,7 +9,7 @@ import numpy as np
 
 from nt_residual import rntk, schedules, theory
 from nt_residual.experiments.claim import Finding, slope, upper_half
-from nt_residual.theory.depth import default_angles
+from nt_residual.theory.rates import default_angles
 
 TITLE = "From γ = 1/2 on the kernel converges to one that learns"
 STATEMENT = (

@@ -13,7 +13,7 @@ import numpy as np
 from nt_residual import _checks, data, rntk, schedules, theory
 from nt_residual.experiments.claim import Finding
 from nt_residual.experiments.on_sphere import mean_best_error
-from nt_residual.theory.depth import default_angles
+from nt_residual.theory.rates import default_angles
 
 # What the kernel between different inputs tends to if T → ∞.
 CONSTANT = 0.25

@@ -66,9 +66,9 @@ def run(
     """Train the blocks of networks of many depths with α = L^(−γ); report what each has learned.
 
     Each network is a `ResNet` or `ConvResNet`. Its blocks are trained, its first and last layers
-    are not. `theory.suitable_schedule(depth, trained='blocks')` has the α that theory advises for
+    are not. `theory.suitable_schedule(trained='blocks')` has the α that theory advises for
     such networks. Networks of which all layers are trained are another question: start with
-    α = 1/√L there, as `theory.suitable_schedule(depth)` says.
+    α = 1/√L there, as `theory.suitable_schedule()` says.
 
     The loss is the squared one of one-hot labels, with minibatches and momentum. Training stops
     where the loss on validation inputs is least. Images are centered by the mean of the training

@@ -15,11 +15,11 @@ class Decay:
 
     Attributes:
       exponent: p in λ_k ~ (k + d/2 − 1)^(−p), which is k^(−p) for large k.
-      uncertainty: of p; the largest of the standard error of the fit, four times the change
-        when only the upper quarter of the degrees is fitted, which is how far a correction of
-        relative size 1/k² still has to go, and half the difference of even and odd degrees.
-      sorted_exponent: β = p/(d−1), by which eigenvalues decay when each is counted as
-        often as it occurs: λ_i ~ C i^(−β).
+      uncertainty: of p. The largest of three: the standard error of the fit; four times the
+        change if only the upper quarter of the degrees is fitted, which estimates what a
+        correction of relative size 1/k² still adds; half the difference of even and odd degrees.
+      sorted_exponent: β = p/(d−1) in λ_i ~ C i^(−β), for eigenvalues that are each counted as
+        often as they occur.
       sorted_prefactor: C.
       degrees: those that were fitted, ascending.
     """
@@ -34,13 +34,13 @@ class Decay:
 def fit(
     dim: int, degree: np.ndarray, eigenvalue: np.ndarray, log_multiplicity: np.ndarray
 ) -> Decay:
-    """Fit a power law to eigenvalues, all of them positive.
+    """Fit a power law to the upper half of some positive eigenvalues.
 
     Even and odd degrees share the exponent and have prefactors of their own: a kink of the
     kernel at θ = π adds to the ones what it takes from the others.
 
     The center d/2 − 1 of the degrees is that of the exact spectrum of a cusp, a ratio of
-    gamma functions; with it the law is off by terms of order d³/k² only. Where k is not well
+    gamma functions. With it the law is off by terms of order d³/k² only. Where k is not well
     beyond d^(3/2) there is no power law yet, and the exponent fitted exceeds the final one.
 
     Args:
@@ -48,9 +48,6 @@ def fit(
       degree: the degrees that have an eigenvalue, ascending, shape (n,).
       eigenvalue: shape (n,).
       log_multiplicity: shape (n,).
-
-    Returns:
-      The law of the degrees in the upper half.
 
     Raises:
       ValueError: if there are fewer than five of these, or even and odd degrees differ in their
@@ -69,10 +66,10 @@ def fit(
             f"half of the degrees, got {int(upper.sum())}. Pass a larger max_degree to spectrum."
         )
     x, y = np.log(degree + dim / 2 - 1), np.log(eigenvalue)
-    slope, error = _exponent(x, y, degree, upper)
+    slope, error = _slope_and_uncertainty(x, y, degree, upper)
     parities = [upper & (degree % 2 == parity) for parity in (0, 1)]
     if all(part.sum() >= _LEAST - 1 for part in parities):
-        even, odd = (_exponent(x, y, degree, part) for part in parities)
+        even, odd = (_slope_and_uncertainty(x, y, degree, part) for part in parities)
         if abs(even[0] - odd[0]) > even[1] + odd[1]:
             raise ValueError(
                 f"even and odd degrees must follow one law, got k^({even[0]:.3g} ± {even[1]:.1g}) "
@@ -85,19 +82,12 @@ def fit(
     log_count = np.logaddexp.accumulate(log_multiplicity)
     log_count = log_count + np.log1p(-np.exp(log_multiplicity - log_count) / 2)
     log_prefactor = float(np.mean(y[upper] + beta * log_count[upper]))
-    return Decay(
-        exponent=-slope,
-        uncertainty=error,
-        sorted_exponent=beta,
-        sorted_prefactor=math.exp(log_prefactor),
-        degrees=degree[upper],
-    )
+    return Decay(-slope, error, beta, math.exp(log_prefactor), degree[upper])
 
 
-def _exponent(
+def _slope_and_uncertainty(
     x: np.ndarray, y: np.ndarray, degree: np.ndarray, used: np.ndarray
 ) -> tuple[float, float]:
-    """The slope of log λ over the used degrees, and its uncertainty."""
     slope, error = _slope(x[used], y[used], degree[used] % 2)
     quarter = used & (degree >= 0.75 * degree[-1])
     if quarter.sum() < 3:

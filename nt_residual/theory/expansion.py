@@ -1,81 +1,42 @@
-"""Masses of the degrees from the power series of a kernel in u = cos θ.
+"""The masses of the degrees from the power series of a kernel in u = cos θ.
 
 In dimension d a power is a mixture of zonal polynomials, with shares that sum to 1,
 
     u^j = Σ_k p_k(j) P_k(u),   p_k(k) = Π_{i<k} (i + d − 2)/(2i + d − 2)
     p_k(j + 2)/p_k(j) = (j + 1)(j + 2)/((j − k + 2)(j + k + d))
 
-and p_k(j) = 0 where j < k or j − k is odd. So N λ_k = Σ_j a_j p_k(j), of which every term is
-positive for a kernel that is positive definite in all dimensions: nothing cancels, and masses
-far below the rounding of the kernel come out with most of their digits.
+and p_k(j) = 0 where j < k or j − k is odd. So N λ_k = Σ_j a_j p_k(j). Every term is positive
+for a kernel that is positive definite in all dimensions. Nothing cancels, and masses far below
+the rounding of the kernel keep most of their digits.
 
-p_k rises until j = k(k + d − 2)/(d − 1) and then falls, the faster the higher the dimension:
-the coefficients needed are few where quadrature fails.
+p_k rises until j = k(k + d − 2)/(d − 1) and then falls, the faster the higher the dimension.
+So few coefficients are needed where quadrature fails.
 
 Reference: Atkinson & Han 2012, Spherical Harmonics, section 2.7; the recurrence is that of
   the closed form in gamma functions there.
 """
 
-import dataclasses
 import math
-from typing import Protocol
 
 import numpy as np
 
+from nt_residual.rntk.taylor import Series
+
 _EPS = float(np.finfo(np.float64).eps)
-# Shares that far below the largest of their degree are left out: the latter, or the former
+# Shares that far below the largest of their degree are left out: the first, or the second
 # where few terms will do.
 _NEGLIGIBLE, _FEW = (1e-13, 1e-9), 2**13
 
 
-class PowerSeries(Protocol):
-    """What is known of a power series, as `rntk.taylor.expand` returns it."""
+def masses(series: Series, dim: int, max_degree: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return N λ_k for all degrees up to one, and an estimate of its absolute error.
 
-    @property
-    def coefficients(self) -> np.ndarray:
-        """a_j ≥ 0, shape (count,)."""
-        ...
-
-    @property
-    def error(self) -> np.ndarray:
-        """An estimate of their absolute error, shape (count,)."""
-        ...
-
-    @property
-    def rest(self) -> tuple[float, float]:
-        """A bound on the sum of all further a_j, of even j and of odd j."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Masses:
-    """The masses of the degrees and what is known about their error.
-
-    Attributes:
-      value: N λ_k, shape (max_degree + 1,).
-      error: an estimate of its absolute error, shape (max_degree + 1,).
-    """
-
-    value: np.ndarray
-    error: np.ndarray
-
-
-def masses(series: PowerSeries, dim: int, max_degree: int) -> Masses:
-    """The masses N λ_k of all degrees up to one, from a power series.
-
-    Args:
-      series: of the kernel; a_j ≥ 0.
-      dim: d, at least 2.
-      max_degree: the largest degree.
-
-    Returns:
-      The masses. Their error is that of the coefficients, all of one sign, and the bound
-      on the further coefficients times the largest of their shares.
+    The error is that of the coefficients, all of one sign, plus the bound on the further
+    coefficients times the largest of their shares. Both arrays have shape (max_degree + 1,).
 
     Example:
-      >>> from nt_residual.rntk.taylor import Series
       >>> square = Series(np.array([0.0, 0.0, 1.0]), np.zeros(3), (0.0, 0.0))
-      >>> masses(square, dim=3, max_degree=2).value.round(6)  # u² = 1/3 + 2/3 P_2(u)
+      >>> masses(square, dim=3, max_degree=2)[0].round(6)  # u² = 1/3 + 2/3 P_2(u)
       array([0.333333, 0.      , 0.666667])
     """
     count = len(series.coefficients)
@@ -86,19 +47,11 @@ def masses(series: PowerSeries, dim: int, max_degree: int) -> Masses:
         value[degree] = share @ series.coefficients[parity]
         error[degree] = share @ series.error[parity] + beyond * series.rest[degree % 2]
     # The shares are products of up to count/2 factors.
-    return Masses(value, error + 4 * _EPS * math.sqrt(count) * value)
+    return value, error + 4 * _EPS * math.sqrt(count) * value
 
 
 def shares(dim: int, degree: int, count: int) -> tuple[np.ndarray, float]:
-    """The share of one degree in the powers of u.
-
-    Args:
-      dim: d, at least 2.
-      degree: k.
-      count: of the powers u^0, u^1, ….
-
-    Returns:
-      p_k(j) of j = k, k + 2, … < count, float64; and the largest p_k(j) of j ≥ count.
+    """Return p_k(j) for j = k, k + 2, … < count, and the largest p_k(j) of j ≥ count.
 
     Example:
       >>> shares(dim=3, degree=0, count=6)  # 1/(j + 1), the mean of u^j
@@ -120,25 +73,20 @@ def shares(dim: int, degree: int, count: int) -> tuple[np.ndarray, float]:
 
 
 def count_needed(dim: int, degree: int, largest: int) -> int:
-    """How many powers have all but a negligible share of a degree.
+    """Return how many powers u^0, u^1, … hold all but a negligible share of a degree.
 
-    Args:
-      dim: d, at least 2.
-      degree: k.
-      largest: no more than these.
-
-    Returns:
-      The number of powers u^0, u^1, …, or `largest` if it is less.
+    It is at most `largest`.
 
     Example:
       >>> count_needed(dim=784, degree=200, largest=10_000)
       403
     """
     top = _steps_to_peak(dim, degree)
-    falling = _ratios(dim, degree, largest)[top:]
-    log_share = np.cumsum(np.log(falling))
-    fine, coarse = np.searchsorted(-log_share, -np.log(_NEGLIGIBLE))
-    fine, coarse = (degree + 2 * (top + int(past)) + 3 for past in (fine, coarse))
+    log_share = np.cumsum(np.log(_ratios(dim, degree, largest)[top:]))
+    fine, coarse = (
+        degree + 2 * (top + int(past)) + 3
+        for past in np.searchsorted(-log_share, -np.log(_NEGLIGIBLE))
+    )
     return min(largest, max(coarse, min(fine, _FEW)))
 
 

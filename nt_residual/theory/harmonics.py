@@ -12,16 +12,13 @@ _DEGREE = "Pass the degree of a harmonic, 0 for the constant."
 
 
 def multiplicity(dim: int, degree: int) -> int:
-    """The number of spherical harmonics of one degree.
+    """Return the number of spherical harmonics of one degree, exactly.
 
         N(d, k) = C(k+d−1, d−1) − C(k+d−3, d−1)
 
     Args:
       dim: d, at least 2.
       degree: k, at least 0.
-
-    Returns:
-      N(d, k), exactly.
 
     Raises:
       TypeError: if an argument is not an integer.
@@ -40,7 +37,7 @@ def multiplicity(dim: int, degree: int) -> int:
 
 
 def zonal_power(coefficients: Mapping[int, float], dim: int) -> dict[int, float]:
-    """The power in each degree of the target of `data.sphere.zonal`.
+    """Return the power in each degree of the target of `data.sphere.zonal`.
 
     For f(x) = Σ_k a_k P_k(x_1) over uniform x the mean square of degree k is
 
@@ -69,12 +66,12 @@ def zonal_power(coefficients: Mapping[int, float], dim: int) -> dict[int, float]
 
 
 def weighted_polynomials(theta: np.ndarray, dim: int, max_degree: int) -> np.ndarray:
-    """The zonal polynomials, orthonormal over θ with the weight of the sphere absorbed.
+    """Return the zonal polynomials, orthonormal over θ, with the weight of the sphere absorbed.
 
         q_k(θ) = √(N w(θ)) P_k(cos θ),   w(θ) = sin^(d−2)θ / ∫ sin^(d−2),   ∫ q_j q_k dθ = δ_jk
+        u q_k = b_(k+1) q_(k+1) + b_k q_(k−1),   u = cos θ
 
-    computed by the three-term recurrence of orthonormal polynomials. With the root of the
-    weight in it nothing overflows, whatever N.
+    With the root of the weight in it nothing overflows, whatever N.
 
     Args:
       theta: angles in radians, in [0, π], shape (n,).
@@ -92,29 +89,21 @@ def weighted_polynomials(theta: np.ndarray, dim: int, max_degree: int) -> np.nda
 
     Reference: Gautschi 2004, Orthogonal Polynomials, section 1.4.
     """
+    degrees, half = np.arange(2, max_degree + 1), (dim - 2) / 2
+    squares = degrees * (degrees + dim - 3) / ((degrees + half) * (degrees + half - 1))
+    b = [0.0, 1 / math.sqrt(dim), *(np.sqrt(squares) / 2)]
     u = np.cos(theta)
     q = np.empty((max_degree + 1, *theta.shape))
     q[0] = np.exp(log_weight(theta, dim) / 2)
     previous = np.zeros_like(u)
-    # u q_k = b_(k+1) q_(k+1) + b_k q_(k−1).
-    b = 0.0
     for k in range(max_degree):
-        b_next = _recurrence(dim, k + 1)
-        q[k + 1] = (u * q[k] - b * previous) / b_next
-        previous, b = q[k], b_next
+        q[k + 1] = (u * q[k] - b[k] * previous) / b[k + 1]
+        previous = q[k]
     return q
 
 
-def _recurrence(dim: int, degree: int) -> float:
-    if degree == 1:
-        return 1 / math.sqrt(dim)
-    order = (dim - 2) / 2
-    above = degree * (degree + 2 * order - 1)
-    return math.sqrt(above / ((degree + order) * (degree + order - 1))) / 2
-
-
 def log_weight(theta: np.ndarray, dim: int) -> np.ndarray:
-    """The logarithm of the density w of the angle between uniform points of the sphere.
+    """Return the log of the density w of the angle between uniform points of the sphere.
 
     Example:
       >>> log_weight(np.array([np.pi / 2]), dim=3).round(4)
@@ -129,15 +118,8 @@ def log_weight(theta: np.ndarray, dim: int) -> np.ndarray:
         log_sine = np.where(
             equator, np.log1p(-np.square(np.where(equator, cosine, 0))) / 2, np.log(sine)
         )
-    return _log_normalizer(dim) + (dim - 2) * log_sine
-
-
-def _log_normalizer(dim: int) -> float:
-    """The logarithm of |S^(d−2)|/|S^(d−1)|, by c_2 = 1/π, c_3 = 1/2, c_(d+2) = c_d d/(d−1).
-
-    The gamma functions of its closed form lose digits in high dimensions.
-    """
-    start = dim % 2 + 2
-    first = -math.log(math.pi) if start == 2 else -math.log(2)
-    below = np.arange(start, dim, 2, dtype=np.float64)
-    return first + math.fsum(np.log1p(1 / (below - 1)))
+    # c_d = |S^(d−2)|/|S^(d−1)| by c_2 = 1/π, c_3 = 1/2, c_(d+2) = c_d d/(d−1): the gamma functions
+    # of its closed form lose digits in high dimensions.
+    below = np.arange(dim % 2 + 2, dim, 2)
+    normalizer = np.prod(below / (below - 1)) * (1 / 2 if dim % 2 else 1 / math.pi)
+    return math.log(normalizer) + (dim - 2) * log_sine

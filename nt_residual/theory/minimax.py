@@ -11,12 +11,12 @@ _DIM = "Pass the number of features d of inputs on the sphere S^(d−1)."
 
 
 def minimax_rate(dim: int) -> float:
-    """The exponent of the least excess risk that n noisy samples allow.
+    """Return the exponent of the least excess risk that n noisy samples allow.
 
         excess risk ~ n^(−β/(β+1)) = n^(−d/(2d−1)),   β = d/(d−1)
 
-    for targets in the kernel's RKHS, on the sphere S^(d−1), where the sorted eigenvalues
-    of a kernel with a cusp |θ| decay like i^(−β): every limit with finite T has one.
+    for targets in the kernel's RKHS on the sphere S^(d−1). The sorted eigenvalues of a kernel
+    with a cusp |θ| decay like i^(−β), and every limit with finite T has one.
 
     Args:
       dim: d, at least 2.
@@ -39,15 +39,15 @@ def minimax_rate(dim: int) -> float:
 
 
 def stopping_time(n: ArrayLike, dim: int, *, scale: float = 1.0) -> float | np.ndarray:
-    """The time at which to stop gradient flow for the minimax rate.
+    """Return the time at which to stop gradient flow for the minimax rate.
 
         t = scale · n^(β/(β+1)),   β = d/(d−1)
 
     is a time of the flow f_t(x) = k(x, X) K^{-1} (I − exp(−t K/n)) y, which
-    `regression.GradientFlow` computes. The theory fixes the power of n and leaves the
-    constant open: it depends on the noise, the target and the kernel's scale. Measure it
-    on held-out data at one n (`regression.holdout`), or estimate it with
-    `stopping_scale`. Ridge regression with K + δI, δ = n/t, behaves alike.
+    `regression.GradientFlow` computes. The theory fixes the power of n, not the constant, which
+    depends on the noise, the target and the kernel's scale. Measure it on held-out data at one n
+    (`regression.holdout`), or estimate it with `stopping_scale`. Ridge regression with K + δI,
+    δ = n/t, behaves alike.
 
     Args:
       n: the number of training points, ≥ 1; a scalar or an array.
@@ -69,19 +69,16 @@ def stopping_time(n: ArrayLike, dim: int, *, scale: float = 1.0) -> float | np.n
     """
     exponent = minimax_rate(dim)
     scale = _checks.number(scale, "scale", positive=True)
-    counts = _checks.real_array(n, "n", "Pass the number of training points.")
-    if not np.all(counts >= 1):
-        raise ValueError(f"n must be at least 1, got {n!r}. Pass the number of training points.")
-    times = scale * counts**exponent
+    times = scale * check_counts(n) ** exponent
     return times if times.ndim else float(times)
 
 
 def stopping_scale(dim: int, *, noise: float, target_norm: float, prefactor: float) -> float:
-    """An estimate of the constant of `stopping_time`, by balancing bias and variance.
+    """Estimate the constant of `stopping_time`, by balancing bias and variance.
 
-    With sorted eigenvalues λ_i = C i^(−β), the bias is at most ‖f‖²/(2e t), and the variance
-    is about σ²/n times the number of eigenvalues above 1/t, which is (C t)^(1/β). Their sum
-    is least at t = scale · n^(β/(β+1)) with
+    With sorted eigenvalues λ_i = C i^(−β), the bias is at most ‖f‖²/(2e t). The variance is about
+    σ²/n times the number of eigenvalues above 1/t, which is (C t)^(1/β). Their sum is least at
+    t = scale · n^(β/(β+1)) with
 
         scale = (β ‖f‖² / (2e σ²))^(β/(β+1)) · C^(−1/(β+1))
 
@@ -93,7 +90,7 @@ def stopping_scale(dim: int, *, noise: float, target_norm: float, prefactor: flo
       noise: σ, the standard deviation of the noise, positive.
       target_norm: ‖f‖ in the RKHS, positive: ‖f‖² = Σ_k v_k²/λ_k for a target of power
         v_k² in degree k.
-      prefactor: C, as `Spectrum.decay` gives it (`sorted_prefactor`).
+      prefactor: C, `sorted_prefactor` of `Spectrum.decay`.
 
     Returns:
       The constant, positive.
@@ -113,3 +110,16 @@ def stopping_scale(dim: int, *, noise: float, target_norm: float, prefactor: flo
     prefactor = _checks.number(prefactor, "prefactor", positive=True)
     signal = beta * (norm / noise) ** 2 / (2 * math.e)
     return signal**power * prefactor ** (power - 1)
+
+
+def check_counts(n: ArrayLike) -> np.ndarray:
+    """Return the numbers of training points in float64, having checked that they are ≥ 1.
+
+    Example:
+      >>> check_counts([10, 20])
+      array([10., 20.])
+    """
+    counts = _checks.real_array(n, "n", "Pass the number of training points.")
+    if not np.all(counts >= 1):
+        raise ValueError(f"n must be at least 1, got {n!r}. Pass the number of training points.")
+    return counts

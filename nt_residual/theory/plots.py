@@ -1,39 +1,30 @@
 """Figures of what this package computes, with matplotlib.
 
-Each function draws into `ax`, or into a new figure of 5 × 4 inches, and returns the axes:
-`plots.spectrum(found).figure.savefig("spectrum.png")`.
+Each function takes one thing to draw, a list of them, or a mapping of labels to them. It draws
+into `ax`, or into a new figure of 5 × 4 inches, and returns the axes:
+`plots.spectrum(found).figure.savefig("spectrum.png")`. It raises an `ImportError` where
+matplotlib is not installed, and a `TypeError` for anything else.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from nt_residual import _checks
-from nt_residual.theory.depth import Convergence
 from nt_residual.theory.learning import LearningCurve
-from nt_residual.theory.spectra import Spectrum
+from nt_residual.theory.rates import Convergence
+from nt_residual.theory.spectra import Spectrum, ZonalKernel
 
 # Okabe & Ito's colors, which the color-blind can tell apart, without the pale yellow.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def profile(kernels: Mapping[str, Any] | Sequence[Any] | Any, *, ax: Any = None) -> Any:
-    """Draws kernels r(θ) against the angle.
-
-    Args:
-      kernels: a kernel with a method `at_angle`, several, or a mapping of labels to these.
-      ax: a matplotlib `Axes` to draw into; `None` for a new figure.
-
-    Returns:
-      The `Axes`, one line per kernel.
-
-    Raises:
-      ImportError: if matplotlib is missing.
-      TypeError: if something else is passed.
+    """Draw kernels r(θ) against the angle, each with a method `at_angle`, one line per kernel.
 
     Example:
       >>> from nt_residual import rntk, schedules
@@ -42,13 +33,7 @@ def profile(kernels: Mapping[str, Any] | Sequence[Any] | Any, *, ax: Any = None)
       >>> [line.get_label() for line in ax.lines]
       ['L = 1, T = 0.693', 'L = ∞, T = 1']
     """
-    labeled = _labeled(kernels, "kernels", _kernel_label)
-    for _, kernel in labeled:
-        if not hasattr(kernel, "at_angle"):
-            raise TypeError(
-                f"kernels must have a method at_angle, got {type(kernel).__name__}. Pass "
-                "rntk.ResidualKernel(…)."
-            )
+    labeled = _labeled(kernels, "kernels", ZonalKernel, "rntk.ResidualKernel(…)", _kernel_label)
     ax = _axes(ax)
     # Denser toward both ends, where kernels bend.
     theta = math.pi * (1 - np.cos(np.linspace(0, math.pi, 401))) / 2
@@ -62,19 +47,7 @@ def profile(kernels: Mapping[str, Any] | Sequence[Any] | Any, *, ax: Any = None)
 def convergence(
     convergences: Mapping[str, Convergence] | Sequence[Convergence] | Convergence, *, ax: Any = None
 ) -> Any:
-    """Draws the distance to the limit against the depth, with the predicted slope.
-
-    Args:
-      convergences: what `theory.convergence` returned, several, or a mapping of labels.
-      ax: a matplotlib `Axes` to draw into; `None` for a new figure.
-
-    Returns:
-      The `Axes`: for each the errors as markers, with slopes in the legend, and the
-      prediction as a dashed line where there is one.
-
-    Raises:
-      ImportError: if matplotlib is missing.
-      TypeError: if something else is passed.
+    """Draw the distance to the limit against the depth, and the predicted law as a dashed line.
 
     Example:
       >>> from nt_residual import schedules, theory
@@ -82,12 +55,15 @@ def convergence(
       >>> len(convergence({"γ = 1": found}).lines)
       2
     """
-    labeled = _labeled(convergences, "convergences", lambda _: "")
-    _check_type(labeled, Convergence, "theory.convergence(…)")
+    source = "theory.convergence(…)"
+    labeled = _labeled(convergences, "convergences", Convergence, source, lambda _: "")
     ax = _axes(ax)
     for i, (label, found) in enumerate(labeled):
+        text = f"{label}: slope {found.slope:.2f}" if label else f"slope {found.slope:.2f}"
+        if found.predicted_slope is not None:
+            text += f" (predicted {found.predicted_slope:.2f})"
         style = _point_style(i)
-        ax.plot(found.depths, found.error, ls="", label=_slope_label(label, found), **style)
+        ax.plot(found.depths, found.error, ls="", label=text, **style)
         if found.predicted is not None:
             ax.plot(found.depths, found.predicted, ls="--", lw=1.2, color=style["color"])
     ax.set(xscale="log", yscale="log", xlabel="depth L", ylabel="distance to the limit, max over θ")
@@ -101,22 +77,10 @@ def convergence(
 def spectrum(
     spectra: Mapping[str, Spectrum] | Sequence[Spectrum] | Spectrum, *, ax: Any = None
 ) -> Any:
-    """Draws eigenvalues against their degree, on logarithmic axes.
+    """Draw eigenvalues against their degree, with the exponent of their decay in the legend.
 
-    Degree 0, eigenvalues that are not positive and those within their error, such as
-    the odd ones of a kernel without them, are left out.
-
-    Args:
-      spectra: what `theory.spectrum` returned, several, or a mapping of labels.
-      ax: a matplotlib `Axes` to draw into; `None` for a new figure.
-
-    Returns:
-      The `Axes`, one line of markers per spectrum; the legend has the exponent of the
-      decay where there are enough eigenvalues to fit it.
-
-    Raises:
-      ImportError: if matplotlib is missing.
-      TypeError: if something else is passed.
+    It leaves out degree 0, eigenvalues that are not positive, and those within their error, such
+    as the odd ones of a kernel without them.
 
     Example:
       >>> from nt_residual import rntk, schedules, theory
@@ -125,8 +89,8 @@ def spectrum(
       >>> ax.lines[0].get_xdata()
       array([1, 2, 4, 6])
     """
-    labeled = _labeled(spectra, "spectra", lambda found: f"d = {found.dim}")
-    _check_type(labeled, Spectrum, "theory.spectrum(kernel, dim, max_degree)")
+    source = "theory.spectrum(kernel, dim, max_degree)"
+    labeled = _labeled(spectra, "spectra", Spectrum, source, lambda found: f"d = {found.dim}")
     ax = _axes(ax)
     for i, (label, found) in enumerate(labeled):
         drawn = found.resolved & (found.eigenvalue > 0) & (found.degree > 0)
@@ -142,21 +106,15 @@ def learning_curve(
     error: Literal["excess", "total"] = "excess",
     ax: Any = None,
 ) -> Any:
-    """Draws predicted test errors against the number of training points.
+    """Draw predicted test errors against the number of training points.
 
     Args:
-      curves: what `theory.learning_curve` returned, several, or a mapping of labels.
+      curves: what `theory.learning_curve` returns, several, or a mapping of labels.
       error: 'excess' for the error against the noiseless target, 'total' for that against
         noisy ones.
-      ax: a matplotlib `Axes` to draw into; `None` for a new figure. Measured errors can be
-        added to it with `ax.errorbar`.
-
-    Returns:
-      The `Axes`, one line per curve.
+      ax: a matplotlib `Axes` to draw into. Add measured errors with `ax.errorbar`.
 
     Raises:
-      ImportError: if matplotlib is missing.
-      TypeError: if something else is passed.
       ValueError: if `error` is unknown.
 
     Example:
@@ -168,8 +126,8 @@ def learning_curve(
       'σ = 0.1, δ = 0.1'
     """
     _checks.choice(error, "error", ("excess", "total"))
-    labeled = _labeled(curves, "curves", lambda c: f"σ = {c.noise:g}, δ = {c.ridge:g}")
-    _check_type(labeled, LearningCurve, "theory.learning_curve(…)")
+    source = "theory.learning_curve(…)"
+    labeled = _labeled(curves, "curves", LearningCurve, source, _curve_label)
     ax = _axes(ax)
     for i, (label, curve) in enumerate(labeled):
         n, y = np.atleast_1d(curve.n), np.atleast_1d(getattr(curve, error))
@@ -183,7 +141,7 @@ def learning_curve(
 
 
 def new_figure(width: float, height: float) -> Any:
-    """An empty figure of matplotlib, of a size in inches.
+    """Return an empty figure of matplotlib, of a size in inches.
 
     It is not one of pyplot's, which would keep it until it is closed.
 
@@ -204,38 +162,35 @@ def new_figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _labeled(items: Any, name: str, describe: Any) -> list[tuple[str, Any]]:
-    """Pairs of a label and a thing to draw, at least one."""
+def _labeled(
+    items: Any, name: str, kind: type, source: str, describe: Callable[[Any], str]
+) -> list[tuple[str, Any]]:
+    """Pairs of a label and a thing to draw, at least one, each of the given type."""
+    labels: Sequence[Any] | None = None
     if isinstance(items, Mapping):
-        pairs = [(str(label), item) for label, item in items.items()]
-    elif isinstance(items, list | tuple):
-        pairs = [(_described(item, describe), item) for item in items]
-    else:
-        pairs = [(_described(items, describe), items)]
-    if not pairs:
+        labels, items = list(items), list(items.values())
+    elif not isinstance(items, list | tuple):
+        items = [items]
+    if not items:
         raise ValueError(f"{name} must hold at least one thing to draw, got none. Pass one.")
-    return pairs
-
-
-def _described(item: Any, describe: Any) -> str:
-    try:
-        return describe(item)
-    except AttributeError:
-        # Of another type, which the caller refuses or which has no more to say.
-        return type(item).__name__
+    for item in items:
+        if not isinstance(item, kind):
+            raise TypeError(
+                f"{name} must hold {kind.__name__}, got {type(item).__name__}. Pass {source}."
+            )
+    return list(zip(map(str, labels) if labels else map(describe, items), items, strict=True))
 
 
 def _kernel_label(kernel: Any) -> str:
+    if not hasattr(kernel, "effective_time"):
+        return type(kernel).__name__
     depth = "∞" if kernel.depth == math.inf else f"{kernel.depth}"
     time = "∞" if kernel.effective_time == math.inf else f"{kernel.effective_time:.3g}"
     return f"L = {depth}, T = {time}"
 
 
-def _slope_label(label: str, found: Convergence) -> str:
-    text = f"{label}: slope {found.slope:.2f}" if label else f"slope {found.slope:.2f}"
-    if found.predicted_slope is None:
-        return text
-    return f"{text} (predicted {found.predicted_slope:.2f})"
+def _curve_label(curve: LearningCurve) -> str:
+    return f"σ = {curve.noise:g}, δ = {curve.ridge:g}"
 
 
 def _decay_label(found: Spectrum) -> str:
@@ -246,23 +201,14 @@ def _decay_label(found: Spectrum) -> str:
     return f": $k^{{-{law.exponent:.2f}}}$ (±{law.uncertainty:.2g})"
 
 
-def _check_type(labeled: list[tuple[str, Any]], kind: type, source: str) -> None:
-    for _, item in labeled:
-        if not isinstance(item, kind):
-            raise TypeError(
-                f"things to draw must be {kind.__name__}, got {type(item).__name__}. Pass {source}."
-            )
-
-
 def _line_style(i: int) -> dict[str, Any]:
-    return {"color": _COLOURS[i % len(_COLOURS)], "ls": _DASHES[i % len(_DASHES)], "lw": 1.8}
+    return {"color": _COLORS[i % len(_COLORS)], "ls": _DASHES[i % len(_DASHES)], "lw": 1.8}
 
 
 def _point_style(i: int) -> dict[str, Any]:
     # Hollow and smaller each time, so that none hides another.
-    size = max(3.0, 8.0 - 1.5 * i)
-    shape = {"marker": _MARKERS[i % len(_MARKERS)], "ms": size, "mfc": "none"}
-    return {"color": _COLOURS[i % len(_COLOURS)], **shape}
+    shape = {"marker": _MARKERS[i % len(_MARKERS)], "ms": max(3.0, 8.0 - 1.5 * i), "mfc": "none"}
+    return {"color": _COLORS[i % len(_COLORS)], **shape}
 
 
 def _axes(ax: Any) -> Any:

@@ -6,7 +6,6 @@ of Gauss-Legendre nodes that halve toward both ends take all of that; they are h
 more where halving changes the result.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable
 
@@ -28,21 +27,10 @@ _FEW_PANELS = 8
 _NEGLIGIBLE = -46.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Projections:
-    """The integrals and what is known about their error.
-
-    Attributes:
-      value: ∫ r q_k √w dθ = √N λ_k, shape (max_degree + 1,).
-      error: an estimate of its absolute error, shape (max_degree + 1,).
-    """
-
-    value: np.ndarray
-    error: np.ndarray
-
-
-def project(profile: Profile, dim: int, max_degree: int, scale: float) -> Projections:
-    """Integrates a kernel against the zonal polynomials of all degrees up to one.
+def project(
+    profile: Profile, dim: int, max_degree: int, scale: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Integrate a kernel against the zonal polynomials of all degrees up to one.
 
     Args:
       profile: the kernel r of unit inputs as a function of their angle, shape (n,) to (n,).
@@ -51,11 +39,12 @@ def project(profile: Profile, dim: int, max_degree: int, scale: float) -> Projec
       scale: r(0), positive.
 
     Returns:
-      The integrals. Their error is how far they moved when panels were halved, and at
-      least the rounding of the terms; errors of the kernel that are smooth do not show.
+      ∫ r q_k √w dθ = √N λ_k, and an estimate of its absolute error, both of shape
+      (max_degree + 1,). The error is the change when panels were halved, and at least the
+      rounding of the terms. Smooth errors of the kernel do not show.
 
     Example:
-      >>> project(np.cos, dim=3, max_degree=2, scale=1.0).value.round(8) + 0.0
+      >>> project(np.cos, dim=3, max_degree=2, scale=1.0)[0].round(8) + 0.0
       array([0.        , 0.57735027, 0.        ])
     """
     panels = _first_panels(dim, max_degree)
@@ -71,13 +60,13 @@ def project(profile: Profile, dim: int, max_degree: int, scale: float) -> Projec
         rough = change.max(axis=1) > _TOLERANCE * scale
         change_now = float(change[rough].sum())
         # A change in many panels that halving does not reduce is noise in the kernel's values.
-        settled = change_now > change_before / 1.5 and rough.sum() > _FEW_PANELS
-        if settled or not rough.any() or used + 4 * rough.sum() * _NODES.size > _MAX_NODES:
+        is_noise = change_now > change_before / 1.5 and rough.sum() > _FEW_PANELS
+        if is_noise or not rough.any() or used + 4 * rough.sum() * _NODES.size > _MAX_NODES:
             rough[:] = False
         value += both[~rough].sum(axis=0)
         error += (change + rounding[0::2] + rounding[1::2])[~rough].sum(axis=0)
         if not rough.any():
-            return Projections(value, error)
+            return value, error
         change_before = change_now
         kept = np.repeat(rough, 2)
         panels, coarse = halves[kept], fine[kept]
@@ -127,10 +116,8 @@ def _integrate(
     """The integral over each panel, and the rounding in it, both of shape (p, degrees)."""
     half = (panels[:, 1:] - panels[:, :1]) / 2
     theta = (panels[:, :1] + panels[:, 1:]) / 2 + half * _NODES
-    values, q = (
-        profile(theta.ravel()),
-        harmonics.weighted_polynomials(theta.ravel(), dim, max_degree),
-    )
+    values = profile(theta.ravel())
+    q = harmonics.weighted_polynomials(theta.ravel(), dim, max_degree)
     terms = (q * (values * q[0] * (half * _WEIGHTS).ravel())).reshape(-1, *theta.shape)
     rounding = np.finfo(np.float64).eps * np.abs(terms).sum(axis=-1)
     return terms.sum(axis=-1).T, rounding.T

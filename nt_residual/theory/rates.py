@@ -1,14 +1,19 @@
-"""How fast the kernel of a finite depth approaches its limit."""
+"""The rate at which kernels of finite depth approach their limit, predicted and measured."""
 
 import dataclasses
+import itertools
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nt_residual import schedules
-from nt_residual.rntk import recursion
+from nt_residual import _checks, schedules
+from nt_residual.rntk import ResidualKernel, recursion
+
+# Errors below this may be those of the limit itself.
+_FLOOR = 1e-10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +22,7 @@ class Rate:
 
     Attributes:
       exponent: of the depth L, negative.
-      log_weight: of log L; positive for γ = 0 and else 0.
+      log_weight: of log L; positive for γ = 0, else 0.
       text: the law in words, and where it holds.
 
     Example:
@@ -30,7 +35,7 @@ class Rate:
     text: str
 
     def __call__(self, depths: ArrayLike) -> np.ndarray:
-        """The law at some depths, up to a constant factor: float64, the shape of `depths`."""
+        """Return the law at some depths, up to a constant factor: float64, shape of `depths`."""
         depths = np.asarray(depths, np.float64)
         return depths**self.exponent * (1 + self.log_weight * np.log(depths))
 
@@ -41,24 +46,24 @@ def rate(
     kind: Literal["ntk", "nngp"] = "ntk",
     trained: Literal["blocks", "all"] = "blocks",
 ) -> Rate | None:
-    """The rate at which the normalized kernel of depth L approaches its limit.
+    """Return the rate at which the normalized kernel of depth L approaches its limit.
 
     With α = c·L^(−γ), at a fixed angle 0 < θ < π,
 
-        γ > 1/2         T = c² L^(1−2γ)    each is linear in T near T = 0
+        γ > 1/2         T = c² L^(1−2γ)    the kernel is linear in T near T = 0
         γ = 1/2         1/L                an Euler method of L steps
         0 < γ < 1/2     1/T ~ L^(2γ−1)     since θ_T ≈ 3π/(T + t_0(θ))
         γ = 0           log(L)/L           blocks of α = c add (3s/2) log(L) to t_0
 
-    For the NNGP with γ < 1/2 it is 1/T², since 1 − ρ ≈ θ_T²/2. For the NTK of the blocks
-    with γ > 1/2 the limit has a kink at θ = π that no finite depth has: there the error is
-    0.15·√T, so that over all of [0, π] it falls like L^((1−2γ)/2) only. For γ < 1/2 the
-    error does not fall at all for θ below 3π/T. For γ = 0 the logarithm outweighs t_0(θ) only
-    at depths beyond reach: it is given the weight 0.07 s, s = α²/(1 + α²), that it has at the
-    angles `convergence` uses. All this is asymptotic: for γ < 1/2, where T exceeds about 30.
+    - NNGP, γ < 1/2: the rate is 1/T², since 1 − ρ ≈ θ_T²/2.
+    - NTK of the blocks, γ > 1/2: the limit has a kink at θ = π, which no finite depth has. There
+      the error is 0.15·√T, so over all of [0, π] it falls like L^((1−2γ)/2) only.
+    - γ < 1/2: the law holds where T exceeds about 30. For θ below 3π/T the error does not fall.
+    - γ = 0: the logarithm outweighs t_0(θ) only at depths beyond reach. Its weight here is
+      0.07 s, s = α²/(1 + α²), as measured at the angles that `convergence` uses.
 
     Args:
-      schedule: a `schedules.PowerLaw`; of another schedule the rate is not known.
+      schedule: a `schedules.PowerLaw`. The rate of another schedule is not known.
       kind: 'ntk' or 'nngp'.
       trained: 'blocks' or 'all'.
 
@@ -78,39 +83,179 @@ def rate(
     recursion.check_options(kind, trained)
     if not isinstance(schedule, schedules.PowerLaw):
         return None
-    gamma = schedule.gamma
+    gamma, c = schedule.gamma, schedule.c
     if gamma == 0.5:
         return Rate(-1.0, 0.0, "1/L, at every angle")
     if gamma > 0.5:
-        return _vanishing(gamma, kinked=kind == "ntk" and trained == "blocks")
-    return _diverging(gamma, schedule.c, kind)
-
-
-def _vanishing(gamma: float, *, kinked: bool) -> Rate:
-    exponent = 1 - 2 * gamma
-    if not kinked:
-        return Rate(exponent, 0.0, f"L^({exponent:.4g}), at every angle")
-    text = f"L^({exponent:.4g}) at any θ < π, L^({exponent / 2:.4g}) over all of [0, π]"
-    return Rate(exponent, 0.0, text)
-
-
-def _diverging(gamma: float, c: float, kind: str) -> Rate:
-    exponent = 2 * gamma - 1
-    if kind == "nngp":
-        return Rate(2 * exponent, 0.0, f"L^({2 * exponent:.4g}) at fixed θ > 0")
-    if gamma == 0:
-        weight = 0.07 * c**2 / (1 + c**2)
-        return Rate(exponent, weight, "log(L)/L at fixed θ > 0")
+        exponent = 1 - 2 * gamma
+        if kind == "nngp" or trained == "all":
+            return Rate(exponent, 0.0, f"L^({exponent:.4g}), at every angle")
+        text = f"L^({exponent:.4g}) at any θ < π, L^({exponent / 2:.4g}) over all of [0, π]"
+        return Rate(exponent, 0.0, text)
+    exponent = (2 * gamma - 1) * (2 if kind == "nngp" else 1)
+    if gamma == 0 and kind == "ntk":
+        return Rate(exponent, 0.07 * c**2 / (1 + c**2), "log(L)/L at fixed θ > 0")
     return Rate(exponent, 0.0, f"L^({exponent:.4g}) at fixed θ > 0")
 
 
-def depth_within(schedule: schedules.PowerLaw, effective_time: float) -> float:
-    """The depth at which c² L^(1−2γ) reaches a given effective time; infinite beyond floats.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Convergence:
+    """The distances of kernels of finite depth to their limit.
+
+    Attributes:
+      depths: the depths L, ascending, shape (n,).
+      error: max over `theta` of |r_L(θ) − r_∞(θ)|, shape (n,).
+      effective_time: T at each depth, shape (n,).
+      theta: the angles, in radians.
+      slope: of log error against log L, fitted where the error exceeds 1e-10; NaN where
+        fewer than two do.
+      slope_error: its standard error, NaN for fewer than three depths.
+      rate: the predicted law, `None` where it is not known.
+      predicted: that law through the error at the greatest depth above 1e-10, shape (n,);
+        `None` where there is none.
+      predicted_slope: of `predicted`, fitted at the same depths as `slope`; it differs
+        from `rate.exponent` by the logarithm for γ = 0. `None` where it is not known.
+    """
+
+    depths: np.ndarray
+    error: np.ndarray
+    effective_time: np.ndarray = dataclasses.field(repr=False)
+    theta: np.ndarray = dataclasses.field(repr=False)
+    slope: float
+    slope_error: float
+    rate: Rate | None
+    predicted: np.ndarray | None = dataclasses.field(repr=False)
+    predicted_slope: float | None
+
+
+def convergence(
+    schedule: schedules.Schedule,
+    depths: Sequence[int] | np.ndarray,
+    *,
+    kind: Literal["ntk", "nngp"] = "ntk",
+    trained: Literal["blocks", "all"] = "blocks",
+    theta: ArrayLike | None = None,
+    effective_time: float | None = None,
+) -> Convergence:
+    """Compare kernels of finite depth with their limit, and with the predicted rate.
+
+        error(L) = max_θ |r_L(θ) − r_∞(θ)|
+
+    Both are normalized to 1 at θ = 0. The cost is some tens of µs per block.
+
+    Args:
+      schedule: α as a function of depth.
+      depths: the depths L, ascending integers, at least two.
+      kind: 'ntk' or 'nngp'.
+      trained: 'blocks' or 'all'.
+      theta: angles in radians, in [0, π], at least one; `None` for `default_angles()`. These
+        stay clear of both ends, where the rate is another.
+      effective_time: the limit of T, if the schedule does not know it, as for `regime`.
+
+    Raises:
+      TypeError: if a depth is not an integer.
+      ValueError: if the limit of the schedule is not known, depths are not ascending, an angle
+        is out of range, or an option is unknown.
 
     Example:
-      >>> round(depth_within(schedules.PowerLaw(gamma=0.25), 100.0))
-      10000
+      >>> found = convergence(schedules.PowerLaw(gamma=1.0), [10, 30, 100])
+      >>> round(found.slope, 2), round(found.predicted_slope, 2)
+      (-0.96, -1.0)
+
+    Reference: see `rate`.
     """
-    exponent = 1 - 2 * schedule.gamma
-    log_depth = (math.log(effective_time) - 2 * math.log(schedule.c)) / exponent
-    return math.exp(log_depth) if log_depth < 700 else math.inf
+    count = _check_depths(depths)
+    angles = default_angles() if theta is None else _check_angles(theta)
+    limit = limit_kernel(schedule, effective_time, kind=kind, trained=trained).at_angle(angles)
+    kernels = [ResidualKernel(int(n), schedule, kind=kind, trained=trained) for n in count]
+    error = np.array([np.max(np.abs(kernel.at_angle(angles) - limit)) for kernel in kernels])
+    used = error > _FLOOR
+    slope, slope_error = fit_power_law(count[used], error[used])
+    law = rate(schedule, kind=kind, trained=trained)
+    predicted, predicted_slope = None, None
+    if law is not None and used.any():
+        shape = law(count)
+        predicted = shape * (error[used][-1] / shape[used][-1])
+        predicted_slope = fit_power_law(count[used], predicted[used])[0]
+    return Convergence(
+        depths=count,
+        error=error,
+        effective_time=np.array([kernel.effective_time for kernel in kernels]),
+        theta=angles,
+        slope=slope,
+        slope_error=slope_error,
+        rate=law,
+        predicted=predicted,
+        predicted_slope=predicted_slope,
+    )
+
+
+def default_angles() -> np.ndarray:
+    """Return sixteen angles from π/8 to 3π/4, where every regime converges at its own rate.
+
+    At θ = π the limit for γ > 1/2 has a kink that a finite depth rounds off over a
+    distance of √T. Near θ = 0 the kernel for γ < 1/2 varies on the scale of 3π/T.
+
+    Example:
+      >>> default_angles().shape
+      (16,)
+    """
+    return np.linspace(math.pi / 8, 3 * math.pi / 4, 16)
+
+
+def limit_kernel(
+    schedule: schedules.Schedule,
+    effective_time: float | None,
+    *,
+    kind: Literal["ntk", "nngp"] = "ntk",
+    trained: Literal["blocks", "all"] = "blocks",
+) -> ResidualKernel:
+    """Return the normalized kernel at infinite depth, of effective time `limiting_time`.
+
+    Example:
+      >>> limit_kernel(schedules.PowerLaw(gamma=1.0), None).depth
+      inf
+    """
+    time = schedules.limiting_time(schedule, effective_time)
+    return ResidualKernel(math.inf, schedule, kind=kind, trained=trained, effective_time=time)
+
+
+def fit_power_law(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Return the slope of log y against log x, and its standard error.
+
+    Both are NaN for fewer than two points, the standard error for fewer than three.
+
+    Example:
+      >>> slope, slope_error = fit_power_law(np.array([1, 10, 100]), np.array([1.0, 0.1, 0.01]))
+      >>> round(slope, 3)
+      -1.0
+    """
+    if len(x) < 2:
+        return math.nan, math.nan
+    x, y = np.log(x), np.log(y)
+    x, y = x - x.mean(), y - y.mean()
+    slope = float(x @ y / (x @ x))
+    if len(x) < 3:
+        return slope, math.nan
+    residual = y - slope * x
+    return slope, math.sqrt(float(residual @ residual / (len(x) - 2) / (x @ x)))
+
+
+def _check_depths(depths: Sequence[int] | np.ndarray) -> np.ndarray:
+    remedy = "Pass at least two ascending, finite numbers of blocks, as [10, 100, 1000]."
+    if np.ndim(depths) != 1:
+        raise ValueError(f"depths must have shape (n,), got shape {np.shape(depths)}. {remedy}")
+    count = [_checks.integer(depth, "each of depths", 1, remedy) for depth in depths]
+    if len(count) < 2 or any(b <= a for a, b in itertools.pairwise(count)):
+        raise ValueError(f"depths must be two or more, ascending, got {count}. {remedy}")
+    return np.array(count)
+
+
+def _check_angles(theta: ArrayLike) -> np.ndarray:
+    remedy = "Pass angles in radians."
+    angles = np.atleast_1d(_checks.real_array(theta, "theta", remedy))
+    if angles.ndim != 1 or angles.size == 0:
+        raise ValueError(
+            f"theta must be a scalar or have shape (n,), n ≥ 1, got shape {angles.shape}. {remedy}"
+        )
+    return angles

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,11 +22,12 @@ _MOST_TERMS = 2**16
 _EPS = float(np.finfo(np.float64).eps)
 
 
+@runtime_checkable
 class ZonalKernel(Protocol):
     """A kernel that depends on the angle between its inputs, as `rntk.ResidualKernel`."""
 
     def at_angle(self, theta: Any, /) -> ArrayLike:
-        """The kernel of unit inputs at some angles in [0, π], of the shape of `theta`."""
+        """Return the kernel of unit inputs at angles in [0, π], in the shape of `theta`."""
         ...
 
 
@@ -34,16 +35,18 @@ class ZonalKernel(Protocol):
 class Spectrum:
     """The eigenvalues of a kernel over uniform points of the sphere S^(d−1).
 
+    All arrays have shape (m,), with one entry per degree.
+
     Attributes:
       dim: d.
-      degree: k = 0, 1, …, shape (m,).
-      eigenvalue: λ_k, shape (m,). Rounding may leave one that is zero slightly negative;
-        one below 1e-308 is zero here, though not in `log_eigenvalue`.
-      quadrature_error: an estimate of the absolute error of λ_k, shape (m,).
-      multiplicity: N(d, k), as floats, infinite beyond their range, shape (m,).
-      log_multiplicity: log N(d, k), always finite, shape (m,).
-      mass: N λ_k, the share of degree k in r(0), shape (m,).
-      mass_error: an estimate of the absolute error of N λ_k, shape (m,).
+      degree: k = 0, 1, …
+      eigenvalue: λ_k. Rounding may leave one that is zero slightly negative. One below 1e-308
+        is zero here, though not in `log_eigenvalue`.
+      quadrature_error: an estimate of the absolute error of λ_k.
+      multiplicity: N(d, k), as floats, infinite beyond their range.
+      log_multiplicity: log N(d, k), always finite.
+      mass: N λ_k, the share of degree k in r(0).
+      mass_error: an estimate of the absolute error of N λ_k.
       diagonal: r(0), the kernel of a unit input with itself: the sum of all masses.
       tail: r(0) − Σ mass, the share of the degrees beyond the last.
     """
@@ -61,7 +64,7 @@ class Spectrum:
 
     @property
     def resolved(self) -> np.ndarray:
-        """Which eigenvalues stand out from their error, ten times: bools, shape (m,).
+        """True for eigenvalues of more than ten times their error: bools, shape (m,).
 
         The others are zero (by parity, say) or too small to be told from it.
         """
@@ -71,7 +74,7 @@ class Spectrum:
     def log_eigenvalue(self) -> np.ndarray:
         """The logarithm of λ_k, also where λ_k is below the range of floats, shape (m,).
 
-        Minus infinity where λ_k is zero or, by rounding, negative.
+        It is minus infinity where λ_k is zero or, by rounding, negative.
         """
         with np.errstate(divide="ignore"):
             return np.log(np.maximum(self.mass, 0)) - self.log_multiplicity
@@ -79,17 +82,14 @@ class Spectrum:
     def decay(self, parity: Literal["even", "odd"] | None = None) -> decay.Decay:
         """Fit the power law λ_k ~ k^(−p) to the upper half of the degrees.
 
-        Eigenvalues within their error count as zero and are left out. Where T is finite
-        p = d for the NTK, which has a cusp |θ| at θ = 0, and d + 2 for the NNGP; only
-        degrees far above T, 1/√T and d show it: in deep networks with γ > 1/2 even degrees are
-        the larger ones up to about 1/√T, and follow another law than odd degrees.
+        Eigenvalues within their error count as zero and are left out. Where T is finite p = d
+        for the NTK, which has a cusp |θ| at θ = 0, and p = d + 2 for the NNGP. Only degrees far
+        above T, 1/√T and d show it. In deep networks with γ > 1/2 even degrees are the larger
+        ones up to about 1/√T, and follow another law than odd degrees.
 
         Args:
           parity: 'even' or 'odd' for the degrees of one parity; `None` for all, which must
             follow one law.
-
-        Returns:
-          The exponent with its uncertainty, and that of the sorted eigenvalues.
 
         Raises:
           TypeError: if `parity` is no string.
@@ -114,39 +114,33 @@ class Spectrum:
 def spectrum(
     kernel: ZonalKernel | Callable[[np.ndarray], ArrayLike], dim: int, max_degree: int
 ) -> Spectrum:
-    """The eigenvalues of a zonal kernel over uniform points of the sphere S^(d−1).
+    """Compute the eigenvalues of a zonal kernel over uniform points of the sphere S^(d−1).
 
         λ_k = (|S^(d−2)|/|S^(d−1)|) ∫_{-1}^{1} r(u) P_k(u) (1 − u²)^((d−3)/2) du,   P_k(1) = 1
 
-    integrated over the angle by Gauss-Legendre panels that adapt to the kernel. In
-    float64 √N λ_k is known to about 1e-16 r(0), so N λ_k is lost where N(d, k) exceeds
-    about 1e26: at degree 12 in 784 dimensions. There the eigenvalues of a `ResidualKernel`
-    are computed from its power series in cos θ, whose coefficients are positive,
+    The integral is over the angle, by Gauss-Legendre panels that adapt to the kernel. Rounding
+    adds about 1e-16 r(0) to √N λ_k, so N λ_k is lost where N(d, k) exceeds about 1e26: at degree
+    12 in 784 dimensions. There the eigenvalues of a `ResidualKernel` come from its power series
+    in cos θ, whose coefficients are positive, so that nothing cancels:
 
         N λ_k = Σ_j a_j p_k(j),   u^j = Σ_k p_k(j) P_k(u)
 
-    so that nothing cancels: N λ_k is known to about 1e-10 of itself in 50 dimensions and more,
-    1e-6 in 14, at degree 200. The values of a function of the angle do not tell its power
-    series; of other kernels such degrees are refused. `tail` tells their common share.
+    The relative error of N λ_k is then about 1e-10 in 50 dimensions and more, and 1e-6 in 14, at
+    degree 200. The values of a function of the angle do not determine its power series: for
+    other kernels such degrees are refused, and `tail` is their common share.
 
     Args:
-      kernel: an object with a method `at_angle`, or a function of angles, a float64 array
-        of shape (n,) with values in [0, π], that returns the kernel of unit inputs at
-        these angles, shape (n,). An object may also have a method `power_series`, which
-        takes a count and returns a_0, …, a_(count−1) of r(θ)/r(0) = Σ_j a_j cos^j θ, where
-        a_j ≥ 0, each to the precision of float64: it is used like that of a `ResidualKernel`.
+      kernel: an object with a method `at_angle`, or a function of angles. It takes a float64
+        array of shape (n,) with values in [0, π] and returns the kernel of unit inputs, shape
+        (n,).
       dim: d, at least 2; on the circle, d = 2, these are Fourier coefficients.
       max_degree: the largest degree k, at least 0.
-
-    Returns:
-      The eigenvalues, how often each occurs, and what remains.
 
     Raises:
       TypeError: if `kernel` is neither, returns no real numbers, or an argument is not
         an integer.
       ValueError: if an argument is too small, the kernel returns another shape, NaN or
-        infinity, is not positive at θ = 0, `max_degree` is more than can be resolved, or a
-        coefficient of the power series is negative.
+        infinity, is not positive at θ = 0, or `max_degree` is more than can be resolved.
 
     Example:
       >>> from nt_residual import rntk, schedules
@@ -172,15 +166,16 @@ def spectrum(
         )
     counts = [harmonics.multiplicity(dim, degree) for degree in range(max_degree + 1)]
     log_count = np.array([math.log(count) for count in counts])
-    series = _series(kernel, profile, diagonal)
-    mass, error = _masses(profile, series, dim, log_count, diagonal)
-    _check_resolved(error / diagonal, dim, series is not None)
+    mass, error = _by_quadrature(kernel, profile, dim, log_count, diagonal)
+    if isinstance(kernel, ResidualKernel):
+        mass, error = _with_power_series(kernel, dim, mass, error, diagonal)
+    _check_resolved(error / diagonal, kernel, dim)
     return Spectrum(
         dim=dim,
         degree=np.arange(max_degree + 1),
         eigenvalue=_per_harmonic(mass, log_count),
         quadrature_error=_per_harmonic(error, log_count),
-        multiplicity=np.array([_float(count) for count in counts]),
+        multiplicity=np.array([_float_or_inf(count) for count in counts]),
         log_multiplicity=log_count,
         mass=mass,
         mass_error=error,
@@ -195,61 +190,39 @@ def _per_harmonic(mass: np.ndarray, log_count: np.ndarray) -> np.ndarray:
     return mass * root * root
 
 
-def _masses(
-    profile: quadrature.Profile,
-    series: Callable[[int], expansion.PowerSeries] | None,
-    dim: int,
-    log_count: np.ndarray,
-    diagonal: float,
+def _by_quadrature(
+    kernel: Any, profile: quadrature.Profile, dim: int, log_count: np.ndarray, diagonal: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """N λ_k and its error by quadrature or from the power series, whichever is better."""
-    max_degree = len(log_count) - 1
-    mass, error = np.zeros(max_degree + 1), np.full(max_degree + 1, math.inf)
-    # Without a series higher degrees are integrated too, to say what is lost.
-    hopeless = log_count / 2 + math.log(_EPS) > math.log(_RESOLVED)
-    used = int(np.sum(~hopeless)) if series is not None else max_degree + 1
+    """N λ_k and its error, infinite where a power series can tell and quadrature cannot."""
+    mass, error = np.zeros(len(log_count)), np.full(len(log_count), math.inf)
+    used = len(log_count)
+    if isinstance(kernel, ResidualKernel):
+        hopeless = log_count / 2 + math.log(_EPS) > math.log(_RESOLVED)
+        used = int(np.sum(~hopeless))
     found = quadrature.project(profile, dim, used - 1, diagonal)
     with np.errstate(over="ignore", invalid="ignore"):
         root = np.exp(log_count[:used] / 2)
-        mass[:used], error[:used] = found.value * root, found.error * root
+        mass[:used], error[:used] = (each * root for each in found)
+    return mass, error
+
+
+def _with_power_series(
+    kernel: ResidualKernel, dim: int, mass: np.ndarray, error: np.ndarray, diagonal: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """N λ_k and its error from the power series where that is more accurate."""
     rough = error > _ACCURATE * diagonal
-    if series is None or not rough.any():
+    if not rough.any():
         return mass, error
-    highest = int(np.flatnonzero(rough)[-1])
-    count = expansion.count_needed(dim, highest, _MOST_TERMS)
-    summed = expansion.masses(series(count), dim, max_degree)
-    better = summed.error * diagonal < error
-    return (
-        np.where(better, summed.value * diagonal, mass),
-        np.where(better, summed.error * diagonal, error),
+    count = expansion.count_needed(dim, int(np.flatnonzero(rough)[-1]), _MOST_TERMS)
+    series = taylor.expand(kernel, count)
+    other_mass, other_error = (
+        each * diagonal for each in expansion.masses(series, dim, len(mass) - 1)
     )
+    better = other_error < error
+    return np.where(better, other_mass, mass), np.where(better, other_error, error)
 
 
-def _series(
-    kernel: Any, profile: quadrature.Profile, diagonal: float
-) -> Callable[[int], expansion.PowerSeries] | None:
-    """The power series of r/r(0) as a function of the number of its terms, if there is one."""
-    if isinstance(kernel, ResidualKernel):
-        return lambda count: taylor.expand(kernel, count)
-    own = getattr(kernel, "power_series", None)
-    if not callable(own):
-        return None
-    opposite = float(profile(np.array([math.pi]))[0]) / diagonal
-
-    def series(count: int) -> expansion.PowerSeries:
-        remedy = "It is called with a count and must return the first coefficients, all ≥ 0."
-        terms = _checks.real_array(own(count), "values of kernel.power_series", remedy)  # type: ignore[arg-type]
-        if terms.shape != (count,) or np.any(terms < 0):
-            raise ValueError(
-                f"kernel.power_series must return {count} numbers ≥ 0, got shape {terms.shape} "
-                f"and a least value of {terms.min(initial=0):.3g}. {remedy}"
-            )
-        return taylor.Series(terms, _EPS * terms, taylor.rest(terms, opposite, _EPS))
-
-    return series
-
-
-def _float(count: int) -> float:
+def _float_or_inf(count: int) -> float:
     return float(count) if count.bit_length() < 1024 else math.inf
 
 
@@ -276,7 +249,7 @@ def _profile(kernel: ZonalKernel | Callable[[np.ndarray], ArrayLike]) -> quadrat
     return profile
 
 
-def _check_resolved(mass_error: np.ndarray, dim: int, has_series: bool) -> None:
+def _check_resolved(mass_error: np.ndarray, kernel: Any, dim: int) -> None:
     lost = ~(mass_error <= _RESOLVED)
     if not lost.any():
         return
@@ -284,12 +257,11 @@ def _check_resolved(mass_error: np.ndarray, dim: int, has_series: bool) -> None:
     if first == 0:
         raise ValueError(
             "kernel must be a function that can be integrated, got a mean that is uncertain by "
-            f"{mass_error[0]:.1g} of r(0). Check that it is a "
-            "deterministic function of the angle."
+            f"{mass_error[0]:.1g} of r(0). Check that it is a deterministic function of the angle."
         )
     why = (
         f"its power series would need more than {_MOST_TERMS} terms"
-        if has_series
+        if isinstance(kernel, ResidualKernel)
         else f"rounding in the values of a function exceeds {_RESOLVED:g} of r(0), which the "
         "power series of a ResidualKernel avoids"
     )

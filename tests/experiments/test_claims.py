@@ -114,7 +114,7 @@ def test_slowly_falling_alphas_degenerate_at_their_rate(results):
 def test_distances_are_those_of_the_kernel_to_a_quarter(results):
     row = results[slow_decay].of(0.4)[0]
     kernel = rntk.ResidualKernel(10, schedules.PowerLaw(0.4))
-    far = np.abs(kernel.at_angle(theory.depth.default_angles()) - 0.25).max()
+    far = np.abs(kernel.at_angle(theory.rates.default_angles()) - 0.25).max()
     assert row.distance == pytest.approx(far)
 
 

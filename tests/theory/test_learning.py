@@ -30,11 +30,11 @@ def _measure(kernel, dim, coefficients, n, noise, ridge, seeds=range(16)):
     ("kernel", "dim", "n", "noise", "ridge"),
     [
         (LEARNABLE, 3, 200, 0.5, 0.3),
-        (LEARNABLE, 3, 200, 0.0, 1.0),
-        (LEARNABLE, 4, 300, 0.5, 0.3),
         (CRITICAL, 4, 100, 0.5, 0.1),
-        (CRITICAL, 4, 200, 0.5, 3.0),
         (LEARNABLE, 6, 150, 0.5, 0.0),
+        pytest.param(LEARNABLE, 3, 200, 0.0, 1.0, marks=pytest.mark.full),
+        pytest.param(LEARNABLE, 4, 300, 0.5, 0.3, marks=pytest.mark.full),
+        pytest.param(CRITICAL, 4, 200, 0.5, 3.0, marks=pytest.mark.full),
     ],
 )
 def test_the_prediction_is_within_the_error_bars_of_simulated_regression(
@@ -49,6 +49,7 @@ def test_the_prediction_is_within_the_error_bars_of_simulated_regression(
     assert error < 0.1 * mean
 
 
+@pytest.mark.full
 def test_in_three_dimensions_interpolants_are_harmed_by_noise_nearly_as_predicted():
     # Harmonics in low dimensions are no independent Gaussians: predicted 12% too high.
     mean, error = _measure(LEARNABLE, 3, {0: 0.0}, 200, 1.0, 0.0)
@@ -150,16 +151,12 @@ def test_too_few_degrees_for_so_many_points_are_refused():
         ({"n": 0}, ValueError, "n must be at least 1"),
         ({"n": [10, math.nan]}, ValueError, "n must be finite"),
         ({"n": "many"}, TypeError, "n must hold real numbers"),
-        ({"noise": -1.0}, ValueError, "noise must be ≥ 0"),
-        ({"noise": math.nan}, ValueError, "noise must be ≥ 0"),
-        ({"ridge": -1.0}, ValueError, "ridge must be ≥ 0"),
-        ({"ridge": math.inf}, ValueError, "ridge must be ≥ 0 and finite"),
         ({"target": {21: 1.0}}, ValueError, "degrees of the spectrum, 0 to 20, got degree 21"),
         ({"target": np.ones(22)}, ValueError, "got degree 21"),
         ({"target": {-1: 1.0}}, ValueError, "a degree of target must be at least 0"),
         ({"target": {1.5: 1.0}}, TypeError, "a degree of target must be an integer"),
         ({"target": {1: -1.0}}, ValueError, "target must be ≥ 0"),
-        ({"target": {1: math.nan}}, ValueError, "target must be finite"),
+        ({"target": {1: math.nan}}, ValueError, "target must be ≥ 0 and finite"),
         ({"target": np.ones((2, 2))}, ValueError, r"target must have shape \(m,\)"),
     ],
 )
@@ -216,22 +213,8 @@ def test_the_estimated_stopping_time_is_about_as_good_as_the_best():
     assert stopped < errors[-1] / 3
 
 
-def test_rates_refuse_what_is_out_of_range():
-    with pytest.raises(ValueError, match="dim must be at least 2"):
-        theory.minimax_rate(1)
-    with pytest.raises(TypeError, match="dim must be an integer"):
-        theory.minimax_rate(2.5)
-    with pytest.raises(ValueError, match="n must be at least 1"):
-        theory.stopping_time(0, 3)
-    with pytest.raises(ValueError, match="scale must be positive"):
-        theory.stopping_time(10, 3, scale=0.0)
-    with pytest.raises(ValueError, match="noise must be positive"):
-        theory.stopping_scale(3, noise=0.0, target_norm=1.0, prefactor=1.0)
-
-
 def test_multiplicities_beyond_the_range_of_floats_leave_the_curve_as_it_is():
-    kernel = rntk.ResidualKernel(math.inf, schedules.PowerLaw(0.5))
-    few, many = (theory.spectrum(kernel, dim=10_000, max_degree=degree) for degree in (20, 200))
+    few, many = (theory.spectrum(CRITICAL, dim=10_000, max_degree=degree) for degree in (20, 200))
     assert np.isinf(many.multiplicity[-1])
     curves = [theory.learning_curve(found, {1: 1.0}, 2000, noise=0.1) for found in (few, many)]
     assert curves[0].excess == pytest.approx(curves[1].excess, rel=1e-9)

@@ -6,6 +6,8 @@ import pytest
 
 from nt_residual import rntk, schedules, theory
 
+ANGLES = np.linspace(np.pi / 8, 3 * np.pi / 4, 16)
+
 
 def _distance(kernel, limit, theta):
     return np.max(np.abs(kernel.at_angle(theta) - limit.at_angle(theta)))
@@ -62,17 +64,12 @@ def test_the_advice_for_the_learnable_limit_warns_of_parity_and_of_training_all_
     assert "slowly" not in advice
     # Learnable in name, but no network that can be built is near the limit.
     assert "approached slowly" in theory.regime(schedules.PowerLaw(0.55)).advice
-    assert "approached slowly" in theory.regime(schedules.PowerLaw(0.4)).advice
 
 
 @pytest.mark.parametrize(
     ("gamma", "c", "trained"),
     [
-        (0.0, 1.0, "blocks"),
-        (0.0, 1.0, "all"),
-        (0.0, 3.0, "blocks"),
-        (0.1, 2.0, "blocks"),
-        (0.75, 1.0, "blocks"),
+        pytest.param(0.75, 1.0, "blocks", marks=pytest.mark.full),
         (0.75, 2.0, "blocks"),
         (1.0, 1.0, "blocks"),
         (1.0, 1.0, "all"),
@@ -82,14 +79,22 @@ def test_advice_gives_the_depth_at_which_the_limit_is_near(gamma, c, trained):
     schedule = schedules.PowerLaw(gamma, c)
     regime = theory.regime(schedule, trained=trained)
     depth = int(re.search(r"from about (\d+) blocks", regime.advice)[1])
-    theta = theory.convergence(schedule, [1, 2], trained=trained).theta
     kernels = [
         rntk.ResidualKernel(max(1, int(factor * depth)), schedule, trained=trained)
         for factor in (0.7, 1.1)
     ]
-    shallow, deep = (_distance(kernel, regime.limit, theta) for kernel in kernels)
+    shallow, deep = (_distance(kernel, regime.limit, ANGLES) for kernel in kernels)
     assert deep < 0.0102
     assert shallow > 0.0098
+
+
+@pytest.mark.parametrize("trained", ["blocks", "all"])
+def test_advice_gives_the_effective_time_at_which_the_degenerate_limit_is_near(trained):
+    regime = theory.regime(schedules.PowerLaw(0.1), trained=trained)
+    time = int(re.search(r"where T > (\d+)\.", regime.advice)[1])
+    alphas = np.full(20_000, np.sqrt(np.expm1(time / 20_000)))
+    kernel = rntk.ResidualKernel(20_000, schedules.Explicit(alphas), trained=trained)
+    assert _distance(kernel, regime.limit, ANGLES) == pytest.approx(0.01, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -101,8 +106,7 @@ def test_the_depths_in_the_critical_advice_are_those_at_which_the_limit_is_near(
     regime = theory.regime(schedule, trained=trained)
     assert f"from about {depth}" in regime.advice
     kernel = rntk.ResidualKernel(depth, schedule, trained=trained)
-    theta = np.linspace(np.pi / 8, 3 * np.pi / 4, 16)
-    assert _distance(kernel, regime.limit, theta) == pytest.approx(0.01, rel=0.1)
+    assert _distance(kernel, regime.limit, ANGLES) == pytest.approx(0.01, rel=0.1)
 
 
 def test_a_schedule_that_does_not_know_its_limit_takes_the_effective_time_of_the_user():
@@ -125,23 +129,10 @@ def test_a_schedule_without_a_known_limit_is_refused():
         theory.regime(lambda depth: np.ones(depth))
 
 
-@pytest.mark.parametrize("time", [-1.0, math.nan])
-def test_an_effective_time_that_is_none_is_refused(time):
-    with pytest.raises(ValueError, match="effective_time must be ≥ 0"):
-        theory.regime(lambda depth: np.ones(depth), effective_time=time)
-
-
 def test_an_effective_time_that_contradicts_the_schedule_is_refused():
     with pytest.raises(ValueError, match=r"that of the schedule, 1\.0, got 2\.0"):
         theory.regime(schedules.PowerLaw(0.5), effective_time=2.0)
     assert theory.regime(schedules.PowerLaw(0.5), effective_time=1.0).name == "critical"
-
-
-def test_unknown_options_are_refused():
-    with pytest.raises(ValueError, match="trained must be 'blocks' or 'all'"):
-        theory.regime(schedules.PowerLaw(0.5), trained="some")
-    with pytest.raises(ValueError, match="kind must be 'ntk' or 'nngp'"):
-        theory.rate(schedules.PowerLaw(0.5), kind="gp")
 
 
 @pytest.mark.parametrize(
@@ -151,23 +142,17 @@ def test_unknown_options_are_refused():
 def test_the_suitable_schedule_leaves_a_kernel_that_learns_what_matters(
     trained, odd_harmonics, gamma
 ):
-    choice = theory.suitable_schedule(100, trained=trained, odd_harmonics=odd_harmonics)
-    assert choice.schedule == schedules.PowerLaw(gamma)
-    assert choice.alpha == pytest.approx(100**-gamma)
-    assert choice.reason
-    limit = rntk.ResidualKernel(math.inf, choice.schedule, trained=trained)
+    schedule = theory.suitable_schedule(trained=trained, odd_harmonics=odd_harmonics)
+    assert schedule == schedules.PowerLaw(gamma)
+    limit = rntk.ResidualKernel(math.inf, schedule, trained=trained)
     learned = theory.spectrum(limit, 3, 4).mass > 1e-3
     assert learned[[0, 2, 4]].all()
     assert learned[3] or not odd_harmonics
 
 
 def test_the_first_answer_to_which_alpha_is_one_over_the_root_of_the_depth_everywhere():
-    assert theory.suitable_schedule(100).alpha == pytest.approx(0.1)
+    assert theory.suitable_schedule()(100)[0] == pytest.approx(0.1)
     for gamma in (0.25, 0.5, 1.0):
         for trained in ("blocks", "all"):
             advice = theory.regime(schedules.PowerLaw(gamma), trained=trained).advice
             assert re.search("start (such networks )?with (gamma = 1/2|this gamma)", advice, re.I)
-
-
-def test_the_suitable_schedule_of_infinite_depth_has_vanishing_alpha():
-    assert theory.suitable_schedule(math.inf).alpha == 0
