@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.suite.case import Case, Counts, distance, exactly
 from nt_residual import regression
+from nt_residual.regression import preparation
 
 # The number of rows and of features.
 SIZES = {"quick": (600, 18), "standard": (600, 18), "large": (2000, 18)}
@@ -77,7 +78,7 @@ def _error(who, n, features, result):
     learned = -np.expm1(-values * model.stopping_time_ / len(y)) / values
     expected = vectors @ (learned * (vectors.T @ (y - y.mean())))
     if who == "predict one row":
-        new, _ = model.preparation_.apply(x[:1] + 0.1)
+        new = preparation.apply(x[:1] + 0.1, **model.preparation_, dtype=rows.dtype)
         expected = y.mean() + _exact(model, new, rows) @ expected
     return distance(result, expected)
 
