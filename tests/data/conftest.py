@@ -38,17 +38,11 @@ def packed(name, parts):
 
 @dataclasses.dataclass
 class Files:
-    """Small data sets in the format of the published ones, and registered in their place.
-
-    Attributes:
-      root: the folder they are in.
-      arrays: the images and labels, for training and for tests, by data set.
-      parts: the bytes by data set and name.
-    """
+    """Small data sets in the format of the published ones, and registered in their place."""
 
     root: pathlib.Path
-    arrays: dict
-    parts: dict
+    arrays: dict  # Images and labels, for training and for tests, by data set.
+    parts: dict  # Bytes by data set and name.
     monkeypatch: pytest.MonkeyPatch
 
     def use_sources(self, dataset, *sources):
@@ -85,8 +79,9 @@ def _parts(arrays):
         parts["mnist"][f"{prefix}-images-idx3-ubyte"] = idx(images[..., 0])
         parts["mnist"][f"{prefix}-labels-idx1-ubyte"] = idx(labels.astype(np.uint8))
     x, y, x_test, y_test = arrays["cifar10"]
-    for i, rows in enumerate(np.split(np.arange(60), 5), start=1):
-        parts["cifar10"][f"data_batch_{i}.bin"] = records(x[rows], y[rows])
+    for i in range(5):
+        rows = slice(12 * i, 12 * i + 12)
+        parts["cifar10"][f"data_batch_{i + 1}.bin"] = records(x[rows], y[rows])
     parts["cifar10"]["test_batch.bin"] = records(x_test, y_test)
     x, y, x_test, y_test = arrays["cifar100"]
     parts["cifar100"]["train.bin"] = records(x, y // 5, y)
