@@ -68,7 +68,7 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def _eigenvalue(found: Any, k: int) -> str:
-    """One that is below the range of floats is told by its logarithm."""
+    """Return an eigenvalue as text; below the range of floats, from its logarithm."""
     if not found.resolved[k]:
         return "0"
     if found.eigenvalue[k] > 0:
@@ -81,28 +81,29 @@ def _share(found: Any, k: int) -> str:
 
 
 def _decay(found: Any, kernel: Any) -> str:
-    power = found.dim + (2 if kernel.kind == "nngp" else 0)
-    time = kernel.effective_time
-    # What the law of large degrees must exceed: see `Spectrum.decay`.
-    scales = [found.dim**1.5, time, time**-0.5 if time > 0 else 0.0]
-    theory = f"In theory both tend to k^(−{power}) at degrees well above {max(scales):.0f}."
-    if time == math.inf:
-        theory = ""
+    """Return the power laws of the eigenvalues, as fitted and in theory."""
+    # A law of large degrees begins beyond d^(3/2), see `Spectrum.decay`.
+    onset = found.dim**1.5
     try:
         law = found.decay()
-    except ValueError:
-        pass
+    except ValueError:  # Even and odd degrees follow two laws, or there are too few of them.
+        try:
+            even, odd = (_law(f"{p} degrees", found.decay(p)) for p in ("even", "odd"))
+        except ValueError:
+            return "There are too few eigenvalues to fit their decay: pass a larger --max-degree."
+        text, subject = f"{even.capitalize()}, {odd}.", "both tend"
     else:
-        if law.degrees[0] < found.dim**1.5:
-            return f"Their decay is no power law before degrees of d^(3/2) = {found.dim**1.5:.0f}."
-        counted = f"each counted as often as it occurs like i^(−{law.sorted_exponent:.3g})"
-        laws = f"{_law('Degrees', law)}, {counted}. {theory.replace('both tend', 'they tend')}"
-        return laws.rstrip()
-    try:
-        laws = [_law(f"{p} degrees", found.decay(p)) for p in ("even", "odd")]
-    except ValueError:
-        return "There are too few eigenvalues to fit their decay: pass a larger --max-degree."
-    return f"{laws[0].capitalize()}, {laws[1]}. {theory}".rstrip()
+        if law.degrees[0] < onset:
+            return f"Their decay is no power law before degrees of d^(3/2) = {onset:.0f}."
+        exponent = f"{law.sorted_exponent:.3g}"
+        text = f"{_law('Degrees', law)}, each counted as often as it occurs like i^(−{exponent})."
+        subject = "they tend"
+    time = kernel.effective_time
+    if time == math.inf:
+        return text
+    power = found.dim + (2 if kernel.kind == "nngp" else 0)
+    least = max(onset, time, time**-0.5 if time > 0 else 0.0)
+    return f"{text} In theory {subject} to k^(−{power}) at degrees well above {least:.0f}."
 
 
 def _law(name: str, law: Any) -> str:
