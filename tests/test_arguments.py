@@ -156,7 +156,6 @@ INTEGERS = [
     (lambda v: _train(seed=v), "seed", -1),
     (lambda v: _width_sweep([v, 4]), "widths", 0),
     (lambda v: _width_sweep(n_seeds=v), "n_seeds", 1),
-    (lambda v: _width_sweep(batch_size=v), "batch_size", 0),
     (lambda v: _width_sweep(seed=v), "seed", -1),
     (lambda v: _depth_sweep(depths=[v]), "depths", 0),
     (lambda v: _depth_sweep(width=v), "width", 0),
@@ -194,7 +193,6 @@ NUMBERS = [
     (lambda v: regression.discrepancy(FLOW, v), "noise", -1.0),
     (lambda v: regression.discrepancy(FLOW, 1.0, factor=v), "factor", 0.0),
     (lambda v: _time(learning_rate=v), "learning_rate", 0.0),
-    (lambda v: _train(learning_rate=v, optimizer=None), "learning_rate", 0.0),
 ]
 BOOLEANS = [
     (lambda v: _residual(normalize=v), "normalize"),

@@ -19,8 +19,8 @@ from nt_residual import _checks, data, memory, schedules
 from nt_residual._files import digest
 from nt_residual.experiments.depth_table import DepthRun, DepthSweep, Folder
 from nt_residual.experiments.trained_network import gradient_norms, mean_ntk
+from nt_residual.finite_width import ConvResNet, ResNet
 from nt_residual.finite_width.learning_rate import largest_learning_rate
-from nt_residual.finite_width.models import ConvResNet, ResNet
 from nt_residual.finite_width.networks import Network, as_network, outputs
 from nt_residual.finite_width.training import TrainingDiverged, train
 

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from nt_residual import _checks
 from nt_residual.finite_width import losses
 from nt_residual.finite_width.empirical_ntk import empirical_ntk
-from nt_residual.finite_width.learning_rate import check_learning_rate, largest_learning_rate
+from nt_residual.finite_width.learning_rate import largest_learning_rate
 from nt_residual.finite_width.networks import Network, as_network, outputs
 from nt_residual.finite_width.training import train
 from nt_residual.regression import GradientFlow
@@ -135,11 +135,15 @@ def training_matches_flow(
         raise ValueError(f"times must be finite, shape (T,), and not all zero, got {times}.")
     with jax.default_matmul_precision("highest"):
         _check_zero(net, {"x": x, "x_test": x_test}, y)
-        if learning_rate is None:
-            most = _FRACTION_OF_THE_BOUND * largest_learning_rate(net, x)
-            rate = min(most, float(asked[asked > 0][0]))
-        else:
-            rate = check_learning_rate(learning_rate, net, x)
+        bound = largest_learning_rate(net, x)
+        rate = min(_FRACTION_OF_THE_BOUND * bound, float(asked[asked > 0][0]))
+        if learning_rate is not None:
+            rate = _checks.number(learning_rate, "learning_rate", positive=True)
+            if rate >= bound:
+                raise ValueError(
+                    f"learning_rate must be below 2n/λ_max = {bound:.4g}, or gradient descent "
+                    f"diverges, got {rate:.4g}."
+                )
         steps = np.rint(asked / rate).astype(int)
         flow = _flow(net, x, y, x_test, steps * rate, kernel)
         found = _trained_outputs(net, x, y, x_test, steps, rate, progress)

@@ -52,23 +52,6 @@ def largest_learning_rate(network: Any, x: ArrayLike | None = None) -> float:
     return 2 * n / largest if largest > 0 else math.inf
 
 
-def check_learning_rate(value: Any, network: Any, x: ArrayLike) -> float:
-    """Return a learning rate after a check that gradient descent converges with it.
-
-    Raises:
-      TypeError: if it is not a number.
-      ValueError: if it is not positive and finite, or not below `largest_learning_rate`.
-    """
-    value = _checks.number(value, "learning_rate", positive=True)
-    bound = largest_learning_rate(network, x)
-    if value >= bound:
-        raise ValueError(
-            f"learning_rate must be below 2n/λ_max = {bound:.4g}, or gradient descent on all "
-            f"inputs diverges, got {value:.4g}."
-        )
-    return value
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def _top_eigenvalue(apply, params, rest, x):
     """The largest eigenvalue of J Jᵀ, J the derivative of all outputs by all parameters."""

@@ -219,32 +219,22 @@ def _without_random_numbers() -> Iterator[None]:
 
 def _refuse_changes(graph: Any, network: Network, x: jax.Array) -> None:
     """Refuse an nnx module that changes one of its variables when it is called."""
-    changed: list[tuple[str, str]] = []
-
-    def variables(model):
-        leaves = jax.tree.leaves_with_path(
-            nnx.state(model), is_leaf=lambda v: isinstance(v, nnx.Variable)
-        )
-        return {path: (type(v).__name__, *jax.tree.leaves(v)) for path, v in leaves}
+    changed = []
 
     def call(params, rest, x):
         model = nnx.merge(graph, params, rest)
-        before = variables(model)
+        before = jax.tree.leaves_with_path(nnx.state(model))
         model(x)
-        # Traced arrays are the same objects as long as nothing assigns others.
-        for path, (name, *arrays) in variables(model).items():
-            old = before.get(path, (name, *arrays))[1:]
-            if any(a is not b for a, b in zip(old, arrays, strict=True)):
-                changed.append((jax.tree_util.keystr(path, simple=True, separator="."), name))
+        # Traced arrays are the same objects as long as the module assigns no others.
+        for (path, old), new in zip(before, jax.tree.leaves(nnx.state(model)), strict=False):
+            if old is not new:
+                changed.append(jax.tree_util.keystr(path[:-1], simple=True, separator="."))
 
     jax.eval_shape(call, network.params, network.rest, x)
     if changed:
-        path, name = changed[0]
-        draws = name.startswith("Rng")
-        cause = "draws random numbers, as Dropout does" if draws else "keeps statistics"
         raise ValueError(
-            f"network must be the same function in each call, but each call changes {path} "
-            f"({name}): the network {cause} in training. Call model.eval() first (a function of "
-            "rngs= does so before it returns the model). Dropout is off then, and BatchNorm has "
-            "constant statistics."
+            f"network must be the same function in each call, but each call changes {changed[0]}, "
+            "as BatchNorm and Dropout do in training. Call model.eval() first (a function of rngs= "
+            "does so before it returns the model): Dropout is off then, and BatchNorm has constant "
+            "statistics."
         )

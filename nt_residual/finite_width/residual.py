@@ -1,4 +1,4 @@
-"""The residual connection with α, for networks of one's own."""
+"""A residual connection with α for any network in JAX."""
 
 import math
 from collections.abc import Callable
@@ -16,25 +16,25 @@ from nt_residual import schedules
 def scaled_residual(
     x: ArrayLike, branch: Callable[[jax.Array], Any], alpha: Any, *, normalize_blocks: bool = False
 ) -> jax.Array:
-    r"""A residual connection, x + α·branch(x), with the branch scaled by α.
+    r"""Return x + α·branch(x), a residual connection with a scaled branch.
 
-    With `normalize_blocks` the sum is divided by √(1 + α²), which keeps the variance of x if
-    that of the branch is the same. It is a plain function: call it in the place of
-    `x + branch(x)` in a network of Flax, nnx or linen, or of anything else in JAX. A ResNet of
-    `depth` such blocks takes `schedules.PowerLaw(0.5)(depth)` for α, or more than 0.5.
+    With `normalize_blocks` the sum is divided by √(1 + α²), which keeps the variance of x if that
+    of the branch is the same. Call it in place of `x + branch(x)` in a network of Flax, nnx or
+    linen, or of anything else in JAX. In a network of `depth` blocks, α is
+    `schedules.PowerLaw(0.5)(depth)[block]`, or smaller.
 
-    Normalization belongs inside the branch. After the sum, BatchNorm or LayerNorm would let the
-    shortcut shrink from block to block, whatever α is.
+    Put BatchNorm or LayerNorm inside the branch. After the sum, it would shrink the shortcut from
+    block to block, whatever α is.
 
     Args:
-      x: what the block is given, any shape, floats.
+      x: the input of the block, any shape, floats.
       branch: a function of `x`, or a layer, that keeps its shape.
-      alpha: α, a finite number ≥ 0, checked if it is known, that is not traced by JAX. Where it
-        is learned, an `nnx.Param`, which may change its sign.
+      alpha: α, a finite number ≥ 0. Its value is checked unless JAX traces it. Pass an
+        `nnx.Param` to learn it; then it may become negative.
       normalize_blocks: whether the sum is divided by √(1 + α²).
 
     Returns:
-      The shape and the dtype of `x`.
+      An array with the shape and the dtype of `x`.
 
     Raises:
       TypeError: if `x` does not hold floats, `branch` is not a function, or `alpha` is not a
@@ -42,25 +42,7 @@ def scaled_residual(
       ValueError: if `alpha` is negative or not finite, or the branch changes the shape.
 
     Example:
-      In nnx:
-
       >>> from flax import linen
-      >>> class Block(nnx.Module):
-      ...     def __init__(self, width, alpha, *, rngs):
-      ...         self.alpha = float(alpha)
-      ...         self.inner = nnx.Linear(width, width, rngs=rngs)
-      ...         self.outer = nnx.Linear(width, width, rngs=rngs)
-      ...
-      ...     def __call__(self, x):
-      ...         branch = nnx.Sequential(self.inner, nnx.relu, self.outer)
-      ...         return scaled_residual(x, branch, self.alpha)
-      >>> alphas, rngs = schedules.PowerLaw(0.5)(depth=3), nnx.Rngs(0)
-      >>> network = nnx.Sequential(*[Block(4, alpha, rngs=rngs) for alpha in alphas])
-      >>> network(jnp.ones((2, 4))).shape
-      (2, 4)
-
-      In linen:
-
       >>> class ResNet(linen.Module):
       ...     width: int
       ...     depth: int

@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from nt_residual import _checks
 from nt_residual.finite_width import losses, saved_training
-from nt_residual.finite_width.learning_rate import check_learning_rate
 from nt_residual.finite_width.losses import Loss
 from nt_residual.finite_width.networks import Network, as_network, hashable
 from nt_residual.finite_width.training_programs import Program, State, batches
@@ -81,8 +80,7 @@ def train(
     x: ArrayLike,
     y: ArrayLike,
     *,
-    optimizer: optax.GradientTransformation | None = None,
-    learning_rate: float | None = None,
+    optimizer: optax.GradientTransformation,
     steps: int,
     batch_size: int | None = None,
     loss: Loss = "half_norm",
@@ -111,9 +109,8 @@ def train(
       x: inputs, shape (n, …), floats.
       y: targets. For squared losses shape (n, n_outputs), or (n,) for one output; for
         'cross_entropy' integer labels, shape (n,); for a function, what it takes.
-      optimizer: an optimizer of optax, such as `optax.adam(1e-3)`.
-      learning_rate: instead of `optimizer`, for gradient descent on all inputs with 'half_norm'.
-        It is checked against `largest_learning_rate`.
+      optimizer: an optimizer of optax, such as `optax.adam(1e-3)`. Gradient descent on all
+        inputs, `optax.sgd(η)`, converges for η below `largest_learning_rate`.
       steps: the largest number of steps.
       batch_size: inputs per step; `None` for all.
       loss: 'half_norm', 'half_mse', 'mse', 'cross_entropy', or a function of outputs, shape
@@ -134,8 +131,7 @@ def train(
       BlockingIOError: if another process is training into `out`.
       FileExistsError: if `out` holds something else.
       TrainingDiverged: if a loss is NaN or infinite.
-      TypeError: if an argument has the wrong type, or not exactly one of `optimizer` and
-        `learning_rate` is passed.
+      TypeError: if an argument has the wrong type.
       ValueError: if a shape, a size, a label, the learning rate or the network is invalid, or
         `out` holds a run of another configuration.
 
@@ -158,17 +154,10 @@ def train(
         raise TypeError("patience needs validation=(x, y) to watch the loss of, got None.")
     x = _checks.finite_batch(x, "x")
     net = as_network(network, x)
-    if (optimizer is None) == (learning_rate is None):
-        raise TypeError("train needs either optimizer, such as optax.adam(1e-3), or learning_rate.")
-    if learning_rate is not None:
-        if batch_size is not None or loss != "half_norm":
-            raise TypeError(
-                "learning_rate is for all inputs at once and loss='half_norm', where its bound is "
-                "known, got batch_size or another loss. Pass optimizer=optax.sgd(learning_rate)."
-            )
-        optimizer = optax.sgd(check_learning_rate(learning_rate, net, x))
-    if optimizer is None or not hasattr(optimizer, "update"):
-        raise TypeError(f"optimizer must be one of optax, got {optimizer!r}.")
+    if not hasattr(optimizer, "update"):
+        raise TypeError(
+            f"optimizer must be one of optax, got {optimizer!r}. Pass optax.adam(1e-3), say."
+        )
     if mesh is not None:
         mesh = sharded.automatic_mesh(sharded.check_mesh(mesh))
     _check_batch_size(batch_size, len(x), mesh)

@@ -15,8 +15,9 @@ import tqdm
 from jax.typing import ArrayLike
 
 from nt_residual import _checks, conv, memory, rntk
+from nt_residual.finite_width.convolutional import ConvResNet
 from nt_residual.finite_width.empirical_ntk import empirical_ntk
-from nt_residual.finite_width.models import ConvResNet, ResNet
+from nt_residual.finite_width.fully_connected import ResNet
 from nt_residual.finite_width.networks import Network, initializer
 from nt_residual.finite_width.width_results import WidthSweep
 
@@ -31,8 +32,6 @@ def width_sweep(
     *,
     network: Callable[[int], Any] | None = None,
     kind: Kind | None = None,
-    implementation: Any = nt.NtkImplementation.NTK_VECTOR_PRODUCTS,
-    batch_size: int = 1,
     seed: int = 0,
     progress: bool = False,
 ) -> WidthSweep:
@@ -63,11 +62,6 @@ def width_sweep(
         `nnx.Module`, a linen module, or the tuple of functions of `stax`. `None` for the `ResNet`
         or `ConvResNet` of the residual kernel.
       kind: 'ntk' or 'nngp'; `None` for that of the kernel, or 'ntk'.
-      implementation: an `NtkImplementation` of neural-tangents. The default holds the gradients of
-        `batch_size` rows; `JACOBIAN_CONTRACTION` also those of all inputs.
-        `STRUCTURED_DERIVATIVES` holds activations only, if `stax` layers write blocks one by one,
-        which takes minutes to compile for 40 blocks.
-      batch_size: the number of rows of the NTK to compute at once.
       seed: of all weights.
       progress: whether to show a progress bar.
 
@@ -87,7 +81,6 @@ def width_sweep(
     """
     widths = _check_widths(widths)
     counts = _check_counts(n_seeds, len(widths))
-    batch_size = _checks.integer(batch_size, "batch_size", 1, "Pass 1, for example.")
     key = jax.random.key(_checks.integer(seed, "seed", 0))
     kind = _kind(kernel, kind)
     x = jnp.asarray(_checks.finite_batch(x, "x"))
@@ -109,8 +102,7 @@ def width_sweep(
             _check_outputs([_n_outputs(make, x) for make in makers])
         for width, count, make in zip(widths, counts, makers, strict=True):
             bar.set_description(f"width {width}")
-            draw = _compiled(make, x, kind, implementation, batch_size)
-            _check_memory(draw, width, batch_size, kind)
+            draw = _compiled(make, x, kind, width)
             kernels = []
             for i in range(count):
                 new_key = jax.random.fold_in(jax.random.fold_in(key, width), i)
@@ -122,18 +114,22 @@ def width_sweep(
 
 
 def _compiled(
-    make: Callable[[jax.Array], Network], x: jax.Array, kind: Kind, implementation: Any, rows: int
-) -> Any:
+    make: Callable[[jax.Array], Network], x: jax.Array, kind: Kind, width: int
+) -> Callable[[jax.Array], jax.Array]:
     """The compiled function of a random key to the empirical kernel of a new network."""
 
     def draw(key):
-        net = make(key)
+        net: Any = make(key)
         if kind == "nngp":
             return nt.empirical_nngp_fn(net, trace_axes=(-1,))(x, None, net.params)
-        options = {"implementation": implementation, "batch_size": rows}
-        return empirical_ntk(net, net.params, x, **options)
+        return empirical_ntk(net, net.params, x)
 
-    return jax.jit(draw).lower(jax.random.key(0)).compile()
+    program = jax.jit(draw).lower(jax.random.key(0)).compile()
+    reserved = program.memory_analysis()
+    if reserved is not None:
+        need = {f"a network of width {width} and its gradients": reserved.temp_size_in_bytes}
+        memory.check(need, *memory.share(jax.devices()[:1]), "Choose smaller widths.")
+    return program
 
 
 def _n_outputs(make: Callable[[jax.Array], Network], x: jax.Array) -> int:
@@ -151,20 +147,6 @@ def _check_outputs(counts: list[int]) -> None:
             f"{counts} outputs: the NNGP is a mean over outputs, and that of a fixed number of "
             "them has no limit. Give it as many outputs as its width."
         )
-
-
-def _check_memory(program: Any, width: int, batch_size: int, kind: Kind) -> None:
-    reserved = program.memory_analysis()
-    if reserved is None:
-        return
-    remedy = "Choose smaller widths"
-    if kind == "ntk" and batch_size > 1:
-        remedy += f", or batch_size=1 in place of {batch_size}"
-    memory.check(
-        {f"a network of width {width}, its gradients and its kernel": reserved.temp_size_in_bytes},
-        *memory.share(jax.devices()[:1]),
-        f"{remedy}.",
-    )
 
 
 def _network_of(kernel: Any, kind: Kind, x: jax.Array) -> Callable[[int], Any]:

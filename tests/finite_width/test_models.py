@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import neural_tangents as nt
 import numpy as np
-import optax
 import pytest
 from flax import nnx
+from helpers import full
 
 from nt_residual import finite_width, schedules, stax
 
@@ -61,9 +61,9 @@ def of_flax(model, x):
     return outputs_and_ntk(lambda p, x: nnx.merge(graph, p, rest)(x), trained, x)
 
 
-@pytest.mark.parametrize("case", NETWORKS.values(), ids=NETWORKS)
+@pytest.mark.parametrize("case", ["fc_one_layer", "stages_same", *full("fc", "conv", "stages")])
 def test_one_network_in_two_frameworks(case, x64):
-    make, make_stax, arguments, options = case
+    make, make_stax, arguments, options = NETWORKS[case]
     options = {"schedule": schedules.PowerLaw(0.25), **options}
     model, x = made(make, arguments, "float64", **options)
     x = x[:2]
@@ -73,21 +73,18 @@ def test_one_network_in_two_frameworks(case, x64):
     for got, wanted in zip(of_flax(model, x), expected, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-11, atol=1e-12)
     # And back: other parameters, in a copy.
-    others = jax.tree.map(lambda leaf: 2 * leaf, params)
-    other = finite_width.from_stax(model, others)
+    other = finite_width.from_stax(model, jax.tree.map(lambda leaf: 2 * leaf, params))
     for name, *_ in model.plan.weights():
         np.testing.assert_array_equal(getattr(other, name)[...], 2 * getattr(model, name)[...])
 
 
-@pytest.mark.parametrize("case", ["fc", "stages"])
-def test_how_it_is_computed_does_not_change_it(case):
-    make, _, arguments, options = NETWORKS[case]
-    model, x = made(make, arguments, "float32", **options)
-    expected = jax.jit(model)(x)
-    changes = [{"scan": False}, {"remat": True}, {"parameterization": "standard"}]
-    for change in changes if case == "fc" else changes[:1]:
-        other, _ = made(make, arguments, "float32", **options, **change)
-        np.testing.assert_allclose(jax.jit(other)(x), expected, rtol=2e-4, atol=1e-6)
+def test_recomputed_blocks_give_the_same_gradients():
+    def gradient(**options):
+        model, x = made(finite_width.ResNet, (3, 16), "float32", **options)
+        return jax.tree.leaves(nnx.jit(nnx.grad(lambda m: jnp.sum(m(x) ** 2)))(model))
+
+    for one, other in zip(gradient(), gradient(remat=True), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_only_blocks_are_trained_unless_all_are():
@@ -105,28 +102,9 @@ def test_only_blocks_are_trained_unless_all_are():
 def test_a_mirrored_network_begins_at_zero_with_the_same_ntk(x64):
     one, x = made(finite_width.ResNet, (2, 16), "float64")
     two, _ = made(finite_width.ResNet, (2, 16), "float64", mirrored=True)
-    np.testing.assert_array_equal(two(x), 0)
-
-    np.testing.assert_allclose(of_flax(two, x)[1], of_flax(one, x)[1], rtol=1e-12)
-
-
-def test_the_standard_parameterisation_trains_alike_with_its_learning_rates(x64):
-    outputs = []
-    for parameterization in ("ntk", "standard"):
-        options = {"parameterization": parameterization, "trained": "all"}
-        model, x = made(finite_width.ResNet, (2, 16), "float64", **options)
-        y = jnp.sin(x[:, :1])
-        transform = optax.chain(finite_width.ntk_learning_rates(model), optax.sgd(0.05))
-        optimizer = nnx.Optimizer(model, transform, wrt=nnx.Param)
-
-        @nnx.jit
-        def step(model, optimizer, x=x, y=y):
-            optimizer.update(model, nnx.grad(lambda m: jnp.mean((m(x) - y) ** 2))(model))
-
-        for _ in range(3):
-            step(model, optimizer)
-        outputs.append(model(x))
-    np.testing.assert_allclose(*outputs, rtol=1e-10)
+    outputs, ntk = of_flax(two, x)
+    np.testing.assert_array_equal(outputs, 0)
+    np.testing.assert_allclose(ntk, of_flax(one, x)[1], rtol=1e-12)
 
 
 def test_programs_do_not_grow_with_depth():
@@ -140,22 +118,15 @@ def test_programs_do_not_grow_with_depth():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"depth": 0}, ValueError, "depth must be at least 1, got 0"),
-        ({"width": 2.5}, TypeError, "width must be an integer, got 2.5"),
-        ({"schedule": np.ones(2)}, ValueError, r"one α for each of 3 blocks, got shape \(2,\)"),
+        ({"schedule": np.ones(2)}, ValueError, "got 2 alphas for depth=3"),
         ({"schedule": lambda depth: -np.ones(depth)}, ValueError, "finite|negative"),
-        ({"trained": "none"}, ValueError, "trained must be 'blocks' or 'all'"),
-        ({"block": "three"}, ValueError, "block must be 'two_layer'"),
-        ({"parameterization": "mup"}, ValueError, "parameterization must be 'ntk' or"),
         ({"activation": "relu"}, TypeError, "activation must be a function of arrays"),
         ({"W_std": 0}, ValueError, "W_std must be positive and finite"),
-        ({"width": True}, TypeError, "width must be an integer, got True"),
-        ({"W_std": True}, TypeError, "W_std must be a real number, got True"),
         ({"mirrored": "no"}, TypeError, "mirrored must be True or False, got 'no'"),
         ({"in_dim": 0}, ValueError, "in_dim must be at least 1"),
     ],
 )
-def test_wrong_arguments_are_refused(change, error, message):
+def test_invalid_arguments_are_refused(change, error, message):
     arguments = {"depth": 3, "width": 8, "in_dim": 5, "rngs": nnx.Rngs(0), **change}
     with pytest.raises(error, match=message):
         finite_width.ResNet(**arguments)
@@ -169,8 +140,7 @@ def test_wrong_images_and_parameters_are_refused():
         made(finite_width.ConvResNet, ((1, 1, 1), 4), "float32")
     with pytest.raises(ValueError, match="none"):
         made(finite_width.ConvResNet, ((), 4), "float32")
-    other, _ = made(finite_width.ConvResNet, (1, 8), "float32")
-    params = finite_width.to_stax(other)
+    params = jax.tree.map(lambda leaf: leaf[..., :1], finite_width.to_stax(model))
     with pytest.raises(ValueError, match="params must be those of the same network"):
         finite_width.from_stax(model, params)
     mirrored, x = made(finite_width.ResNet, (1, 4), "float32", mirrored=True)
@@ -178,5 +148,3 @@ def test_wrong_images_and_parameters_are_refused():
         finite_width.to_stax(mirrored)
     with pytest.raises(TypeError, match="must be a ResNet or ConvResNet"):
         finite_width.to_stax(nnx.Linear(1, 1, rngs=nnx.Rngs(0)))
-    with pytest.raises(ValueError, match=r"must have shape \(n, 5\)"):
-        mirrored(x[:, :3])

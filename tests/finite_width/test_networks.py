@@ -1,4 +1,4 @@
-"""What is taken as a network, and what is refused."""
+"""Networks that are accepted, and those that are refused."""
 
 import functools
 
@@ -55,7 +55,7 @@ class Net(linen.Module):
 
 def test_flax_linen_and_stax_networks_are_taken():
     init_fn, apply_fn, _ = stax.Dense(2)
-    model, module = SMALL(rngs=nnx.Rngs(0)), Net()
+    model, module = WithLayer(BATCH_NORM, nnx.Rngs(0), evaluated=True), Net()
     params, variables = init_fn(jax.random.key(0), X.shape)[1], module.init(jax.random.key(0), X)
     for given, outputs in (
         (model, model(X)),
@@ -63,10 +63,8 @@ def test_flax_linen_and_stax_networks_are_taken():
         ((module.apply, variables), module.apply(variables, X)),
     ):
         found = networks.as_network(given, X)
-        np.testing.assert_array_equal(found(found.params, X), outputs)
+        np.testing.assert_allclose(found(found.params, X), outputs, rtol=1e-6)
         assert networks.as_network(found, X) is found
-    trained = networks.as_network(model, X).params
-    assert {leaf.shape for leaf in jax.tree.leaves(trained)} == {(1, 4, 4)}
 
 
 @pytest.mark.parametrize("network", [SMALL, Net(), stax.Dense(2)], ids=["nnx", "linen", "stax"])
@@ -84,27 +82,17 @@ def test_new_networks_differ_by_their_key(network):
 
 
 @pytest.mark.parametrize(
-    ("layer", "message"),
-    [
-        (DROPOUT, r"layer\.rngs\.count \(RngCount\).*as Dropout does.*model\.eval\(\)"),
-        (BATCH_NORM, r"layer\.mean \(BatchStat\).*keeps statistics.*model\.eval\(\)"),
-    ],
+    ("layer", "changes"), [(DROPOUT, r"layer\.rngs\.count"), (BATCH_NORM, r"layer\.mean")]
 )
-def test_layers_that_change_in_training_are_taken_as_for_evaluation(layer, message):
+def test_layers_that_change_in_training_are_taken_as_for_evaluation(layer, changes):
     make, made = functools.partial(WithLayer, layer), WithLayer(layer, nnx.Rngs(0))
-    with pytest.raises(ValueError, match=message):
-        networks.initializer(make, X)
     for refused in (
-        lambda: networks.as_network(made, X),
+        lambda: networks.initializer(make, X),
         lambda: finite_width.largest_learning_rate(made, X),
         lambda: finite_width.train(made, X, X[:, :2], optimizer=optax.sgd(0.1), steps=1),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=rf"each call changes {changes}.*model\.eval\(\)"):
             refused()
-    made.eval()
-    found = networks.as_network(made, X)
-    np.testing.assert_allclose(found(found.params, X), made(X), rtol=1e-6)
-    assert np.isfinite(finite_width.largest_learning_rate(made, X))
     networks.initializer(functools.partial(make, evaluated=True), X)
 
 
@@ -112,7 +100,7 @@ def test_running_averages_of_batch_norm_are_constants():
     model = WithLayer(BATCH_NORM, nnx.Rngs(0))
     model(X)
     model.eval()
-    trained = finite_width.train(model, X, X[:, :2], learning_rate=0.1, steps=20)
+    trained = finite_width.train(model, X, X[:, :2], optimizer=optax.sgd(0.1), steps=20)
     np.testing.assert_array_equal(trained.network.layer.mean[...], model.layer.mean[...])
     assert np.any(trained.network.layer.scale[...] != model.layer.scale[...])
     assert trained.history["loss"][-1] < 0.9 * trained.history["loss"][0]
@@ -128,14 +116,10 @@ def test_statistics_and_random_numbers_of_linen_are_refused_and_constants_taken(
         with pytest.raises(ValueError, match=r"batch_stats.*'batch_stats': stats.*in place of"):
             refused()
     stats, params = variables["batch_stats"], variables["params"]
-
-    def apply_fn(params, x):
-        return module.apply({"params": params, "batch_stats": stats}, x)
-
-    found = networks.as_network((apply_fn, params), X)
+    found = networks.as_network(
+        (lambda p, x: module.apply({"params": p, "batch_stats": stats}, x), params), X
+    )
     np.testing.assert_allclose(found(params, X), module.apply(variables, X), rtol=1e-6)
-    trained = finite_width.train((apply_fn, params), X, X[:, :2], learning_rate=0.1, steps=2)
-    assert trained.history["loss"][-1] < trained.history["loss"][0]
 
     module, params = Net("dropout"), {"params": {"Dense_0": params["Dense_0"]}}
     for refused in (
@@ -150,10 +134,8 @@ def test_statistics_and_random_numbers_of_linen_are_refused_and_constants_taken(
     ("leaf", "got"),
     [
         (3, "dtype int"),
-        (np.arange(2), "dtype int"),
         (jnp.array(True), "dtype bool"),
         (1j, "dtype complex128"),
-        ("adam", "dtype <U4"),
         (jax.random.key(0), r"dtype key<fry>"),
         (print, "builtin_function_or_method"),
     ],
@@ -162,38 +144,27 @@ def test_parameters_that_are_not_floats_are_named(leaf, got):
     params = {"w": np.ones((3, 1), "float32"), "off": None, "step": leaf}
     with pytest.raises(TypeError, match=rf"params\['step'\] must hold real floats.*got {got}"):
         finite_width.largest_learning_rate((lambda p, x: x @ p["w"], params), X)
-    params["step"] = 0.5
-    found = networks.as_network((lambda p, x: p["step"] * x @ p["w"], params), X)
-    np.testing.assert_allclose(found(found.params, X), 0.5 * X @ params["w"], rtol=1e-6)
 
 
-def test_outputs_that_depend_on_the_batch_are_refused():
-    def apply_fn(params, x):
-        return params * (x - jnp.mean(x, 0))
-
-    with pytest.raises(ValueError, match="changes with the rest of the batch"):
-        networks.as_network((apply_fn, jnp.ones(3)), X)
-    with pytest.raises(ValueError, match="changes with the rest of the batch"):
-        networks.initializer((lambda key, shape: (shape, jnp.ones(3)), apply_fn), X)
-
-
-def test_networks_of_which_nothing_is_trained_are_refused():
-    with pytest.raises(ValueError, match="all of its layers are frozen"):
-        networks.as_network(AllFrozen(nnx.Rngs(0)), X)
-    with pytest.raises(ValueError, match="all of its layers are frozen"):
-        networks.initializer(stax.Relu(), X)
+@pytest.mark.parametrize(
+    ("network", "error", "message"),
+    [
+        ((lambda p, x: p * (x - jnp.mean(x, 0)), jnp.ones(3)), ValueError, "rest of the batch"),
+        ((lambda p, x: (p * x).reshape(-1), jnp.ones(3)), ValueError, r"shape \(2, outputs\), got"),
+        ((lambda p, x: (p * x)[None], jnp.ones(3)), ValueError, r"shape \(2, outputs\), got"),
+        (AllFrozen(nnx.Rngs(0)), ValueError, "all of its layers are frozen"),
+        (lambda p, x: x, TypeError, r"got function.*module.apply, variables"),
+    ],
+)
+def test_networks_that_cannot_be_trained_are_refused(network, error, message):
+    with pytest.raises(error, match=message):
+        networks.as_network(network, X)
 
 
-@pytest.mark.parametrize("shape", [(-1,), (1, -1), (-1, 3, 1)])
-def test_outputs_of_another_shape_are_refused(shape):
-    with pytest.raises(ValueError, match=r"shape \(2, outputs\), got shape"):
-        networks.as_network((lambda p, x: (p * x).reshape(shape), jnp.ones(3)), X)
-
-
-def test_other_things_are_refused():
-    with pytest.raises(TypeError, match=r"got function.*module.apply, variables"):
-        networks.as_network(lambda p, x: x, X)
+def test_what_makes_no_network_is_refused():
     with pytest.raises(TypeError, match=r"must be a function of rngs=.*got ResNet"):
         networks.initializer(SMALL(rngs=nnx.Rngs(0)), X)
     with pytest.raises(TypeError, match=r"must return a flax.nnx module, got int"):
         networks.initializer(lambda rngs: 1, X)
+    with pytest.raises(ValueError, match="all of its layers are frozen"):
+        networks.initializer(stax.Relu(), X)

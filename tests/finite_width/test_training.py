@@ -322,16 +322,15 @@ def test_the_largest_learning_rate_is_in_the_units_of_the_network(scale):
     assert found * scale**2 == pytest.approx(48 / np.linalg.eigvalsh(X @ X.T)[-1], rel=1e-3)
 
 
-def test_past_the_largest_learning_rate_training_is_refused():
+def test_gradient_descent_converges_below_the_largest_learning_rate_only():
     network, y = (linear, jnp.zeros((4, 1))), X[:, 0]
     bound = largest_learning_rate(network, X)
-    with pytest.raises(ValueError, match=f"must be below 2n/λ_max = {bound:.4g}"):
-        train(network, X, y, learning_rate=1.01 * bound, steps=5)
-    with pytest.raises(ValueError, match="learning_rate must be positive and finite"):
-        train(network, X, y, learning_rate=float("inf"), steps=5)
-    with pytest.raises(TypeError, match=r"optax.sgd\(learning_rate\)"):
-        train(network, X, y, learning_rate=0.1, loss="mse", steps=5)
-    assert train(network, X, y, learning_rate=0.9 * bound, steps=500).history["loss"][-1] < 1e-6
+    below, above = (
+        train(network, X, y, optimizer=optax.sgd(factor * bound), steps=200).history["loss"][-1]
+        for factor in (0.9, 1.1)
+    )
+    assert below < 1e-6
+    assert above > 10
 
 
 def test_invalid_arguments_are_refused():
@@ -339,7 +338,6 @@ def test_invalid_arguments_are_refused():
     for change, error, message in (
         ({"loss": "hinge"}, ValueError, "loss must be 'mse', 'half_mse', 'half_norm' or 'cross"),
         ({"loss": "half_norm"}, ValueError, r"centered_one_hot\(labels, 3\)"),
-        ({"optimizer": None}, TypeError, "either optimizer"),
         ({"optimizer": 0.1}, TypeError, "one of optax"),
         ({"evaluate_every": 2.0}, TypeError, "evaluate_every must be an integer, got 2.0"),
         ({"batch_size": 25}, ValueError, "at most the number of inputs, 24"),

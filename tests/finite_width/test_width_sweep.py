@@ -6,7 +6,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-import neural_tangents as nt
 import numpy as np
 import pytest
 from helpers import full, naive_conv_kernel, naive_kernel
@@ -89,8 +88,7 @@ def test_a_kernel_of_stax_with_its_own_network(capsys):
 def test_draws_are_the_empirical_kernels_of_networks(x64):
     kernel, x = fully_connected()
     x = x.astype("float64")
-    options = {"implementation": nt.NtkImplementation.JACOBIAN_CONTRACTION, "batch_size": 2}
-    sweep = width_sweep(kernel, x, [2, 4], 2, seed=3, **options)
+    sweep = width_sweep(kernel, x, [2, 4], 2, seed=3)
     make = functools.partial(resnet(4), normalize_blocks=True, dtype=jnp.float64)
 
     @jax.jit
@@ -197,5 +195,5 @@ def test_networks_that_overflow_or_do_not_fit_are_refused(monkeypatch):
     with pytest.raises(FloatingPointError, match=r"width 2 must be finite.*normalize_blocks=True"):
         attempt(x=1e25 * X, n_seeds=2)
     monkeypatch.setattr(memory, "available", lambda device=None: 10)
-    with pytest.raises(MemoryError, match=r"network of width 2.*batch_size=1 in place of 2"):
-        attempt(x=X, n_seeds=2, batch_size=2)
+    with pytest.raises(MemoryError, match=r"network of width 2.*smaller widths"):
+        attempt(x=X, n_seeds=2)
