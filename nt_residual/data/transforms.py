@@ -138,11 +138,12 @@ def _whitening(centered: np.ndarray, regularization: float) -> np.ndarray:
     root, shrunk = np.sqrt(ridge), np.sqrt(np.maximum(eigenvalue, 0) + ridge)
     if n >= width:
         return (vectors / shrunk) @ vectors.T
-    # What is beyond the span of the inputs is divided by √c; the rest by 1/√c − 1/√(λ + c)
-    # less, which is λ/(√c √(λ + c) (√c + √(λ + c))). The λ is that of centeredᵀ centered/n.
+    # With eigenvectors u_k of the smaller matrix, those of C are v_k = centeredᵀ u_k/√(n λ_k), and
+    #     (C + c I)^(−1/2) = I/√c − Σ_k (1/√c − 1/√(λ_k + c)) v_k v_kᵀ.
+    # The weight over n λ_k is 1/(n √c √(λ_k + c) (√c + √(λ_k + c))), also where λ_k is zero.
     spanned = vectors.T @ centered
-    less = 1 / (root * shrunk * (root + shrunk) * n)
-    return np.eye(width) / root - (spanned.T * less) @ spanned
+    weight = 1 / (root * shrunk * (root + shrunk) * n)
+    return np.eye(width) / root - (spanned.T * weight) @ spanned
 
 
 def _checked(x_train: ArrayLike, others: tuple[ArrayLike, ...]) -> list[np.ndarray]:
