@@ -133,6 +133,30 @@ def choice(value: Any, name: str, choices: Sequence[str]) -> str:
     return value
 
 
+def sizes(value: Any, name: str) -> tuple[int, int]:
+    """Return a (height, width) of two positive integers.
+
+    Raises:
+      TypeError: if it is not a pair of integers.
+      ValueError: if there are not two of them, or one is less than 1.
+
+    Example:
+      >>> sizes([28, 28], "image_shape")
+      (28, 28)
+    """
+    try:
+        pair = tuple(value)
+    except TypeError:
+        raise TypeError(f"{name} must be two integers (height, width), got {value!r}.") from None
+    if len(pair) != 2:
+        raise ValueError(
+            f"{name} must be two integers (height, width), got {value!r}. The number of "
+            "channels is an argument of its own."
+        )
+    height, width = (integer(size, f"{name}[{k}]", 1) for k, size in enumerate(pair))
+    return height, width
+
+
 def real_array(
     values: ArrayLike, name: str, remedy: str = "", *, infinite: bool = False
 ) -> np.ndarray:
@@ -178,6 +202,37 @@ def real_dtype(dtype: np.dtype, name: str, remedy: str = "") -> None:
         raise TypeError(f"{name} must hold real numbers, got dtype {dtype}. {remedy}".rstrip())
 
 
+def float_array(x: ArrayLike, name: str, layout: str, remedy: str = "") -> Any:
+    """Return `x` as a NumPy or JAX array of real floats; values and shape are not checked.
+
+    Args:
+      x: what the user passed.
+      name: of the argument.
+      layout: the shape expected, in words.
+      remedy: how to convert another dtype, a sentence.
+
+    Raises:
+      TypeError: if it is not an array of real floats.
+
+    Example:
+      >>> float_array([[1.0, 2.0]], "x", "(n, d)")
+      array([[1., 2.]])
+    """
+    import jax
+    import jax.numpy as jnp
+
+    try:
+        array: Any = x if isinstance(x, jax.Array) else native(np.asarray(x))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be an array of shape {layout}: {error}") from None
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        remedy = remedy or f"Convert it: {name}.astype('float32')."
+        if jnp.issubdtype(array.dtype, jnp.complexfloating):
+            remedy = "Pass real and imaginary parts as features of their own."
+        raise TypeError(f"{name} must hold real floats, got dtype {array.dtype}. {remedy}")
+    return array
+
+
 def finite_batch(x: ArrayLike, name: str) -> "jax.Array | np.ndarray":
     """Return `x` as a NumPy or JAX array of shape (n, …), having checked its values.
 
@@ -199,16 +254,11 @@ def finite_batch(x: ArrayLike, name: str) -> "jax.Array | np.ndarray":
     import jax.numpy as jnp
     from jax.core import Tracer
 
-    array: Any = x if isinstance(x, jax.Array) else native(np.asarray(x))
+    array: Any = float_array(x, name, "(n, …)")
     if isinstance(array, Tracer):
         raise TypeError(
             f"{name} must have known values, got a value traced by JAX. Call this function outside "
             "of jax.jit and other transformations."
-        )
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(
-            f"{name} must hold real floats, got dtype {array.dtype}. Convert it: "
-            f"{name}.astype('float32')."
         )
     if array.ndim < 1 or array.size == 0:
         raise ValueError(

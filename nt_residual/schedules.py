@@ -75,10 +75,7 @@ def _array(values: Any, name: str) -> np.ndarray:
             f"{name} {expected}, got {values!r}. For the same α in every block pass "
             "schedules.Constant(α)."
         )
-    if array.dtype.kind not in "iuf" and not _is_low_precision(array.dtype):
-        raise TypeError(
-            f"{name} must hold real numbers, got dtype {array.dtype}. Pass one float ≥ 0 per block."
-        )
+    _checks.real_dtype(array.dtype, name, "Pass one float ≥ 0 per block.")
     return array
 
 

@@ -11,13 +11,13 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from nt_residual import memory, schedules
-from nt_residual._checks import boolean, choice, optional_integer
+from nt_residual._checks import boolean, choice, optional_integer, sizes
 from nt_residual.conv import tiles
-from nt_residual.conv.inputs import check_filter, check_images, check_sizes, log_largest_rms
-from nt_residual.conv.recursion import Network, shares_of
+from nt_residual.conv.images import check_images, log_largest_rms
+from nt_residual.conv.network import Network, shares_of
 from nt_residual.rntk import recursion
-from nt_residual.rntk.inputs import is_known
-from nt_residual.rntk.scheduled import Scheduled
+from nt_residual.rntk.blocks import KernelOfBlocks
+from nt_residual.rntk.rows import is_known
 
 # Smaller shares are scaled up to it, which does not change the shape of a kernel.
 _LEAST_SHARE = 1e-20
@@ -27,7 +27,7 @@ _TILE_SECONDS, _PAIR_SECONDS = 1.0, 4e-9
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class ResidualKernel(Scheduled):
+class ResidualKernel(KernelOfBlocks):
     r"""The neural tangent (or NNGP) kernel of a convolutional residual network.
 
     The network is that of `stax.ConvResNet` with the same arguments: a convolution, L blocks
@@ -65,7 +65,8 @@ class ResidualKernel(Scheduled):
         the first halves the resolution; or `math.inf` for the limit, computed by integrating over
         the effective time in steps of controlled error: within 1e-5 of the diagonal in
         float32, 1e-8 in float64.
-      schedule: α as a function of the number of all blocks. See `rntk.ResidualKernel`.
+      schedule: a callable of the number of all blocks, or an array with one α per block. See
+        `rntk.ResidualKernel`.
       image_shape: (height, width).
       channels: the number of channels; `None` for any.
       kind: 'ntk', or 'nngp' for the covariance of the outputs at initialization.
@@ -102,7 +103,7 @@ class ResidualKernel(Scheduled):
     """
 
     depth: int | float | tuple[int, ...]  # type: ignore[assignment]
-    schedule: schedules.Schedule
+    schedule: Any  # A `schedules.Schedule`; a callable once the kernel is constructed.
     image_shape: tuple[int, int]
     channels: int | None = None
     kind: Literal["ntk", "nngp"] = "ntk"
@@ -119,8 +120,8 @@ class ResidualKernel(Scheduled):
     def __post_init__(self):
         checked = {
             "depth": _check_depth(self.depth),
-            "image_shape": check_sizes(self.image_shape, "image_shape"),
-            "filter_shape": check_filter(self.filter_shape),
+            "image_shape": sizes(self.image_shape, "image_shape"),
+            "filter_shape": _check_filter(self.filter_shape),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
@@ -131,8 +132,7 @@ class ResidualKernel(Scheduled):
         choice(self.padding, "padding", ("SAME", "CIRCULAR"))
         boolean(self.normalize, "normalize")
         _check_strides(self.image_shape, self.depth)
-        self._check_schedule()
-        object.__setattr__(self, "effective_time", self._checked_time())
+        self._check_blocks()
         if self.effective_time == math.inf:
             raise ValueError(
                 "the kernel has no limit of use at infinite depth, since the effective time "
@@ -140,10 +140,11 @@ class ResidualKernel(Scheduled):
                 "with zeros around them to zero. Pass a finite depth, or α that fall at least like "
                 "L^(-1/2)."
             )
-        self._check_zero()
+        if self.kind == "ntk":
+            self._check_not_zero(self.ntk_scale)
 
     def __call__(self, x1: ArrayLike, x2: ArrayLike | None = None) -> jax.Array:
-        """The kernel between two batches of images.
+        """Return the kernel between two batches of images.
 
         The values of images are checked only where they are known, outside of `jax.jit` and its
         like. An image or a patch that is zero has no angle to others. It takes part in no
@@ -167,20 +168,19 @@ class ResidualKernel(Scheduled):
         """
         x1, x2, dtype = check_images(x1, x2, self.image_shape, self.channels)
         self._check_range(x1, x2, dtype)
-        n1, n2 = len(x1), len(x1 if x2 is None else x2)
-        network, shares, time, own, log_scale = self._plan
-        tile = tiles.sides(network, n1, n2)
+        plan = self._plan
+        tile = tiles.sides(plan.network, x1, x2)
         if is_known(x1) and len(x1.devices()) == 1:
-            memory.check_call(tiles.least_memory(network, x1, x2, tile), x1.devices())
-        values = tiles.evaluate(network, shares, time, own, x1, x2, tile)
-        return (values * jnp.exp(jnp.asarray(log_scale, values.dtype))).astype(dtype)
+            memory.check_call(tiles.least_memory(plan.network, x1, x2, tile), x1.devices())
+        values = tiles.evaluate(plan, x1, x2, tile)
+        return (values * jnp.exp(jnp.asarray(plan.log_scale, values.dtype))).astype(dtype)
 
     def memory_estimate(
         self, n1: int, n2: int | None = None, *, channels: int | None = None, dtype="float32"
     ) -> int:
-        """The bytes that a call takes, its result included and its inputs not.
+        """Return the bytes that a call takes, its result included and its inputs not.
 
-        It is what the compiler reserves: the program is compiled, in about a second, and not run.
+        It is what the compiler reserves. The program is compiled, in about a second, and not run.
 
         Args:
           n1: the number of images of the first batch.
@@ -205,12 +205,11 @@ class ResidualKernel(Scheduled):
             None if n is None else jax.ShapeDtypeStruct((n, *self.image_shape, channels), dtype)
             for n in (n1, n2)
         )
-        network, shares, time, own, _ = self._plan
-        tile = tiles.sides(network, n1, n1 if n2 is None else n2)
-        return tiles.working_memory(network, shares, time, own, x1, x2, tile)
+        plan = self._plan
+        return tiles.working_memory(plan, x1, x2, tiles.sides(plan.network, x1, x2))
 
     def at_depth(self, depth: int | float | tuple[int, ...]) -> "ResidualKernel":
-        """The same kernel at another depth, `math.inf` included.
+        """Return the same kernel at another depth, `math.inf` included.
 
         Example:
           >>> from nt_residual import schedules
@@ -222,7 +221,7 @@ class ResidualKernel(Scheduled):
 
     @functools.cached_property
     def ntk_scale(self) -> float:
-        """What the NTK of `stax.ConvResNet(…, normalize_blocks=True)` is divided by if `normalize`.
+        """The divisor of the NTK of `stax.ConvResNet(…, normalize_blocks=True)` if `normalize`.
 
         2 Σ α²/(1 + α²), plus 2 if all layers are trained, for blocks of two layers and one stage.
         """
@@ -236,13 +235,12 @@ class ResidualKernel(Scheduled):
 
     @property
     def preferred_tile_size(self) -> int:
-        """How many images on a side of a tile `gram.compute` should take: about a second's work."""
+        """The side of the tiles of `gram.compute`, in images: about a second's work each."""
         blocks = 100 if self.depth == math.inf else self._n_blocks
         pairs = _TILE_SECONDS / (_PAIR_SECONDS * self._network.positions * blocks)
         return max(8, min(2048, math.isqrt(int(pairs))))
 
-    # `dataclass` would put its own in the place of an inherited one.
-    __hash__ = Scheduled.__hash__
+    __hash__ = KernelOfBlocks.__hash__
 
     @property
     def _n_blocks(self) -> int | float:
@@ -268,10 +266,9 @@ class ResidualKernel(Scheduled):
         )
 
     @functools.cached_property
-    def _plan(self) -> tuple:
-        """What `tiles.evaluate` takes, and the logarithm of the factor of its result."""
+    def _plan(self) -> tiles.Plan:
         network = self._network
-        alphas, time = self._head_and_rest if network.continuum else (self._alphas, 0.0)
+        alphas, time = self._head_and_rest
         shares = recursion.branch_share(alphas if alphas is not None else np.zeros(0))
         total = self.ntk_scale
         if total < _LEAST_SHARE:
@@ -282,7 +279,7 @@ class ResidualKernel(Scheduled):
                 time = total / network.layers
         shares, log_lost = shares_of(network, shares)
         log_lost -= (1 - network.kept(0)) * time
-        return network, shares, time, 1 / total, log_lost + self._log_scale
+        return tiles.Plan(network, (shares, time, 1 / total), log_lost + self._log_scale)
 
     @property
     def _log_scale(self) -> float:
@@ -290,8 +287,8 @@ class ResidualKernel(Scheduled):
             return 0.0
         return self.effective_time + (math.log(self.ntk_scale) if self.kind == "ntk" else 0.0)
 
-    def _check_range(self, x1, x2, dtype) -> None:
-        log_scale, limits = self._plan[-1], jnp.finfo(dtype)
+    def _check_range(self, x1: jax.Array, x2: jax.Array | None, dtype: np.dtype) -> None:
+        log_scale, limits = self._plan.log_scale, jnp.finfo(dtype)
         if log_scale < math.log(float(limits.tiny)):
             raise ValueError(
                 f"the kernel falls to exp({log_scale:.4g}), beyond the range of {dtype}: each "
@@ -299,27 +296,12 @@ class ResidualKernel(Scheduled):
                 "Pass padding='CIRCULAR', smaller α or fewer blocks."
             )
         limit = math.log(float(limits.max))
-        sizes = log_largest_rms(x1), log_largest_rms(x1 if x2 is None else x2)
-        largest = log_scale + sum(sizes)
+        largest = log_scale + log_largest_rms(x1) + log_largest_rms(x1 if x2 is None else x2)
         if largest > limit:
             remedy = "" if self.normalize else ", or pass normalize=True"
             raise ValueError(
                 f"the kernel of these images reaches exp({largest:.4g}), beyond the range of "
                 f"{dtype} (exp({limit:.4g})). Scale the images down{remedy}."
-            )
-
-    def _check_zero(self) -> None:
-        if self.kind == "nngp" or self.trained == "all" or self.ntk_scale > 0:
-            return
-        if self.depth != math.inf:
-            raise ValueError(
-                "every α is zero, so the NTK of the blocks is zero and has no shape. Pass at "
-                "least one positive α, kind='nngp', or trained='all'."
-            )
-        if not self.normalize:
-            raise ValueError(
-                "the NTK of the blocks is zero: every α vanishes at infinite depth. "
-                "Pass normalize=True for the limit of its shape, or trained='all'."
             )
 
 
@@ -335,6 +317,16 @@ def _check_depth(depth: Any) -> int | float | tuple[int, ...]:
         )
     depths = tuple(int(schedules.check_depth(blocks)) for blocks in depth)
     return depths if len(depths) > 1 else sum(depths)
+
+
+def _check_filter(value: Any) -> tuple[int, int]:
+    shape = sizes(value, "filter_shape")
+    if not all(size % 2 for size in shape):
+        raise ValueError(
+            f"filter_shape must be odd in each direction, got {shape}: an even filter has no "
+            "pixel in its middle, and moves the image. Pass (3, 3), for example."
+        )
+    return shape
 
 
 def _check_strides(image_shape: tuple[int, int], depth: Any) -> None:

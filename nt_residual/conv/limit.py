@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from nt_residual.conv import recursion
+from nt_residual.conv.covariances import State, weighted_sum
+from nt_residual.conv.network import Network
 
 # The pair of orders 5 and 4 of Dormand & Prince 1980, the last row of order 5.
 _NODES = (0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1)
@@ -27,15 +29,8 @@ _FIRST_STEP = 0.2
 _MOST_STEPS = 10_000
 
 
-def tolerance(dtype) -> float:
-    """What one step may add to the error, relative to the state."""
-    return 1e-6 if dtype == jnp.float32 else 1e-10
-
-
-def integrate(
-    network: recursion.Network, state: recursion.State, time: jax.Array, own: jax.Array
-) -> recursion.State:
-    """The state after a continuum of blocks.
+def integrate(network: Network, state: State, time: jax.Array, own: jax.Array) -> State:
+    """Return the state after a continuum of blocks.
 
     Steps are as long as the tolerance allows to the pair of images with the largest error,
     averaged over its pixels.
@@ -49,7 +44,9 @@ def integrate(
     Returns:
       The state after them; NaN if that takes more than 10,000 steps.
     """
-    kept, tol = network.kept(0), tolerance(state.minus.dtype)
+    kept = network.kept(0)
+    # What one step may add to the error, relative to the state.
+    tol = 1e-6 if state.minus.dtype == jnp.float32 else 1e-10
 
     def step(carry):
         tau, length, state, count = carry
@@ -61,7 +58,7 @@ def integrate(
         def moved(row):
             used = [k for k, weight in enumerate(row) if weight]
             weights = [1.0, *(row[k] * speeds[k] for k in used)]
-            return recursion.combined(network, weights, [state, *(branches[k] for k in used)])
+            return weighted_sum(network, weights, [state, *(branches[k] for k in used)])
 
         branches = [recursion.branch(network, state, own)]
         for row in _ROWS:
@@ -87,7 +84,7 @@ def integrate(
     return jax.tree.map(lambda x: jnp.where(tau < 1, jnp.nan, x), state)
 
 
-def _size(error, new):
+def _size(error: State, new: State) -> jax.Array:
     """The largest error of a pair of images: of covariances relative to them, else to variances."""
 
     def mean(field):

@@ -11,14 +11,13 @@ them both functions are short polynomials: θ/√t and (κ1 − u)/√t³ are an
 
 import functools
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.polynomial import Chebyshev, Polynomial
 
 from nt_residual.rntk import arc_cosine
+from nt_residual.rntk.chebyshev import horner, powers
 
 
 @functools.cache
@@ -28,18 +27,19 @@ def _coefficients(degree: int) -> tuple[list[float], list[float]]:
     def angle(t: np.ndarray) -> np.ndarray:
         return 2 * np.arcsin(np.sqrt(t))
 
-    def fit(function: Callable[[np.ndarray], np.ndarray]) -> list[float]:
-        series = Chebyshev.interpolate(function, degree, domain=[0, 0.5])
-        return series.convert(kind=Polynomial, domain=[-1, 1]).coef.tolist()
+    def gain(t: np.ndarray) -> np.ndarray:
+        return arc_cosine.kappa1_gain(angle(t)) / np.sqrt(t) ** 3
 
     return (
-        fit(lambda t: angle(t) / np.sqrt(t)),
-        fit(lambda t: arc_cosine.kappa1_gain(angle(t)) / np.sqrt(t) ** 3),
+        powers(lambda t: angle(t) / np.sqrt(t), degree, domain=(0, 0.5)),
+        powers(gain, degree, domain=(0, 0.5)),
     )
 
 
 def arc_cosines(sin2: jax.Array, cos2: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """1 − κ1, κ1 and κ0 of the angle θ between two Gaussians.
+    """Return 1 − κ1, κ1 and κ0 of the angle θ between two Gaussians.
+
+    For obtuse angles the polynomials are those of π − θ, by κ1(−u) = κ1(u) − u.
 
     Args:
       sin2: sin²(θ/2), any shape, float32 or float64.
@@ -57,29 +57,19 @@ def arc_cosines(sin2: jax.Array, cos2: jax.Array) -> tuple[jax.Array, jax.Array,
       >>> kappa0
       Array([1. , 0.5], dtype=float32)
     """
-    # Of θ, or of π − θ where that is smaller; marked by a factor that takes its root above 1.
-    obtuse = cos2 < sin2
-    least = jnp.finfo(sin2.dtype).eps
-    mark = 2 / least
-    t = jnp.clip(jnp.where(obtuse, cos2, sin2), 0, 0.5)
-    # Everything below follows from this root, so that XLA computes what is above only once.
-    marked = _root(jnp.where(obtuse, jnp.maximum(t, least**2) * mark**2, t))
-    obtuse = marked > 1
-    root = jnp.where(obtuse, marked / mark, marked)
+    root = _root(jnp.clip(jnp.minimum(sin2, cos2), 0, 0.5))
+    least = jnp.finfo(root.dtype).eps
+    # sin(θ/2) if θ is acute, −cos(θ/2) if it is obtuse, so that everything below follows from one
+    # array. Without the barrier XLA would compute that anew for each of the three results.
+    signed = jnp.where(cos2 < sin2, -jnp.maximum(root, least), root)
+    signed = jax.lax.optimization_barrier(signed)
+    obtuse, root = signed < 0, jnp.abs(signed)
     t = root**2
     of_angle, of_gain = _coefficients(20 if t.dtype == jnp.float64 else 9)
-    gain = root * t * _polynomial(of_gain, t)
-    lost = root * _polynomial(of_angle, t) / math.pi
-    # κ1(−u) = κ1(u) − u.
+    gain = root * t * horner(of_gain, t)
+    lost = root * horner(of_angle, t) / math.pi
     loss = jnp.where(obtuse, 1, 2 * t) - gain
     return loss, 1 - loss, jnp.where(obtuse, lost, 1 - lost)
-
-
-def _polynomial(coefficients: list[float], t: jax.Array) -> jax.Array:
-    value = jnp.full_like(t, coefficients[-1])
-    for coefficient in coefficients[-2::-1]:
-        value = value * t + coefficient
-    return value
 
 
 @jax.custom_jvp

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,9 @@ import numpy as np
 from jax import lax
 
 from nt_residual.conv import limit, recursion
-from nt_residual.conv.inputs import root_mean_squares
+from nt_residual.conv.images import root_mean_squares
+from nt_residual.conv.network import Network
+from nt_residual.rntk.rows import is_known
 from nt_residual.rntk.tiles import explicit_sharding, in_automatic_axes
 
 # Covariances in a tile. On a CPU one array of them is 1 MB then, and the handful of arrays in
@@ -22,19 +25,36 @@ _LEAST_COLUMNS = 16
 _LEAST_PAIRS = {"flatten": 128, "gap": 1}
 
 
-def sides(network: recursion.Network, n1: int, n2: int) -> tuple[int, int]:
-    """The rows and columns of the tiles of an (n1, n2) matrix."""
-    on_cpu = jax.default_backend() == "cpu"
-    pairs = (_ON_CPU if on_cpu else _ON_ACCELERATOR) // network.positions
+class Plan(NamedTuple):
+    """A network in numbers.
+
+    Attributes:
+      network: its architecture.
+      operands: the shares of the blocks of each stage, see `network.shares_of`; T of the continuum
+        of blocks after them, if there is one; what a layer's own parameters count in the NTK.
+      log_scale: the logarithm of the factor of the result.
+    """
+
+    network: Network
+    operands: tuple[list[np.ndarray], float, float]
+    log_scale: float
+
+
+def sides(network: Network, x1: Any, x2: Any) -> tuple[int, int]:
+    """Return the rows and columns of the tiles, as suits the device of the images."""
+    n1, n2 = x1.shape[0], (x1 if x2 is None else x2).shape[0]
+    known = isinstance(x1, jax.Array) and is_known(x1)
+    platform = next(iter(x1.devices())).platform if known else jax.default_backend()
+    pairs = (_ON_CPU if platform == "cpu" else _ON_ACCELERATOR) // network.positions
     pairs = max(pairs, _LEAST_PAIRS[network.pooling])
     columns = _even(n2, max(_LEAST_COLUMNS, math.isqrt(pairs)))
     return _even(n1, max(1, pairs // columns)), columns
 
 
 def least_memory(
-    network: recursion.Network, x1: jax.Array, x2: jax.Array | None, tile: tuple[int, int]
+    network: Network, x1: jax.Array, x2: jax.Array | None, tile: tuple[int, int]
 ) -> dict[str, int]:
-    """What a call cannot do without, in bytes, by name; the compiler's plan is about as much."""
+    """Return what a call needs at least, in bytes, by name; the compiler plans about as much."""
     batches, size = ([x1] if x2 is None else [x1, x2]), x1.dtype.itemsize
     return {
         "copies of the images": sum(x.size for x in batches) * size,
@@ -43,12 +63,12 @@ def least_memory(
     }
 
 
-def working_memory(network, shares, time, own, x1, x2, tile) -> int:
-    """The bytes that the compiled program takes, its result included; arguments as `evaluate`."""
-    compiled = _evaluate.lower(network, shares, time, own, x1, x2, tile).compile()
+def working_memory(plan: Plan, x1: Any, x2: Any, tile: tuple[int, int]) -> int:
+    """Return the bytes that the compiled program takes, its result included."""
+    compiled = _evaluate.lower(plan.network, plan.operands, x1, x2, tile).compile()
     analysis = compiled.memory_analysis()
     if analysis is None:  # Not every backend tells.
-        return sum(least_memory(network, x1, x2, tile).values())
+        return sum(least_memory(plan.network, x1, x2, tile).values())
     return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
 
 
@@ -57,14 +77,11 @@ def _even(n: int, largest: int) -> int:
     return -(-n // -(-n // largest))
 
 
-def evaluate(network, shares, time, own, x1, x2, tile):
-    """The normalized kernel between two batches of images, each of mean square 1.
+def evaluate(plan: Plan, x1: jax.Array, x2: jax.Array | None, tile: tuple[int, int]) -> jax.Array:
+    """Return the normalized kernel between two batches of images.
 
     Args:
-      network: its architecture.
-      shares: of the blocks of each stage, see `recursion.shares_of`.
-      time: T of the continuum of blocks after them, if there is one.
-      own: what a layer's own parameters count in the NTK.
+      plan: the network.
       x1: shape (n1, height, width, channels), float32 or float64.
       x2: shape (n2, height, width, channels), or `None` for `x1`.
       tile: the rows and columns of a tile.
@@ -73,25 +90,33 @@ def evaluate(network, shares, time, own, x1, x2, tile):
       Shape (n1, n2), exactly symmetric if `x2` is `None`. Rows of images that are zero are zero.
     """
     # JAX 0.10 takes a float64 constant for float32 once a program without float64 has held it.
-    shares, time, own = jax.tree.map(lambda a: np.asarray(a, x1.dtype), (shares, time, own))
+    operands = jax.tree.map(lambda a: np.asarray(a, x1.dtype), plan.operands)
     out = explicit_sharding(x1, x2)
     if out is None:
-        return _evaluate(network, shares, time, own, x1, x2, tile)
+        return _evaluate(plan.network, operands, x1, x2, tile)
     inputs = (x1,) if x2 is None else (x1, x2)
-    return in_automatic_axes(out, _with_options, (network, tile), (shares, time, own), *inputs)
+    return in_automatic_axes(out, _with_options, (plan.network, tile), operands, *inputs)
 
 
-def _with_options(options, operands, x1, x2):
+def _with_options(
+    options: tuple[Network, tuple[int, int]], operands: Any, x1: jax.Array, x2: jax.Array | None
+) -> jax.Array:
     network, tile = options
-    return _evaluate(network, *operands, x1, x2, tile)
+    return _evaluate(network, operands, x1, x2, tile)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 6))
-def _evaluate(network, shares, time, own, x1, x2, tile):
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _evaluate(
+    network: Network,
+    operands: Any,
+    x1: jax.Array,
+    x2: jax.Array | None,
+    tile: tuple[int, int],
+) -> jax.Array:
     same = x2 is None
     images1, sizes1 = _layout(x1)
     images2, sizes2 = (images1, sizes1) if same else _layout(x2)
-    shares, time, own = jax.tree.map(lambda a: jnp.asarray(a, x1.dtype), (shares, time, own))
+    shares, time, own = jax.tree.map(lambda a: jnp.asarray(a, x1.dtype), operands)
     (rows, columns), n1, n2 = tile, len(sizes1), len(sizes2)
     starts = [
         (i, j)
@@ -122,12 +147,12 @@ def _evaluate(network, shares, time, own, x1, x2, tile):
     return jnp.triu(out) + jnp.triu(out, 1).T if same else out
 
 
-def _starts(n, size):
+def _starts(n: int, size: int) -> list[int]:
     """Where pieces of n begin; the last may overlap the one before it."""
     return [min(k, n - size) for k in range(0, n, size)]
 
 
-def _layout(x):
+def _layout(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Images of mean square 1 as (channels, height, width, n), and their root mean squares."""
     sizes = root_mean_squares(x)
     unit = x / jnp.where(sizes > 0, sizes, 1)[:, None, None, None]

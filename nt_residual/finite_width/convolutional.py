@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from nt_residual import _checks, schedules
-from nt_residual.conv.inputs import check_sizes
 from nt_residual.finite_width.residual_network import (
     Linear,
     Plan,
@@ -77,8 +76,8 @@ class ConvResNet(ResidualNetwork):
             raise ValueError("depth must hold one number of blocks for each stage, got none.")
         channels = _checks.integer(channels, "channels", 1)
         in_channels = _checks.integer(in_channels, "in_channels", 1)
-        height, width = check_sizes(image_shape, "image_shape")
-        filter_shape = check_sizes(filter_shape, "filter_shape")
+        height, width = _checks.sizes(image_shape, "image_shape")
+        filter_shape = _checks.sizes(filter_shape, "filter_shape")
         _checks.choice(pooling, "pooling", ("flatten", "gap"))
         _checks.choice(padding, "padding", ("SAME", "CIRCULAR"))
         factor = 2 ** (len(depths) - 1)

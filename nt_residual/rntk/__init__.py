@@ -1,6 +1,6 @@
 """The residual neural tangent kernel (RNTK) of fully-connected networks, in closed form."""
 
-from nt_residual.rntk.angle import angle as angle
+from nt_residual.rntk.angles import angle as angle
 from nt_residual.rntk.homogeneous import HomogeneousKernel as HomogeneousKernel
 from nt_residual.rntk.homogeneous import compile_homogeneous as compile_homogeneous
 from nt_residual.rntk.kernel import ResidualKernel as ResidualKernel

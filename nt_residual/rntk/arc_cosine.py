@@ -5,9 +5,8 @@ For unit Gaussians of correlation u = cos θ (Cho & Saul 2009):
     κ0(u) = 1 − θ/π                       twice E[σ'(a) σ'(b)]
     κ1(u) = (u (π − θ) + sin θ)/π         twice E[σ(a) σ(b)]
 
-Everything here takes θ rather than u: near θ = 0 a correlation rounds to 1 long
-before the angle stops mattering. Each function takes NumPy or JAX arrays and
-returns an array of the same kind and dtype.
+Functions take θ rather than u: near θ = 0 a correlation rounds to 1 long before the angle stops
+mattering. Each takes NumPy or JAX arrays and returns an array of the same kind and dtype.
 """
 
 import math
@@ -15,9 +14,10 @@ import types
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-Array = Any  # A NumPy or a JAX array of real floats.
+Array = Any  # A NumPy or a JAX array of real floats, or a NumPy array of complex ones.
 
 # sin θ − θ cos θ = Σ_k (−1)^(k+1) 2k/(2k+1)! θ^(2k+1). Seven terms reach 1e-16 of the first
 # at θ = 1/2.
@@ -26,41 +26,33 @@ _SMALL = 0.5
 
 
 def namespace(x: Array) -> types.ModuleType:
-    """`jax.numpy` for a JAX array, `numpy` for all else, its scalars included."""
-    return jax.numpy if isinstance(x, jax.Array) else np
+    """Return `jax.numpy` for a JAX array, `numpy` for all else, its scalars included."""
+    return jnp if isinstance(x, jax.Array) else np
 
 
-def kappa0(theta: Array) -> Array:
-    """κ0 = 1 − θ/π, the arc-cosine function of order 0.
+def half_angle_to_angle(sin2: Array, cos2: Array) -> Array:
+    """Return θ from sin²(θ/2) and cos²(θ/2), accurate at both ends of [0, π].
 
-    Args:
-      theta: angles in radians, in [0, π], any shape.
-
-    Example:
-      >>> import numpy as np
-      >>> kappa0(np.array([0.0, np.pi]))
-      array([1., 0.])
-    """
-    return 1 - theta / math.pi
-
-
-def kappa1(theta: Array) -> Array:
-    """κ1 = (cos θ (π − θ) + sin θ)/π, the arc-cosine function of order 1.
-
-    Args:
-      theta: angles in radians, in [0, π], any shape.
+    The gradient at sin²(θ/2) = 0, where the angle has a cusp, is taken to be zero.
 
     Example:
       >>> import numpy as np
-      >>> kappa1(np.array([0.0, np.pi])).round(12)
-      array([1., 0.])
+      >>> half_angle_to_angle(np.array(0.5), np.array(0.5)) == np.pi / 2
+      np.True_
     """
-    xp = namespace(theta)
-    return xp.cos(theta) + kappa1_gain(theta)
+    if not isinstance(sin2, jax.Array):
+        return 2 * np.arctan2(np.sqrt(sin2), np.sqrt(np.maximum(cos2, 0)))
+    apart = sin2 > 0
+    sine = jnp.sqrt(jnp.where(apart, sin2, jnp.ones_like(sin2)))
+    # Rounding may leave cos² a hair below zero where θ = π.
+    opposite = cos2 <= 0
+    cosine = jnp.sqrt(jnp.where(opposite, jnp.ones_like(cos2), cos2))
+    theta = 2 * jnp.arctan2(sine, jnp.where(opposite, jnp.zeros_like(cos2), cosine))
+    return jnp.where(apart, theta, jnp.zeros_like(theta))
 
 
 def kappa1_gain(theta: Array) -> Array:
-    """κ1(u) − u = (sin θ − θ cos θ)/π ≥ 0, to full relative accuracy near θ = 0.
+    """Return κ1(u) − u = (sin θ − θ cos θ)/π, to full relative accuracy near θ = 0.
 
     It is what one block adds to the correlation of two inputs.
 
@@ -76,21 +68,41 @@ def kappa1_gain(theta: Array) -> Array:
         # Loops over many blocks spend most of their time here: only what is needed.
         small = np.less(theta, _SMALL)
         if small.all():
-            return gain_series(theta)
+            return _gain_series(theta)
         gain = (np.sin(theta) - theta * np.cos(theta)) / math.pi
-        return np.where(small, gain_series(theta), gain) if small.any() else gain
+        return np.where(small, _gain_series(theta), gain) if small.any() else gain
     small = theta < _SMALL
     # The unused side of `where` must stay finite, or its gradient would be NaN.
-    series = gain_series(jax.numpy.where(small, theta, 0))
-    return jax.numpy.where(
-        small, series, (jax.numpy.sin(theta) - theta * jax.numpy.cos(theta)) / math.pi
-    )
+    series = _gain_series(jnp.where(small, theta, 0))
+    return jnp.where(small, series, (jnp.sin(theta) - theta * jnp.cos(theta)) / math.pi)
 
 
-def gain_series(theta: Array) -> Array:
-    """`kappa1_gain` of real or complex θ up to about 1/2, by its series."""
+def _gain_series(theta: Array) -> Array:
     square = theta * theta
     series = _SERIES[-1] * square
     for coefficient in _SERIES[-2:0:-1]:
         series = (series + coefficient) * square
     return theta * square * (series + _SERIES[0])
+
+
+def gain_and_loss(sin2: Array, cos2: Array) -> tuple[Array, Array]:
+    """Return κ1 − u and 1 − κ0 = θ/π from sin²(θ/2) and cos²(θ/2).
+
+    In NumPy they may be complex, of a u inside the unit disc. There θ = 2 arcsin z and
+    sin θ = 2z √(1 − z²) are the principal branches, with z² = sin²(θ/2) = (1 − u)/2.
+    """
+    if not np.iscomplexobj(sin2):
+        theta = half_angle_to_angle(sin2, cos2)
+        return kappa1_gain(theta), theta / math.pi
+    z = np.sqrt(sin2)
+    theta = 2 * np.arcsin(z)
+    gain = (2 * z * np.sqrt(cos2) - theta * (cos2 - sin2)) / math.pi
+    # Near u = 1 the difference would cancel.
+    small = np.abs(theta) < _SMALL
+    gain[small] = _gain_series(theta[small])
+    return gain, theta / math.pi
+
+
+def branch_kernel(correlation: Array, gain: Array, lost: Array) -> Array:
+    """Return κ1 + ρ κ0, the NTK of one branch, from ρ, κ1 − ρ and 1 − κ0 = θ/π."""
+    return correlation * (2 - lost) + gain

@@ -15,19 +15,18 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.polynomial import chebyshev
+from numpy.polynomial import Chebyshev, Polynomial, chebyshev
 from numpy.typing import DTypeLike
-from scipy.fft import dct
 
 from nt_residual.rntk.arc_cosine import Array, namespace
 
-# Intervals between nodes: those of one line are among those of the next.
-_INTERVALS = (128, 256, 512, 1024)
+# The numbers of coefficients that are tried.
+_COUNTS = (128, 256, 512, 1024)
 
 
 @functools.partial(
@@ -54,22 +53,22 @@ class Variable:
 
     @classmethod
     def spreading(cls, end: Literal["zero", "pi"], *, power: int, offset: float) -> "Variable":
-        """The variable of given p and b."""
+        """Return the variable of given p and b."""
         first, last = offset ** (1 / power), (math.pi + offset) ** (1 / power)
         return cls(end, power, offset, 2 / (last - first), -(first + last) / (last - first))
 
     def of_angle(self, theta: Array) -> Array:
-        """The z of angles in radians: a NumPy or JAX array of any shape and float dtype."""
+        """Return the z of angles in radians: a NumPy or JAX array of any shape and float dtype."""
         return self._root(theta)[0] * self.scale + self.shift
 
     def slope(self, theta: Array) -> Array:
-        """dz/dθ, for the same arguments."""
+        """Return dz/dθ, for the same arguments."""
         v, shifted = self._root(theta)
         sign = 1 if self.end == "zero" else -1
         return sign * self.scale / self.power * v / shifted
 
     def to_angle(self, z: np.ndarray) -> np.ndarray:
-        """The angles, float64 NumPy, of given z."""
+        """Return the angles, float64 NumPy, of given z."""
         v = (z - self.shift) / self.scale
         distance = np.clip(v**self.power - self.offset, 0, math.pi)
         # Rounding would keep the ends from being exactly where they are.
@@ -91,7 +90,7 @@ PLAIN = Variable.spreading("zero", power=1, offset=1.0)
 
 
 def variable_for(effective_time: float) -> Variable:
-    """The variable that suits a network of the given effective time.
+    """Return the variable that suits a network of the given effective time.
 
     Example:
       >>> variable_for(1e-3).end, variable_for(1e3).end
@@ -126,7 +125,7 @@ class Series:
     variable: Variable
 
     def __call__(self, theta: jax.Array) -> jax.Array:
-        """Evaluates the series at angles in radians, in [0, π], any shape and float dtype.
+        """Return its values at angles in radians, in [0, π], any shape and float dtype.
 
         Its derivative is a series too, so that no intermediate of the recurrence has to
         be kept for the reverse mode.
@@ -136,17 +135,17 @@ class Series:
 
 @jax.custom_jvp
 def _evaluate(series: Series, theta: jax.Array) -> jax.Array:
-    return clenshaw(series.coefficients, series.variable.of_angle(theta))
+    return _clenshaw(series.coefficients, series.variable.of_angle(theta))
 
 
 @_evaluate.defjvp
 def _evaluate_jvp(primals, tangents):
     (series, theta), (_, theta_dot) = primals, tangents
-    slope = clenshaw(series.derivative, series.variable.of_angle(theta))
+    slope = _clenshaw(series.derivative, series.variable.of_angle(theta))
     return _evaluate(series, theta), slope * series.variable.slope(theta) * theta_dot
 
 
-def clenshaw(coefficients: jax.Array | np.ndarray, z: jax.Array) -> jax.Array:
+def _clenshaw(coefficients: jax.Array | np.ndarray, z: jax.Array) -> jax.Array:
     """Σ_k c_k T_k(z) by Clenshaw's recurrence, in the dtype of `z`."""
     coefficients = jnp.asarray(coefficients).astype(z.dtype)
     current, previous = jnp.zeros_like(z), jnp.zeros_like(z)
@@ -155,39 +154,27 @@ def clenshaw(coefficients: jax.Array | np.ndarray, z: jax.Array) -> jax.Array:
     return coefficients[0] + (z * current - previous)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class Fit:
     """A function of the angle as a series in float64, from which shorter ones are cut.
 
-    Two are equal, and hash the same, where all numbers are.
-
     Attributes:
-      coefficients: of T_0, T_1, …, float64.
+      coefficients: of T_0, T_1, …; a tuple, so that a fit is hashable and compared by value.
       variable: z as a function of the angle.
       error: the largest difference found between the series and the function, at
         angles that are not nodes.
     """
 
-    coefficients: np.ndarray
+    coefficients: tuple[float, ...]
     variable: Variable
     error: float
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Fit) and self._key == other._key
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    @property
-    def _key(self) -> tuple:
-        return self.coefficients.tobytes(), self.variable, self.error
-
     def at_angle(self, theta: np.ndarray) -> np.ndarray:
-        """The series in float64 NumPy."""
-        return chebyshev.chebval(self.variable.of_angle(theta), self.coefficients)
+        """Return its values in float64 NumPy."""
+        return chebyshev.chebval(self.variable.of_angle(theta), np.array(self.coefficients))
 
     def slope_at_angle(self, theta: np.ndarray) -> np.ndarray:
-        """Its derivative with respect to the angle, in float64 NumPy."""
+        """Return its derivative with respect to the angle, in float64 NumPy."""
         derivative = chebyshev.chebval(self.variable.of_angle(theta), self._derivative)
         return derivative * self.variable.slope(theta)
 
@@ -197,11 +184,12 @@ class Fit:
 
     def cut(self, tol: float, dtype: DTypeLike = np.float64) -> Series:
         """Return the shortest series of 4, 8, 12, … coefficients whose rest is below `tol`."""
-        count = _needed(self.coefficients, tol)
+        coefficients = np.array(self.coefficients)
+        count = _needed(coefficients, tol)
         # Series of equal length share a compilation.
         padding = (0, -count % 4)
         return Series(
-            np.pad(self.coefficients[:count], padding).astype(dtype),
+            np.pad(coefficients[:count], padding).astype(dtype),
             np.pad(self._derivative[:count], padding).astype(dtype),
             self.variable,
         )
@@ -216,13 +204,13 @@ def _needed(coefficients: np.ndarray, tol: float) -> int:
 def fit(
     f: Callable[[np.ndarray], np.ndarray], variable: Variable, *, tol: float, most: int = 1024
 ) -> Fit:
-    """Fits a series to a function.
+    """Fit a series to a function.
 
     Args:
       f: function of float64 angles in [0, π], elementwise.
       variable: the variable of the series.
       tol: the largest absolute error wanted.
-      most: one less than the largest number of coefficients: 128, 256, 512 or 1024.
+      most: the largest number of coefficients: 128, 256, 512 or 1024.
 
     Returns:
       The series. Its `error` exceeds `tol` where that number is not enough.
@@ -236,26 +224,37 @@ def fit(
       >>> len(result.cut(1e-10).coefficients), result.error < 1e-10
       (12, True)
     """
-    coarse = _INTERVALS[0]
-    nodes = np.cos(math.pi * np.arange(coarse + 1) / coarse)
-    # Neither these nodes nor those of a finer grid.
-    between = variable.to_angle(np.cos(math.pi * (np.arange(0, coarse, 2) + 0.4) / coarse))
-    sampled = f(np.concatenate([variable.to_angle(nodes), between]))
-    if not np.all(np.isfinite(sampled)):
-        raise ValueError("the function must be finite at every angle, got NaN or infinity.")
-    values, expected = np.split(sampled, [coarse + 1])
-    for intervals in _INTERVALS:
-        if intervals > coarse:
-            new = np.cos(math.pi * np.arange(1, intervals, 2) / intervals)
-            finer = np.empty(intervals + 1)
-            finer[::2], finer[1::2] = values, f(variable.to_angle(new))
-            values = finer
-        coefficients = np.asarray(dct(values, type=1)) / intervals
-        coefficients[[0, -1]] /= 2
-        result = Fit(coefficients[: _needed(coefficients, tol / 4)], variable, math.inf)
-        error = np.max(np.abs(result.at_angle(between) - expected))
+    # Nodes of no series, both ends among them.
+    between = np.cos(math.pi * np.arange(64) / 63)
+    for count in _COUNTS:
+        # In one call, since that of a deep recursion costs much at any number of angles.
+        sampled = f(variable.to_angle(np.concatenate([chebyshev.chebpts1(count), between])))
+        if not np.all(np.isfinite(sampled)):
+            raise ValueError("the function must be finite at every angle, got NaN or infinity.")
+        values, expected = np.split(sampled, [count])
+        sampled_before: Any = lambda _, values=values: values  # noqa: E731
+        coefficients = chebyshev.chebinterpolate(sampled_before, count - 1)
+        needed = _needed(coefficients, tol / 4)
+        result = Fit(tuple(coefficients[:needed].tolist()), variable, math.inf)
+        error = np.max(np.abs(result.at_angle(variable.to_angle(between)) - expected))
         # What the last quarter holds is a measure of what was left out, at any angle.
-        error = max(float(error), float(np.sum(np.abs(coefficients[3 * intervals // 4 :]))))
-        if error <= tol or intervals >= most:
+        error = max(float(error), float(np.sum(np.abs(coefficients[3 * count // 4 :]))))
+        if error <= tol or count >= most:
             break
     return dataclasses.replace(result, error=error)
+
+
+def powers(
+    function: Callable[[np.ndarray], np.ndarray], degree: int, domain: tuple[float, float]
+) -> list[float]:
+    """Return the powers, of low degree first, of a polynomial that interpolates a function."""
+    series = Chebyshev.interpolate(function, degree, domain=list(domain))
+    return series.convert(kind=Polynomial, domain=[-1, 1]).coef.tolist()
+
+
+def horner(coefficients: list[float], x: jax.Array) -> jax.Array:
+    """Return Σ_k c_k x^k."""
+    value = jnp.full_like(x, coefficients[-1])
+    for coefficient in coefficients[-2::-1]:
+        value = value * x + coefficient
+    return value

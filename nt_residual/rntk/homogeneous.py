@@ -14,14 +14,9 @@ from jax.typing import ArrayLike
 from nt_residual import _checks
 from nt_residual.compat import enable_x64
 from nt_residual.rntk import chebyshev, tiles
-from nt_residual.rntk.inputs import (
-    check_angles,
-    check_memory,
-    check_pair,
-    check_range,
-    is_known,
-    row_norms,
-)
+from nt_residual.rntk.angles import check_angles
+from nt_residual.rntk.profile import Profile, coefficients, error_bound, profile_of
+from nt_residual.rntk.rows import check_memory, check_pair, check_range, is_known, row_norms
 
 KernelFn = Callable[..., Any]
 
@@ -37,11 +32,11 @@ _CHUNK = 256
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class HomogeneousKernel:
-    """The kernel scale·(|x| |x'|/d)^degree r(θ), of which only r is not trivial.
+    """The kernel scale·(|x| |x'|/d)^degree r(θ), made by `compile_homogeneous`.
 
-    Made by `compile_homogeneous`. It is immutable, hashable, and may be passed through `jax.jit`
-    as an argument, where it is static. Two are equal where all but `kernel_fn` is. Pickles keep
-    the series and leave out `kernel_fn`, which is a closure as a rule.
+    It is immutable, hashable, and may be passed through `jax.jit` as an argument, where it is
+    static. Two are equal if all but their `kernel_fn` is. Pickles keep the series and leave out
+    `kernel_fn`, which is a closure as a rule.
 
     Attributes:
       kernel_fn: what it was compiled from; `None` where the kernel comes from a pickle.
@@ -62,7 +57,7 @@ class HomogeneousKernel:
     fit: chebyshev.Fit
 
     def __call__(self, x1: ArrayLike, x2: ArrayLike | None = None) -> jax.Array:
-        """The kernel between two batches of inputs.
+        """Return the kernel between two batches of inputs.
 
         Works under `jax.jit`, `jax.vmap` and `jax.grad`, where values are not checked.
 
@@ -91,7 +86,7 @@ class HomogeneousKernel:
         return tiles.evaluate(profile, x1, x2).astype(dtype)
 
     def at_angle(self, theta: ArrayLike) -> np.ndarray:
-        """r(θ) from `kernel_fn` itself, in float64: what the compiled form is checked with.
+        """Return r(θ) from `kernel_fn` itself, in float64: the reference for the compiled form.
 
         Args:
           theta: angles in radians, in [0, π], any shape.
@@ -112,8 +107,8 @@ class HomogeneousKernel:
         return at_angle(check_angles(theta)) / self.scale
 
     def __reduce__(self):
-        values = (getattr(self, field.name) for field in dataclasses.fields(self))
-        return type(self), (None, *list(values)[1:])
+        values = [getattr(self, field.name) for field in dataclasses.fields(self)]
+        return type(self), (None, *values[1:])
 
     def __copy__(self):
         return self  # It is immutable.
@@ -124,12 +119,12 @@ class HomogeneousKernel:
     @property
     def coefficients(self) -> np.ndarray:
         """The Chebyshev coefficients of r that float32 inputs are evaluated with."""
-        return tiles.coefficients(self.fit, np.float32)
+        return coefficients(self.fit, np.float32)
 
     @property
     def error_bound(self) -> float:
-        """How far float32 kernels can be from `at_angle`, as a fraction of the diagonal."""
-        return tiles.error_bound(self.fit, np.float32)
+        """A bound on the error of float32 kernels against `at_angle`, relative to the diagonal."""
+        return error_bound(self.fit, np.float32)
 
     def _check_shape_and_norm(self, x: jax.Array, name: str) -> None:
         if self.dim is not None and x.shape[1] != self.dim:
@@ -158,7 +153,7 @@ def compile_homogeneous(
     norm: float | None = None,
     dim: int | None = None,
 ) -> HomogeneousKernel:
-    """Turns the kernel of a fully-connected network into one that costs a matrix product.
+    """Turn the kernel of a fully-connected network into one that costs a matrix product.
 
     Without biases, and with activations for which σ(cx) = c^p σ(x) for every c > 0 (ReLU,
     leaky ReLU, the absolute value, monomials), a kernel is a power of |x| |x'| times a
@@ -189,18 +184,6 @@ def compile_homogeneous(
       >>> kernel(np.eye(3))[0].round(4)
       Array([0.3333, 0.0531, 0.0531], dtype=float32)
     """
-    _check_arguments(kernel_fn, get, tol, norm, dim)
-    dim = None if dim is None else int(dim)
-    sampler = _Sampler(kernel_fn, get, norm, dim)
-    degree = 0.0 if norm is not None else _degree(sampler)
-    scale = float(sampler(np.zeros(1))[0])
-    fit = _shortest_fit(lambda theta: sampler(theta) / scale, tol)
-    kernel = HomogeneousKernel(kernel_fn, get, degree, scale, norm, dim, fit)
-    _check_on_random_inputs(kernel, kernel_fn, sampler)
-    return kernel
-
-
-def _check_arguments(kernel_fn, get, tol, norm, dim) -> None:
     if not callable(kernel_fn):
         raise TypeError(
             f"kernel_fn must be callable, got {type(kernel_fn).__name__}. It is the third of the "
@@ -212,12 +195,19 @@ def _check_arguments(kernel_fn, get, tol, norm, dim) -> None:
     if norm is not None:
         _checks.number(norm, "norm", positive=True)
     if dim is not None:
-        _checks.integer(dim, "dim", 2, "Pass the number of features of inputs.")
+        dim = _checks.integer(dim, "dim", 2, "Pass the number of features of inputs.")
     if norm is not None and dim is None:
         raise ValueError(
             "norm needs dim, the number of features that inputs will have: what a network makes "
             "of an input depends on |x|²/d."
         )
+    sampler = _Sampler(kernel_fn, get, norm, dim)
+    degree = 0.0 if norm is not None else _degree(sampler)
+    scale = float(sampler(np.zeros(1))[0])
+    fit = _shortest_fit(lambda theta: sampler(theta) / scale, tol)
+    kernel = HomogeneousKernel(kernel_fn, get, degree, scale, norm, dim, fit)
+    _check_on_random_inputs(kernel, kernel_fn)
+    return kernel
 
 
 class _Sampler:
@@ -260,21 +250,20 @@ class _Sampler:
             )
         return values
 
+    def random_inputs(self) -> np.ndarray:
+        """Eight inputs of the norm."""
+        x = np.random.default_rng(0).standard_normal((8, self.dim))
+        return self.norm * x / np.linalg.norm(x, axis=1, keepdims=True)
+
     def _inputs(self, theta: np.ndarray) -> np.ndarray:
         x = np.zeros((len(theta), self.dim))
         x[:, 0], x[:, 1] = np.cos(theta), np.sin(theta)
         return self.norm * x
 
 
-def _random_inputs(sampler: _Sampler) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((8, sampler.dim))
-    return sampler.norm * x / np.linalg.norm(x, axis=1, keepdims=True)
-
-
 def _degree(sampler: _Sampler) -> float:
-    """P with k(ax, bx') = (ab)^p k(x, x'), refusing kernels that have none."""
-    x = _random_inputs(sampler)
+    """The p with k(ax, bx') = (ab)^p k(x, x'); kernels that have none are refused."""
+    x = sampler.random_inputs()
     kernel = sampler.between(x, x)
     diagonal = np.diag(kernel)
     if np.any(diagonal <= 0):
@@ -303,25 +292,22 @@ def _degree(sampler: _Sampler) -> float:
 
 
 def _shortest_fit(f: Callable[[np.ndarray], np.ndarray], tol: float) -> chebyshev.Fit:
-    fits = [chebyshev.fit(f, variable, tol=tol / 4, most=128) for variable in _VARIABLES]
-    good = [fit for fit in fits if fit.error <= tol]
-    if good:
-        return min(good, key=lambda fit: len(fit.coefficients))
-    fit = min((chebyshev.fit(f, v, tol=tol / 4) for v in _VARIABLES), key=lambda fit: fit.error)
-    if fit.error > tol:
-        raise ValueError(
-            f"no series of up to 1025 coefficients reaches tol={tol:g}: the best is "
-            f"within {fit.error:.1e}. Pass a larger tol. (neural_tangents.stax.Relu limits "
-            "what can be reached in deep networks; nt_residual.stax.Relu does not.)"
-        )
-    return fit
+    for most in (128, 1024):
+        fits = [chebyshev.fit(f, variable, tol=tol / 4, most=most) for variable in _VARIABLES]
+        good = [fit for fit in fits if fit.error <= tol]
+        if good:
+            return min(good, key=lambda fit: len(fit.coefficients))
+    raise ValueError(
+        f"no series of up to 1024 coefficients reaches tol={tol:g}: the best is within "
+        f"{min(fit.error for fit in fits):.1e}. Pass a larger tol. (neural_tangents.stax.Relu "
+        "limits what can be reached in deep networks; nt_residual.stax.Relu does not.)"
+    )
 
 
-def _check_on_random_inputs(
-    kernel: HomogeneousKernel, kernel_fn: KernelFn, sampler: _Sampler
-) -> None:
-    """Refuses a kernel that is not a function of norms and angle alone."""
-    x = _random_inputs(_Sampler(kernel_fn, kernel.get, kernel.norm, kernel.dim or 5))
+def _check_on_random_inputs(kernel: HomogeneousKernel, kernel_fn: KernelFn) -> None:
+    """Refuse a kernel that is not a function of norms and angle alone."""
+    sampler = _Sampler(kernel_fn, kernel.get, kernel.norm, kernel.dim or 5)
+    x = sampler.random_inputs()
     actual = sampler.between(x, x)
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     r = kernel.fit.at_angle(np.arccos(np.clip(unit @ unit.T, -1, 1)))
@@ -338,5 +324,5 @@ def _check_on_random_inputs(
 
 
 @functools.lru_cache(maxsize=256)
-def _profile(fit: chebyshev.Fit, dtype: str, scale: float, degree: float) -> tiles.Profile:
-    return tiles.profile_of(fit, dtype, scale=scale, degree=degree)
+def _profile(fit: chebyshev.Fit, dtype: str, scale: float, degree: float) -> Profile:
+    return profile_of(fit, dtype, scale=scale, degree=degree)

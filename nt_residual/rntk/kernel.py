@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -11,13 +11,10 @@ from jax.typing import ArrayLike
 
 from nt_residual import _checks, schedules
 from nt_residual.rntk import chebyshev, limits, recursion, tiles
-from nt_residual.rntk.inputs import (
-    check_angles,
-    check_memory,
-    check_pair,
-    check_range,
-)
-from nt_residual.rntk.scheduled import Scheduled
+from nt_residual.rntk.angles import check_angles
+from nt_residual.rntk.blocks import KernelOfBlocks
+from nt_residual.rntk.profile import Profile, coefficients, error_bound, profile_of
+from nt_residual.rntk.rows import check_memory, check_pair, check_range
 
 # Beyond it float64 overflows. Such kernels are refused when they are called.
 _LARGEST_LOG = 700.0
@@ -27,7 +24,7 @@ _LARGEST_ERROR = 1e-7
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class ResidualKernel(Scheduled):
+class ResidualKernel(KernelOfBlocks):
     r"""The neural tangent (or NNGP) kernel of a fully-connected residual network.
 
     The network has L blocks `x + α_ℓ √(1/m) V_ℓ σ(√(2/m) W_ℓ x)` between an input and
@@ -36,18 +33,17 @@ class ResidualKernel(Scheduled):
 
         r(θ) = Σ_ℓ s_ℓ [κ1(ρ_{ℓ−1}) + ρ_{ℓ−1} κ0(ρ_{ℓ−1})] Π_{i>ℓ} (1 − s_i θ_{i−1}/π) / (2 Σ s_ℓ)
 
-    and the kernel is |x| |x'| r(θ). The first call computes r on the host in float64, at a
-    cost that grows with depth (0.2 s for 10,000 blocks), and keeps it as a Chebyshev series
-    of about 20 (float32) or 60 (float64) terms. After that a call costs the same at
-    every depth: little more than the matrix product of its inputs.
+    and the kernel is |x| |x'| r(θ). The first call computes r on the host in float64 (0.2 s for
+    10,000 blocks) and keeps it as a Chebyshev series of about 20 (float32) or 60 (float64) terms.
+    After that a call costs little more than the matrix product of its inputs, at every depth.
 
     Kernels are immutable and hashable, and may be passed through `jax.jit` as arguments,
     where they are static.
 
     Args:
       depth: the number of blocks L ≥ 1, or `math.inf` for the limit.
-      schedule: α as a function of depth, a callable that returns one α per block; or an array
-        of these α, shape (depth,), which becomes a `schedules.Explicit`. `depth=math.inf` needs
+      schedule: a callable that returns one α per block, given the depth; or an array of these α,
+        shape (depth,), which becomes a `schedules.Explicit`. `depth=math.inf` needs
         a callable with a `limiting_effective_time`, as `schedules.PowerLaw` has, or
         `effective_time`.
       kind: 'ntk', or 'nngp' for the covariance of the outputs at initialization.
@@ -57,9 +53,9 @@ class ResidualKernel(Scheduled):
         of the network as written, and grows like Π(1 + α²).
       effective_time: the limit of T = Σ log(1 + α²), in [0, ∞], for `depth=math.inf` and
         a schedule that does not know it. The α may tend to zero uniformly, as c·L^(−1/2)
-        does, or each stay as it is when blocks are added, as 1/ℓ does: then the first
+        does, or each stay as it is when blocks are added, as 1/ℓ does. Then the first
         16384 blocks are computed one by one, and α² of those after them is taken to be
-        small. Otherwise it is T of the network, and need not be passed.
+        small. At finite depth it is T of the network, and need not be passed.
 
     Raises:
       TypeError: if `depth` is not a number, or `schedule` neither a callable nor an array.
@@ -80,7 +76,7 @@ class ResidualKernel(Scheduled):
     """
 
     depth: int | float
-    schedule: schedules.Schedule
+    schedule: Any  # A `schedules.Schedule`; a callable once the kernel is constructed.
     kind: Literal["ntk", "nngp"] = "ntk"
     trained: Literal["blocks", "all"] = "blocks"
     normalize: bool = True
@@ -91,14 +87,13 @@ class ResidualKernel(Scheduled):
     def __post_init__(self):
         object.__setattr__(self, "depth", schedules.check_depth(self.depth))
         recursion.check_options(self.kind, self.trained)
-        self._check_schedule()
         _checks.boolean(self.normalize, "normalize")
-        object.__setattr__(self, "effective_time", self._checked_time())
-        if self.log_diagonal == -math.inf:
-            self._check_zero()
+        self._check_blocks()
+        if self.kind == "ntk":
+            self._check_not_zero(self._layers)
 
     def __call__(self, x1: ArrayLike, x2: ArrayLike | None = None) -> jax.Array:
-        """The kernel between two batches of inputs.
+        """Return the kernel between two batches of inputs.
 
         Works under `jax.jit`, `jax.vmap` and `jax.grad`. The values of inputs are
         checked only outside of these; inside, a zero row gives NaN. The derivative
@@ -129,10 +124,10 @@ class ResidualKernel(Scheduled):
         return tiles.evaluate(_profile(self, x1.dtype.name), x1, x2).astype(dtype)
 
     def at_angle(self, theta: ArrayLike) -> np.ndarray:
-        """The kernel of two unit inputs at a given angle, from the recursion itself.
+        """Return the kernel of two unit inputs at a given angle, from the recursion itself.
 
-        This is the reference that the compiled form is checked with: its cost grows
-        with depth, its error hardly: 1e-12 of the diagonal. At infinite depth it is 1e-10, and
+        This is the reference for the compiled form. Its cost grows with depth; its error is
+        1e-12 of the diagonal. At infinite depth it is 1e-10, and
         for schedules of which blocks stay as they are (see `effective_time`) about Σ α⁴ of
         the blocks that are not computed one by one.
 
@@ -169,21 +164,20 @@ class ResidualKernel(Scheduled):
         Float64, shape (count,), of T_0, T_1, … in the variable z of the angle that
         `rntk.chebyshev` describes; r(θ) is the normalized kernel.
         """
-        return tiles.coefficients(_fit(self), np.float32)
+        return coefficients(_fit(self), np.float32)
 
     @property
     def error_bound(self) -> float:
-        """How far float32 kernels can be from `at_angle`, as a fraction of the diagonal.
+        """A bound on the error of float32 kernels against `at_angle`, relative to the diagonal.
 
-        About 2e-6 up to T = 10^5, where the last digit of the smallest angles begins to show.
-        In float64 it is about 2e-10. Beyond some thousand features, where
-        rounding in products adds up, it can be exceeded by inputs with little variation, such
-        as constant ones.
+        It is about 2e-6 up to T = 10^5, where the last digit of the smallest angles begins to
+        show; in float64 it would be about 2e-10. Beyond some thousand features, rounding in
+        products adds up: inputs with little variation, such as constant ones, can exceed it.
         """
-        return tiles.error_bound(_fit(self), np.float32)
+        return error_bound(_fit(self), np.float32)
 
     def at_depth(self, depth: int | float) -> "ResidualKernel":
-        """The same kernel at another depth, `math.inf` included.
+        """Return the same kernel at another depth, `math.inf` included.
 
         Example:
           >>> from nt_residual import schedules
@@ -194,38 +188,32 @@ class ResidualKernel(Scheduled):
             return self
         return dataclasses.replace(self, depth=depth, effective_time=None)
 
-    # `dataclass` would put its own in the place of an inherited one.
-    __hash__ = Scheduled.__hash__
+    __hash__ = KernelOfBlocks.__hash__
 
     @functools.cached_property
     def log_diagonal(self) -> float:
         """The logarithm of the un-normalized kernel of a unit input with itself."""
         if self.kind == "nngp":
             return self.effective_time
-        layers = 2 * self._total_share + (2 if self.trained == "all" else 0)
-        return self.effective_time + (math.log(layers) if layers > 0 else -math.inf)
+        return self.effective_time + (math.log(self._layers) if self._layers > 0 else -math.inf)
+
+    @property
+    def _layers(self) -> float:
+        """The NTK of a unit input with itself, divided by Π(1 + α²): a sum over layers."""
+        return 2 * self._total_share + (2 if self.trained == "all" else 0)
 
     def _at_angle(self, theta: np.ndarray) -> np.ndarray:
         """The normalized kernel as a function of the angle, 1 at θ = 0."""
+        return self._of_half_angle(*recursion.half_angle(theta))
+
+    def _of_half_angle(self, sin2: np.ndarray, cos2: np.ndarray) -> np.ndarray:
+        """The same from sin²(θ/2) and cos²(θ/2), which may be complex."""
         if self.depth == math.inf:
             head, rest = self._head_and_rest
-            sums = limits.block_sums(theta, rest, head)
+            sums = limits.sums_of_blocks(sin2, cos2, rest, head)
         else:
-            sums = recursion.block_sums(theta, self._alphas)
+            sums = recursion.sums_of_blocks(sin2, cos2, self._alphas)
         return recursion.combine(sums, self.kind, self.trained, self._total_share)
-
-    def _check_zero(self) -> None:
-        """Refuses an NTK of the blocks that is zero, unless it is the limit of a shape."""
-        if not self.normalize:
-            raise ValueError(
-                "the NTK of the blocks is zero: every α is zero, or vanishes at infinite depth. "
-                "Pass normalize=True for the limit of its shape, or trained='all'."
-            )
-        if self.depth != math.inf and not np.any(self._alphas):
-            raise ValueError(
-                "every α is zero, so the NTK of the blocks is zero and has no shape. Pass at "
-                "least one positive α, kind='nngp', or trained='all'."
-            )
 
 
 @functools.lru_cache(maxsize=256)
@@ -233,8 +221,8 @@ def _fit(kernel: ResidualKernel) -> chebyshev.Fit:
     """The normalized kernel as a series in float64."""
     if kernel.depth == math.inf and kernel.effective_time == math.inf:
         # Constant for θ > 0. At θ = 0 it jumps to 1.
-        constant = kernel._at_angle(np.array([1.0]))
-        return chebyshev.Fit(constant, chebyshev.PLAIN, error=0.0)
+        constant = float(kernel._at_angle(np.array([1.0]))[0])
+        return chebyshev.Fit((constant,), chebyshev.PLAIN, error=0.0)
     variable = chebyshev.variable_for(kernel.effective_time)
     # Rounding adds up over blocks. More coefficients would not help against it.
     tol = 2e-12 + (0 if kernel.depth == math.inf else 4e-17 * kernel.depth)
@@ -242,8 +230,8 @@ def _fit(kernel: ResidualKernel) -> chebyshev.Fit:
 
 
 @functools.lru_cache(maxsize=256)
-def _profile(kernel: ResidualKernel, dtype: str) -> tiles.Profile:
-    """What is evaluated on the device."""
+def _profile(kernel: ResidualKernel, dtype: str) -> Profile:
+    """The kernel as it is evaluated on the device."""
     error = _fit(kernel).error
     if not error < _LARGEST_ERROR:
         raise ValueError(
@@ -254,4 +242,4 @@ def _profile(kernel: ResidualKernel, dtype: str) -> tiles.Profile:
         )
     scale = 1.0 if kernel.normalize else math.exp(min(kernel.log_diagonal, _LARGEST_LOG))
     jumps = kernel.depth == math.inf and kernel.effective_time == math.inf
-    return tiles.profile_of(_fit(kernel), dtype, scale=scale, jumps=jumps)
+    return profile_of(_fit(kernel), dtype, scale=scale, jumps=jumps)

@@ -10,28 +10,23 @@ each divided by the variance Π_{i≤ℓ}(1 + α_i²), so that nothing overflows
 
 The correlation is carried as sin²(θ/2) and cos²(θ/2), both updated by adding
 s_ℓ (κ1 − ρ)/2: the first is accurate near θ = 0, the second near θ = π, and
-neither suffers from cancellation.
+neither suffers from cancellation. In NumPy they may be complex, as `taylor` needs them.
 """
 
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from nt_residual import _checks, schedules
 from nt_residual.rntk import arc_cosine
+from nt_residual.rntk.angles import check_angles
 from nt_residual.rntk.arc_cosine import Array
-from nt_residual.rntk.inputs import check_angles
-
-# Half a minute is a million blocks.
-_WORTH_A_BAR = 100_000
 
 
 class BlockSums(NamedTuple):
-    """What all kernels of a residual network are made of, as functions of the angle.
+    """The three functions of the angle that make up all kernels of a residual network.
 
     Attributes:
       correlation: ρ_L, the correlation of the last hidden layer.
@@ -45,25 +40,24 @@ class BlockSums(NamedTuple):
 
 
 def branch_share(alphas: Array) -> Array:
-    """The share of the branch in a block's output variance, s = α²/(1 + α²)."""
+    """Return the share of the branch in a block's output variance, s = α²/(1 + α²)."""
     return _branch_norm(alphas) ** 2
 
 
+def _branch_norm(alphas: Array) -> Array:
+    """α/√(1 + α²), without overflow where α is huge."""
+    xp = arc_cosine.namespace(alphas)
+    return alphas / xp.hypot(xp.ones_like(alphas), alphas)
+
+
 def check_options(kind: str, trained: str) -> None:
-    """Refuses unknown options of a kernel."""
+    """Refuse unknown options of a kernel."""
     _checks.choice(kind, "kind", ("ntk", "nngp"))
     _checks.choice(trained, "trained", ("blocks", "all"))
 
 
 def combine(sums: BlockSums, kind: str, trained: str, total_share: Array) -> Array:
-    """The normalized kernel of given options, 1 at θ = 0.
-
-    Args:
-      sums: of `block_sums`.
-      kind: 'ntk' or 'nngp'.
-      trained: 'blocks' or 'all'.
-      total_share: Σ s_ℓ, possibly infinite.
-    """
+    """Return the normalized kernel of given options, 1 at θ = 0; `total_share` is Σ s_ℓ ≤ ∞."""
     if kind == "nngp":
         return sums.correlation
     if trained == "blocks":
@@ -71,12 +65,6 @@ def combine(sums: BlockSums, kind: str, trained: str, total_share: Array) -> Arr
     ends = (sums.correlation + sums.input_layer) / 2
     rest = 1 / (1 + total_share)
     return (1 - rest) * sums.blocks + rest * ends
-
-
-def _branch_norm(alphas: Array) -> Array:
-    """α/√(1 + α²), without overflow where α is huge."""
-    xp = arc_cosine.namespace(alphas)
-    return alphas / xp.hypot(xp.ones_like(alphas), alphas)
 
 
 def block_sums(theta: Array, schedule: schedules.Schedule, depth: int | None = None) -> BlockSums:
@@ -107,12 +95,23 @@ def block_sums(theta: Array, schedule: schedules.Schedule, depth: int | None = N
     if not isinstance(theta, jax.Array):
         theta = check_angles(theta)
     alphas = schedules.alphas_of(schedule, depth, traced=isinstance(theta, jax.Array))
+    return sums_of_blocks(*half_angle(theta), alphas)
+
+
+def half_angle(theta: Array) -> tuple[Array, Array]:
+    """Return sin²(θ/2) and cos²(θ/2)."""
     xp = arc_cosine.namespace(theta)
-    state = run(theta, alphas, weights(xp.asarray(alphas, theta.dtype)))
+    return xp.square(xp.sin(theta / 2)), xp.square(xp.cos(theta / 2))
+
+
+def sums_of_blocks(sin2: Array, cos2: Array, alphas: Array) -> BlockSums:
+    """Return `block_sums` at given sin²(θ/2) and cos²(θ/2), for known or traced α."""
+    xp = arc_cosine.namespace(sin2)
+    state = run(sin2, cos2, alphas, weights(xp.asarray(alphas, sin2.real.dtype)))
     return BlockSums(
         correlation=state.cos2 - state.sin2,
         blocks=state.blocks / 2,
-        input_layer=xp.cos(theta) * state.remainder,
+        input_layer=(cos2 - sin2) * state.remainder,
     )
 
 
@@ -126,11 +125,9 @@ class State(NamedTuple):
 
 
 def weights(alphas: Array, effective_time: float = 0.0) -> Array:
-    """What each branch counts in r: s_ℓ/(Σ s + T), all zero where every α is.
+    """Return what each branch counts in r: s_ℓ/(Σ s + T), all zero where every α is.
 
-    Args:
-      alphas: residual scale of each block, shape (depth,).
-      effective_time: T of blocks that follow.
+    T is the `effective_time` of blocks that follow.
     """
     xp = arc_cosine.namespace(alphas)
     norm = _branch_norm(alphas)
@@ -143,24 +140,13 @@ def weights(alphas: Array, effective_time: float = 0.0) -> Array:
     return squares / xp.where(total > 0, total, 1)
 
 
-def run(theta: Array, alphas: Array, counts: Array) -> State:
-    """The state after all blocks.
-
-    Args:
-      theta: as in `block_sums`.
-      alphas: residual scale of each block, shape (depth,).
-      counts: the `weights` of the branches.
-    """
-    xp = arc_cosine.namespace(theta)
-    shares = branch_share(xp.asarray(alphas, theta.dtype))
-    sin2, cos2 = xp.square(xp.sin(theta / 2)), xp.square(xp.cos(theta / 2))
-    state = State(sin2, cos2, xp.zeros_like(theta), xp.ones_like(theta))
+def run(sin2: Array, cos2: Array, alphas: Array, counts: Array) -> State:
+    """Return the state after all blocks, of which `counts` are the `weights`."""
+    xp = arc_cosine.namespace(sin2)
+    shares = branch_share(xp.asarray(alphas, sin2.real.dtype))
+    state = State(sin2, cos2, xp.zeros_like(sin2), xp.ones_like(sin2))
     if xp is np:
-        blocks = zip(shares, counts, strict=True)
-        quick = len(shares) < _WORTH_A_BAR
-        for share, weight in tqdm(
-            blocks, "blocks", len(shares), leave=False, disable=quick, unit_scale=True
-        ):
+        for share, weight in zip(shares, counts, strict=True):
             state = State(*map(np.add, state, _change(state, share, weight)))
         return state
 
@@ -177,11 +163,9 @@ def run(theta: Array, alphas: Array, counts: Array) -> State:
 
 def _change(state: State, share: Array, weight: Array) -> State:
     """What one block adds to the state."""
-    theta = half_angle_to_angle(state.sin2, state.cos2)
-    gain = arc_cosine.kappa1_gain(theta)
-    lost = theta / math.pi  # 1 − κ0
+    gain, lost = arc_cosine.gain_and_loss(state.sin2, state.cos2)
     moved = share / 2 * gain
-    branch = branch_kernel(state.cos2 - state.sin2, gain, lost)
+    branch = arc_cosine.branch_kernel(state.cos2 - state.sin2, gain, lost)
     fall = share * lost
     return State(
         sin2=-moved,
@@ -189,24 +173,3 @@ def _change(state: State, share: Array, weight: Array) -> State:
         blocks=weight * branch - fall * state.blocks,
         remainder=-fall * state.remainder,
     )
-
-
-def branch_kernel(correlation: Array, gain: Array, lost: Array) -> Array:
-    """κ1 + ρ κ0, the NTK of one branch, from ρ, κ1 − ρ and 1 − κ0."""
-    return correlation * (2 - lost) + gain
-
-
-def half_angle_to_angle(sin2: Array, cos2: Array) -> Array:
-    """θ from sin²(θ/2) and cos²(θ/2), accurate at both ends of [0, π].
-
-    The gradient at sin²(θ/2) = 0 is taken to be zero: the angle has a cusp there.
-    """
-    if not isinstance(sin2, jax.Array):
-        return 2 * np.arctan2(np.sqrt(sin2), np.sqrt(np.maximum(cos2, 0)))
-    apart = sin2 > 0
-    sine = jnp.sqrt(jnp.where(apart, sin2, jnp.ones_like(sin2)))
-    # Rounding may leave cos² a hair below zero where θ = π.
-    opposite = cos2 <= 0
-    cosine = jnp.sqrt(jnp.where(opposite, jnp.ones_like(cos2), cos2))
-    theta = 2 * jnp.arctan2(sine, jnp.where(opposite, jnp.zeros_like(cos2), cosine))
-    return jnp.where(apart, theta, jnp.zeros_like(theta))

@@ -9,8 +9,8 @@ from jax.typing import ArrayLike
 
 from nt_residual import _checks, schedules
 from nt_residual.rntk import recursion
-from nt_residual.rntk.angle import angle
-from nt_residual.rntk.inputs import check_memory, check_pair, row_norms
+from nt_residual.rntk.angles import angle
+from nt_residual.rntk.rows import check_memory, check_pair, row_norms
 from nt_residual.rntk.tiles import explicit_sharding, in_automatic_axes
 
 # Of the result's size: what the recursion carries, and its sums.
@@ -76,9 +76,11 @@ def recursive_kernel(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _kernel(options, alphas, x1, x2):
+def _kernel(
+    options: tuple[str, str, bool], alphas: jax.Array, x1: jax.Array, x2: jax.Array | None
+) -> jax.Array:
     kind, trained, normalize = options
-    sums = recursion.block_sums(angle(x1, x2), alphas)
+    sums = recursion.sums_of_blocks(*recursion.half_angle(angle(x1, x2)), alphas)
     total_share = recursion.branch_share(alphas).sum()
     profile = recursion.combine(sums, kind, trained, total_share)
     if not normalize:

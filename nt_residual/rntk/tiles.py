@@ -4,25 +4,22 @@ On a CPU the matrix is made tile by tile, so that what lies between the matrix p
 the kernel stays in cache; between a batch and itself only half of the tiles are computed.
 
 A product of unit vectors knows cos θ to a few ε, hence θ itself only to ε/sin θ. Where
-that would show, the angle is computed once more from the difference of the two inputs:
-for one such pair of each row of the tile at a time, until none is left.
+that would show, the angle is computed once more from the difference of the two inputs.
 """
 
-import dataclasses
 import functools
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from nt_residual.rntk.angle import angle
-from nt_residual.rntk.arccos import arccos
-from nt_residual.rntk.chebyshev import Fit, Series
-from nt_residual.rntk.inputs import row_norms
+from nt_residual.rntk.angles import angle, arccos
+from nt_residual.rntk.profile import Profile, half_digits
+from nt_residual.rntk.rows import row_norms
 
 
 class Tiling(NamedTuple):
@@ -39,90 +36,8 @@ _SUMMED = 1024
 CPU_TILING = Tiling(rows=400, columns=4096, side=800)
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["series", "near_zero", "near_pi", "scale"],
-    meta_fields=["degree", "jumps"],
-)
-@dataclasses.dataclass(frozen=True, eq=False)
-class Profile:
-    """A kernel scale·(|x| |x'|)^degree r(θ) with r(0) = 1, as it is evaluated on the device.
-
-    Attributes:
-      series: r for θ > 0.
-      near_zero: pairs of a larger cosine get their angle from the difference of inputs.
-      near_pi: pairs of a smaller cosine do, too.
-      scale: the kernel of a unit input with itself.
-      degree: 1, unless activations are homogeneous of another degree.
-      jumps: whether r jumps to 1 at θ = 0, so that angles which rounding can produce
-        count as zero.
-    """
-
-    series: Series
-    near_zero: float
-    near_pi: float
-    scale: float = 1.0
-    degree: float = 1.0
-    jumps: bool = False
-
-    def __call__(self, theta: jax.Array) -> jax.Array:
-        """Evaluates r at angles in radians, in [0, π], any shape and float dtype."""
-        values = self.series(theta)
-        if not self.jumps:
-            return values
-        return jnp.where(theta <= 8 * jnp.finfo(theta.dtype).eps, 1, values)
-
-
-def profile_of(fit: Fit, dtype: jax.typing.DTypeLike, **options) -> Profile:
-    """The profile that is accurate in the given dtype, cut from a fit in float64.
-
-    Args:
-      fit: r(θ).
-      dtype: that of the inputs.
-      **options: the scale, degree and jumps of the profile.
-    """
-    eps = float(jnp.finfo(dtype).eps)
-    # In the dtype of the inputs: JAX 0.10 takes a float64 constant for float32 once a program
-    # without float64 has held it.
-    series = fit.cut(_tolerance(dtype), dtype)
-    if options.get("jumps"):
-        return Profile(series, 1 - 100 * eps, -2.0, **options)
-    distance = np.geomspace(eps, math.pi / 2, 2000)
-
-    def largest_near(theta: np.ndarray) -> float:
-        # What an error of 5 ε in cos θ does to r: the largest seen, for 3 to 100,000 features.
-        error = np.abs(fit.slope_at_angle(theta)) * 5 * eps / distance
-        near = np.flatnonzero(error > 12 * _tolerance(dtype))
-        # Rounding may take a cosine beyond 1, but not to 2.
-        return math.cos(distance[near[-1]]) if len(near) else 2.0
-
-    near_zero, near_pi = largest_near(distance), -largest_near(math.pi - distance)
-    return Profile(series, near_zero, near_pi, **options)
-
-
-def coefficients(fit: Fit, dtype: jax.typing.DTypeLike) -> np.ndarray:
-    """Those of `fit` that inputs of a dtype are evaluated with, float64, shape (count,)."""
-    return np.trim_zeros(np.asarray(fit.cut(_tolerance(dtype)).coefficients), "b")
-
-
-def _tolerance(dtype: jax.typing.DTypeLike) -> float:
-    """What may be cut from a series, in units of r(0)."""
-    return max(float(jnp.finfo(dtype).eps), 1e-11)
-
-
-def error_bound(fit: Fit, dtype: jax.typing.DTypeLike) -> float:
-    """How far r(θ) can be from exact on the device, in units of r(0).
-
-    The fit's own error, what is cut off, cosines that are taken from products, rounding; and
-    where r is so steep that it shows, what is left of the last digit of small angles.
-    """
-    eps = float(jnp.finfo(dtype).eps)
-    steepest = float(np.max(np.abs(fit.slope_at_angle(np.linspace(0, math.pi, 1001)))))
-    return fit.error + 16 * _tolerance(dtype) + steepest * 2 * eps * 2.0 ** -_half_digits(dtype)
-
-
 def evaluate(profile: Profile, x1: jax.Array, x2: jax.Array | None) -> jax.Array:
-    """`gram`, compiled, in tiles unless the inputs are known to be sharded."""
+    """Return `gram`, compiled, in tiles unless the inputs are known to be sharded."""
     inputs = [x1] if x2 is None else [x1, x2]
     out = explicit_sharding(x1, x2)
     if out is not None:
@@ -146,7 +61,9 @@ def explicit_sharding(x1: jax.Array, x2: jax.Array | None) -> NamedSharding | No
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def in_automatic_axes(out, function, options, operands, *inputs):
+def in_automatic_axes(
+    out: NamedSharding, function: Callable, options: Any, operands: Any, *inputs: jax.Array
+) -> Any:
     """Return function(options, operands, x1, x2) sharded as `out`, computed on automatic axes."""
 
     def automatic(operands, *inputs):
@@ -156,18 +73,15 @@ def in_automatic_axes(out, function, options, operands, *inputs):
     return jax.sharding.auto_axes(automatic, out_sharding=out)(operands, *inputs)
 
 
-def _untiled(_, profile, x1, x2):
+def _untiled(_: tuple, profile: Profile, x1: jax.Array, x2: jax.Array | None) -> jax.Array:
     return gram(profile, x1, x2, None)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def gram(
-    profile: Profile,
-    x1: jax.Array,
-    x2: jax.Array | None,
-    tiling: Tiling | None = CPU_TILING,
+    profile: Profile, x1: jax.Array, x2: jax.Array | None, tiling: Tiling | None = CPU_TILING
 ) -> jax.Array:
-    """The matrix scale·(|x| |x'|)^degree r(θ).
+    """Return the matrix scale·(|x| |x'|)^degree r(θ).
 
     Args:
       profile: scale and r.
@@ -182,13 +96,26 @@ def gram(
       between equal inputs, where it has a cusp, is taken to be zero.
     """
     profile = jax.tree.map(lambda leaf: jnp.asarray(leaf, x1.dtype), profile)
+    same, n1, n2 = x2 is None, len(x1), len(x1 if x2 is None else x2)
     rows1 = _Rows.of(x1, profile.degree)
     rows2 = _Rows.of(x1 if x2 is None else x2, profile.degree, profile.scale)
-    whole = functools.partial(_whole, same=x2 is None)
+
+    def whole(profile: Profile, rows1: _Rows, rows2: _Rows) -> jax.Array:
+        values = _tile(profile, rows1, rows2, (0, 0), (n1, n2), same)
+        return _symmetric(values) if same else values
+
     if tiling is None:
         return whole(profile, rows1, rows2)
-    tiles = functools.partial(_square if x2 is None else _rectangle, tiling)
-    return jax.lax.platform_dependent(profile, rows1, rows2, cpu=tiles, default=whole)
+    tiles = (tiling.side, tiling.side) if same else (tiling.rows, tiling.columns)
+
+    def tiled(profile: Profile, rows1: _Rows, rows2: _Rows) -> jax.Array:
+        height, row_starts = _starts(n1, tiles[0])
+        width, column_starts = _starts(n2, tiles[1])
+        corners = [(i, j) for i in row_starts for j in column_starts if i <= j or not same]
+        out = _fill(profile, rows1, rows2, corners, (height, width), same)
+        return _mirror(out, corners, height) if same else out
+
+    return jax.lax.platform_dependent(profile, rows1, rows2, cpu=tiled, default=whole)
 
 
 @gram.defjvp
@@ -203,6 +130,9 @@ def _gram_jvp(tiling, primals, tangents):
     return gram(profile, x1, x2, tiling), derivative
 
 
+_compiled_gram = jax.jit(gram, static_argnums=3)
+
+
 def _from_angles(profile: Profile, x1: jax.Array, x2: jax.Array | None) -> jax.Array:
     """The same matrix, from operations that can be differentiated."""
     values = profile(angle(x1, x2))
@@ -211,36 +141,6 @@ def _from_angles(profile: Profile, x1: jax.Array, x2: jax.Array | None) -> jax.A
     factors1 = row_norms(x1) ** profile.degree
     factors2 = factors1 if x2 is None else row_norms(x2) ** profile.degree
     return factors1 * (profile.scale * factors2).T * values
-
-
-def _whole(profile, rows1, rows2, *, same):
-    values = _tile(profile, rows1, rows2, (0, 0), (len(rows1.x), len(rows2.x)), same)
-    return _symmetric(values) if same else values
-
-
-def _symmetric(values):
-    return jnp.triu(values) + jnp.triu(values, 1).T
-
-
-def _rectangle(tiling, profile, rows1, rows2):
-    rows, row_starts = _tile_starts(len(rows1.x), tiling.rows)
-    columns, column_starts = _tile_starts(len(rows2.x), tiling.columns)
-    starts = [(row, column) for row in row_starts for column in column_starts]
-    return _fill(profile, rows1, rows2, starts, (rows, columns), same=False)
-
-
-def _square(tiling, profile, rows1, rows2):
-    size, starts = _tile_starts(len(rows1.x), tiling.side)
-    pairs = [(row, column) for i, row in enumerate(starts) for column in starts[i:]]
-    out = _fill(profile, rows1, rows2, pairs, (size, size), same=True)
-    return _mirror(out, pairs, size)
-
-
-def _tile_starts(n: int, largest: int) -> tuple[int, list[int]]:
-    """The size of equal tiles that cover n rows, and where they start; the last may overlap."""
-    count = -(-n // largest)
-    size = -(-n // count)
-    return size, [min(k * size, n - size) for k in range(count)]
 
 
 class _Rows(NamedTuple):
@@ -260,12 +160,29 @@ class _Rows(NamedTuple):
         return _Rows(*(a[rows] for a in self))
 
 
-def _fill(profile, rows1, rows2, starts, size, *, same):
-    """Writes the tiles that start at `starts`; `same` if both batches are the same."""
-    starts = jnp.asarray(starts, jnp.int32)
+def _starts(n: int, largest: int) -> tuple[int, list[int]]:
+    """The size of equal tiles that cover n rows, and where they start; the last may overlap.
 
-    def step(k, out):
-        start = tuple(starts[k])
+    Seven rows in tiles of at most three are tiles of three that start at 0, 3 and 4.
+    """
+    count = -(-n // largest)
+    size = -(-n // count)
+    return size, [min(k * size, n - size) for k in range(count)]
+
+
+def _fill(
+    profile: Profile,
+    rows1: _Rows,
+    rows2: _Rows,
+    corners: Sequence[tuple[int, int]],
+    size: tuple[int, int],
+    same: bool,
+) -> jax.Array:
+    """The matrix with the tiles of the given size at `corners` filled in."""
+    starts = jnp.asarray(corners, jnp.int32)
+
+    def step(k: jax.Array, out: jax.Array) -> jax.Array:
+        start = (starts[k, 0], starts[k, 1])
         values = _tile(profile, rows1, rows2, start, size, same)
         return jax.lax.dynamic_update_slice(out, values, start)
 
@@ -275,7 +192,14 @@ def _fill(profile, rows1, rows2, starts, size, *, same):
     return jax.lax.fori_loop(0, len(starts), step, out)
 
 
-def _tile(profile, rows1, rows2, start, size, same):
+def _tile(
+    profile: Profile,
+    rows1: _Rows,
+    rows2: _Rows,
+    start: tuple[int | jax.Array, int | jax.Array],
+    size: tuple[int, int],
+    same: bool,
+) -> jax.Array:
     """The tile of the given start and size."""
     (unit1, factors1), (unit2, factors2) = (
         [jax.lax.dynamic_slice_in_dim(a, begin, length) for a in (rows.unit, rows.factors)]
@@ -286,15 +210,21 @@ def _tile(profile, rows1, rows2, start, size, same):
     values = factors * profile(arccos(cosine))
     near = (cosine > profile.near_zero) | (cosine < profile.near_pi)
     if same:
-        itself = start[0] + _index(cosine, 0) == start[1] + _index(cosine, 1)
+        row, column = (jax.lax.broadcasted_iota(jnp.int32, cosine.shape, axis) for axis in (0, 1))
+        itself = start[0] + row == start[1] + column
         values = jnp.where(itself, factors, values)
         near = near & ~itself
-    # The inputs are sliced in there, since few tiles need more than their unit vectors.
-    refine = functools.partial(_refine, profile, rows1, rows2, start)
+
+    def exact(row: jax.Array, column: jax.Array) -> jax.Array:
+        # The inputs are taken only here, since few tiles need more than their unit vectors.
+        a, b = rows1.take(start[0] + row), rows2.take(start[1] + column)
+        return a.factors * b.factors * profile(_small_angle(a, b))
+
+    refine = functools.partial(_replace, exact)
     return jax.lax.cond(near.any(), refine, lambda near, values: values, near, values)
 
 
-def _product(unit1, unit2):
+def _product(unit1: jax.Array, unit2: jax.Array) -> jax.Array:
     """Cosines: sums over a thousand features each, since rounding adds up in longer ones."""
     if len(unit1) == 1:
         # XLA adds up the terms of a single row one by one, which is far less accurate.
@@ -308,36 +238,44 @@ def _product(unit1, unit2):
     return functools.reduce(jnp.add, parts)
 
 
-def _index(array, axis):
-    return jax.lax.broadcasted_iota(jnp.int32, array.shape, axis)
+def _replace(
+    exact: Callable[[jax.Array, jax.Array], jax.Array], near: jax.Array, values: jax.Array
+) -> jax.Array:
+    """`values` with exact(row, column) wherever `near` is true.
 
-
-def _refine(profile, rows1, rows2, start, near, values):
-    """Computes the entries in `near` from differences of inputs, one a row at a time."""
+    Each round of the loop replaces one entry in every row of the tile: the first that is still
+    marked. With `near` = [[0, 1, 1], [0, 0, 1]] the first round replaces (0, 1) and (1, 2), the
+    second (0, 2). So there are as many rounds as the fullest row has marks. A row with none left
+    keeps its values.
+    """
     rows = jnp.arange(len(near), dtype=jnp.int32)
-    a = rows1.take(start[0] + rows)
 
-    def step(state):
+    def step(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         near, values = state
         columns = jax.lax.argmax(near, 1, jnp.int32)
-        found = near[rows, columns]
-        b = rows2.take(start[1] + columns)
-        exact = a.factors * b.factors * profile(_angle_of_pairs(a, b))
-        values = values.at[rows, columns].set(jnp.where(found, exact, values[rows, columns]))
-        return near.at[rows, columns].set(False), values
+        marked = near[rows, columns]
+        new = jnp.where(marked, exact(rows, columns), values[rows, columns])
+        return near.at[rows, columns].set(False), values.at[rows, columns].set(new)
 
     return jax.lax.while_loop(lambda state: state[0].any(), step, (near, values))[1]
 
 
-def _angle_of_pairs(a, b):
+def _small_angle(a: _Rows, b: _Rows) -> jax.Array:
     """The angle between row i of either batch, where it is close to 0 or to π.
 
-    sin θ is the length of x's component across x', relative to x's. Most of what is along
-    x' goes away in x ∓ c x', where c is the ratio of lengths rounded to half the digits: with
-    x' in two parts of half the digits each, both products are exact, and the difference is.
+    With u = x'/|x'|, and for any number c,
+
+        sin θ = |d − (d·u) u| / |x|,   d = x − c x',
+
+    since c x' has no component across u. Rounding errors of d are relative to d, which is short
+    if c is near ±|x|/|x'|. They vanish if c and the two parts x' = h + (x' − h) have half of the
+    digits each: then c h and c (x' − h) are exact, and so is d, by Sterbenz' lemma.
+
+    In decimals of four digits: x = 1.003, x' = 1.234, c = 0.81 (of 0.8128), h = 1.2. The products
+    0.972 and 0.02754 are exact, and d = 1.003 − 0.972 − 0.02754 = 0.00346 has lost nothing.
     """
     obtuse = jnp.sum(a.unit * b.unit, axis=1) < 0
-    half = _half_digits(a.x.dtype)
+    half = half_digits(a.x.dtype)
     (x1, norms1), (x2, norms2) = _near_one(a), _near_one(b)
     ratio = _rounded(jnp.where(obtuse, -1, 1) * norms1 / norms2, half)[:, None]
     high = _rounded(x2, half)
@@ -348,47 +286,44 @@ def _angle_of_pairs(a, b):
     return jnp.where(obtuse, math.pi - acute, acute)
 
 
-def _near_one(rows):
+def _near_one(rows: _Rows) -> tuple[jax.Array, jax.Array]:
     """Rows multiplied by the power of 2 that takes their norms to [1/2, 1), and these norms."""
     mantissa, exponent = jnp.frexp(rows.norms)
     return jnp.ldexp(rows.x, -exponent[:, None]), mantissa
 
 
-def _half_digits(dtype):
-    return (jnp.finfo(dtype).nmant + 1) // 2
-
-
-def _rounded(x, digits):
+def _rounded(x: jax.Array, digits: int) -> jax.Array:
     """The first so many binary digits of x."""
     exponent_bits = jnp.finfo(x.dtype).nexp
     return jax.lax.reduce_precision(x, exponent_bits=exponent_bits, mantissa_bits=digits - 1)
 
 
-def _mirror(out, starts, size):
-    """Copies the upper triangle to the lower one, tile by tile.
+def _symmetric(values: jax.Array) -> jax.Array:
+    return jnp.triu(values) + jnp.triu(values, 1).T
+
+
+def _mirror(out: jax.Array, corners: Sequence[tuple[int, int]], size: int) -> jax.Array:
+    """Copy the upper triangle to the lower one, tile by tile.
 
     In loops of their own: fused into that of the tiles, XLA would compute all of a tile
     a second time in the order of the transpose.
     """
 
-    def tile_of(out, row, column):
+    def tile_of(out: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice(out, (row, column), (size, size))
 
-    def across(k, out):
+    def across(k: jax.Array, out: jax.Array) -> jax.Array:
         row, column = off_diagonal[k]
         return jax.lax.dynamic_update_slice(out, tile_of(out, row, column).T, (column, row))
 
-    def within(k, out):
-        tile = tile_of(out, diagonal[k], diagonal[k])
-        tile = _symmetric(tile)
-        return jax.lax.dynamic_update_slice(out, tile, (diagonal[k], diagonal[k]))
+    def within(k: jax.Array, out: jax.Array) -> jax.Array:
+        start = diagonal[k]
+        tile = _symmetric(tile_of(out, start, start))
+        return jax.lax.dynamic_update_slice(out, tile, (start, start))
 
-    off_diagonal = jnp.asarray([(i, j) for i, j in starts if i != j], jnp.int32).reshape(-1, 2)
-    diagonal = jnp.asarray([i for i, j in starts if i == j], jnp.int32)
+    off_diagonal = jnp.asarray([(i, j) for i, j in corners if i != j], jnp.int32).reshape(-1, 2)
+    diagonal = jnp.asarray([i for i, j in corners if i == j], jnp.int32)
     if len(off_diagonal):
         out = jax.lax.fori_loop(0, len(off_diagonal), across, out)
     # These come last: where n is ragged the others overlap them.
     return jax.lax.fori_loop(0, len(diagonal), within, out)
-
-
-_compiled_gram = jax.jit(gram, static_argnums=3)

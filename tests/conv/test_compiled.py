@@ -1,12 +1,14 @@
 """The convolutional kernel in tiles, through transformations, and on several devices."""
 
-import textwrap
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import finite_difference, run_python
+from helpers import finite_difference
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 from nt_residual import conv, gram, schedules
 
@@ -59,27 +61,21 @@ def test_its_gradients_are_those_of_finite_differences(x64):
 
 
 def test_it_runs_on_several_devices():
-    code = """
-        import math
-        import jax, jax.numpy as jnp, numpy as np
-        from jax.sharding import AxisType, PartitionSpec as P
-        from nt_residual import conv, gram, schedules
+    x = images(4, "float32")
+    mesh = jax.make_mesh((2,), ("rows",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
+    spread = gram.compute(KERNEL, x, mesh=mesh)
+    assert len(spread.sharding.device_set) == 2
+    np.testing.assert_allclose(spread, KERNEL(x), atol=1e-6)
+    np.testing.assert_array_equal(spread, spread.T)
 
-        x = jnp.asarray(np.random.default_rng(0).random((6, 4, 4, 1)), "float32")
-        mesh = jax.make_mesh((2,), ("rows",), axis_types=(AxisType.Auto,))
-        kernel = conv.ResidualKernel(2, schedules.PowerLaw(0.5), (4, 4), filter_shape=(1, 3))
-        spread = gram.compute(kernel, x, mesh=mesh)
-        assert len(spread.sharding.device_set) == 2
-        np.testing.assert_allclose(spread, kernel(x), atol=1e-6)
-        np.testing.assert_array_equal(spread, spread.T)
-        for depth in (2, (1, 1), math.inf):
-            each = jax.shard_map(
-                kernel.at_depth(depth), mesh=mesh, in_specs=(P("rows"), P()), out_specs=P("rows")
-            )
-            assert jax.eval_shape(each, x, x).shape == (6, 6)
-    """
-    result = run_python(textwrap.dedent(code), devices=2)
-    assert result.returncode == 0, result.stderr
+
+@pytest.mark.parametrize("depth", [(1, 1), math.inf])
+def test_it_can_be_traced_for_several_devices(depth):
+    mesh = jax.make_mesh((2,), ("rows",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
+    specs = {"in_specs": (P("rows"), P()), "out_specs": P("rows")}
+    each = jax.shard_map(KERNEL.at_depth(depth), mesh=mesh, **specs)
+    x = images(4, "float32")
+    assert jax.eval_shape(each, x, x).shape == (4, 4)
 
 
 def test_programs_do_not_grow_with_depth():

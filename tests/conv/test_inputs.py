@@ -20,18 +20,7 @@ SCHEDULE = schedules.PowerLaw(0.5)
         ({"image_shape": 8}, TypeError, r"two integers \(height, width\), got 8"),
         ({"image_shape": (8, 8, 3)}, ValueError, "number of channels is an argument of its own"),
         ({"image_shape": (8, 0)}, ValueError, r"image_shape\[1\] must be at least 1"),
-        ({"image_shape": (8, True)}, TypeError, r"image_shape\[1\] must be an integer, got True"),
-        ({"image_shape": (8, 8.0)}, TypeError, r"image_shape\[1\] must be an integer, got 8\.0"),
-        ({"channels": True}, TypeError, "channels must be an integer, got True"),
-        ({"channels": 0}, ValueError, "channels must be at least 1, got 0"),
-        ({"channels": 1.0}, TypeError, r"channels must be an integer, got 1\.0\. None"),
         ({"filter_shape": (3, 4)}, ValueError, r"must be odd in each direction, got \(3, 4\)"),
-        ({"kind": "both"}, ValueError, "kind must be"),
-        ({"pooling": "max"}, ValueError, "pooling must be"),
-        ({"trained": "some"}, ValueError, "trained must be"),
-        ({"block": "three"}, ValueError, "block must be"),
-        ({"padding": "VALID"}, ValueError, "padding must be"),
-        ({"normalize": 1}, TypeError, "normalize must be True or False"),
     ],
 )
 def test_wrong_arguments_are_refused(change, error, message):
@@ -63,7 +52,7 @@ def test_images_of_wrong_values_are_refused():
     x = np.ones((2, 4, 6, 3), "float32")
     with pytest.raises(TypeError, match=r"must hold real floats, got dtype uint8.*/ 255"):
         kernel(x.astype("uint8"))
-    with pytest.raises(ValueError, match="NaN or infinity in image 1"):
+    with pytest.raises(ValueError, match="NaN or infinity in input 1"):
         kernel(np.where(np.arange(2)[:, None, None, None] == 1, np.nan, x))
     with pytest.raises(ValueError, match="same number of channels"):
         kernel(x, x[..., :2])

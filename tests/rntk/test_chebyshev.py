@@ -5,7 +5,7 @@ import pytest
 
 from nt_residual.rntk import chebyshev
 
-VARIABLES = [chebyshev.PLAIN, *(chebyshev.variable_for(t) for t in (0, 1e-20, 1e-3, 1, 10, 1e4))]
+VARIABLES = [chebyshev.variable_for(t) for t in (0, 1e-20, 1e4)]
 
 
 @pytest.fixture(params=VARIABLES, ids=lambda v: f"{v.end}-{v.power}-{v.offset:.1g}")

@@ -26,13 +26,14 @@ def _residual(relu, depth, layers=1):
     return stax.serial(Dense(1), stack, Dense(1))
 
 
+MANY = "residual, two leaky layers a block"
 NETWORKS = {
     "plain": stax.serial(Dense(1), stax.Relu(), Dense(1, W_std=1.5)),
     "leaky": stax.serial(*[Dense(1), stax.LeakyRelu(0.1)] * 4, Dense(1)),
     "absolute value": stax.serial(Dense(1), stax.Abs(), Dense(1)),
     "square": stax.serial(Dense(1), stax.Monomial(2), Dense(1)),
     "residual": _residual(nt_residual.stax.Relu(), 100),
-    "residual, two leaky layers a block": _residual(nt_residual.stax.ABRelu(0.1, 1.0), 20, 2),
+    MANY: _residual(nt_residual.stax.ABRelu(0.1, 1.0), 20, 2),
 }
 NOT_HOMOGENEOUS = {
     "bias": stax.serial(Dense(1, b_std=0.1), stax.Relu(), Dense(1)),
@@ -61,7 +62,9 @@ def compiled():
 
 
 @pytest.mark.parametrize("kind", ["ntk", *full("nngp")])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", ["square", "residual", *full("plain", "leaky", "absolute value", MANY)]
+)
 def test_the_kernel_is_that_of_the_network(name, kind, compiled, x64):
     kernel, x = compiled(name, kind), _inputs()
     expected = np.asarray(NETWORKS[name][2](x, x[:5], kind))
@@ -93,16 +96,6 @@ def test_a_smaller_tolerance_takes_more_coefficients():
     coarse, fine = (rntk.compile_homogeneous(NETWORKS["leaky"][2], tol=tol) for tol in (1e-3, 1e-7))
     assert len(coarse.fit.coefficients) < len(fine.fit.coefficients)
     assert fine.fit.error < 1e-7
-
-
-def test_a_deep_network_that_does_not_forget_its_steps_is_still_homogeneous():
-    _, _, kernel_fn = nt_residual.stax.FullyConnectedResNet(
-        300, 1, schedule=schedules.Constant(1.0), trained="all", normalize_blocks=True
-    )
-    kernel = rntk.compile_homogeneous(kernel_fn)
-    ours = rntk.ResidualKernel(300, schedules.Constant(1.0), trained="all")
-    theta = np.linspace(0, np.pi, 20)
-    np.testing.assert_allclose(kernel.fit.at_angle(theta), ours.at_angle(theta), atol=1e-6)
 
 
 def test_known_inputs_may_be_closed_over_by_a_traced_function(compiled):
@@ -164,7 +157,7 @@ def test_a_kernel_that_no_series_resolves_is_refused():
         norms = jnp.linalg.norm(x1, axis=1)[:, None] * jnp.linalg.norm(x2, axis=1)
         return norms * (1 + jnp.abs(x1 @ x2.T / norms - 0.5))
 
-    with pytest.raises(ValueError, match=r"no series of up to 1025 coefficients reaches tol=1e-07"):
+    with pytest.raises(ValueError, match=r"no series of up to 1024 coefficients reaches tol=1e-07"):
         rntk.compile_homogeneous(kinked)
 
 

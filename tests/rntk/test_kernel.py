@@ -1,6 +1,4 @@
-import copy
 import dataclasses
-import functools
 import math
 import pickle
 
@@ -8,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import REFERENCE_NETWORKS, mainly, naive_kernel
+from helpers import REFERENCE_NETWORKS, full, mainly, naive_kernel
 
 from nt_residual import rntk, schedules
 from nt_residual.rntk import ResidualKernel, angle, tiles
@@ -17,15 +15,19 @@ from nt_residual.rntk import kernel as kernel_module
 # Largest error of a kernel value, divided by the kernel of the inputs with themselves.
 ERROR = {"float32": 2e-6, "float64": 2e-11}
 
+# Kernels that differ in kind: steep near θ = 0, smooth, with a jump.
 KERNELS = [
-    ResidualKernel(1, schedules.Constant(1.0)),
     ResidualKernel(1000, schedules.Constant(1.0)),
+    ResidualKernel(20, schedules.PowerLaw(1.0), trained="all", normalize=False),
+    ResidualKernel(math.inf, schedules.PowerLaw(0.25)),
+]
+# The options of those kernels.
+MORE_KERNELS = [
+    ResidualKernel(1, schedules.Constant(1.0)),
     ResidualKernel(50, schedules.PowerLaw(0.25), kind="nngp"),
     ResidualKernel(1000, schedules.PowerLaw(0.5), trained="all"),
     ResidualKernel(1000, schedules.PowerLaw(0.5), normalize=False),
-    ResidualKernel(20, schedules.PowerLaw(1.0), trained="all", normalize=False),
-    ResidualKernel(7, schedules.Explicit([0.0, 1.0, 0.5, 2.0, 0.1, 0.3, 1.0])),
-    ResidualKernel(math.inf, schedules.PowerLaw(0.25)),
+    ResidualKernel(7, [0.0, 1.0, 0.5, 2.0, 0.1, 0.3, 1.0]),
     ResidualKernel(math.inf, schedules.PowerLaw(0.5, c=2.0)),
     ResidualKernel(math.inf, schedules.PowerLaw(0.5), kind="nngp", normalize=False),
     ResidualKernel(math.inf, schedules.PowerLaw(1.0)),
@@ -33,7 +35,7 @@ KERNELS = [
 ]
 
 
-@pytest.fixture(params=KERNELS, ids=lambda k: f"{k.depth}-{k.kind}-{k.trained}-{k.schedule}")
+@pytest.fixture(params=[*KERNELS, *full(*MORE_KERNELS)], ids=str)
 def kernel(request):
     return request.param
 
@@ -102,7 +104,7 @@ def test_the_kernel_is_invariant_under_rotation(kernel, dtype):
 
 
 @mainly("float32")
-@pytest.mark.parametrize("kernel", KERNELS[::4], ids=str)
+@pytest.mark.parametrize("kernel", KERNELS[:2], ids=str)
 def test_jit_vmap_and_single_entries_give_the_same(kernel, dtype):
     x1, x2 = _inputs(dtype), _inputs(dtype, n=4, seed=1)
     whole = np.asarray(kernel(x1, x2))
@@ -121,7 +123,7 @@ def test_a_second_call_compiles_nothing(kernel):
     assert tiles._compiled_gram._cache_size() == compiled
 
 
-@pytest.mark.parametrize("kernel", KERNELS[::5], ids=str)
+@pytest.mark.parametrize("kernel", KERNELS[:1], ids=str)
 def test_inputs_may_be_known_arrays_that_a_traced_function_closes_over(kernel):
     x = _inputs(jnp.float32)
     whole = np.asarray(kernel(x))
@@ -136,12 +138,18 @@ def test_inputs_may_be_known_arrays_that_a_traced_function_closes_over(kernel):
         jax.jit(lambda y: kernel(y, 0 * np.asarray(x)))(x)
 
 
-def test_equal_kernels_are_equal_and_hash_alike(kernel):
-    copy = ResidualKernel(
-        kernel.depth, kernel.schedule, kernel.kind, kernel.trained, kernel.normalize
-    )
-    assert copy == kernel
-    assert hash(copy) == hash(kernel)
+def test_kernels_are_values():
+    for kernel in (*KERNELS, ResidualKernel(5, Harmonic())):
+        same = dataclasses.replace(kernel)
+        assert same == kernel
+        assert hash(same) == hash(kernel)
+        assert jax.tree.leaves(kernel) == []
+        # Hashes of strings differ between processes, so that a hash must not travel.
+        there = pickle.loads(pickle.dumps(kernel))
+        assert "_hash" not in vars(there)
+        assert there == kernel
+    x = _inputs(jnp.float32)
+    np.testing.assert_allclose(jax.jit(lambda k, x: k(x))(KERNELS[0], x), KERNELS[0](x), rtol=1e-5)
 
 
 def test_few_coefficients_suffice_at_any_depth(kernel):
@@ -168,24 +176,10 @@ def test_the_error_bound_holds_between_inputs_at_any_angle(kernel):
         assert error <= kernel.error_bound
 
 
-def test_a_kernel_passes_through_jit_as_an_argument(kernel):
-    x = _inputs(jnp.float32)
-    np.testing.assert_allclose(jax.jit(lambda k, x: k(x))(kernel, x), kernel(x), rtol=1e-5)
-    assert jax.tree.leaves(kernel) == []
-
-
-def test_a_kernel_that_went_through_pickle_is_the_same_one(kernel):
-    copy = pickle.loads(pickle.dumps(kernel))
-    assert copy == kernel
-    # Hashes of strings differ between processes, so that a hash must not travel.
-    hash(kernel)
-    assert "_hash" not in vars(pickle.loads(pickle.dumps(kernel)))
-
-
 # Values.
 
 
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("gamma", [0.0, *full(0.5, 1.0)])
 def test_near_duplicates_leave_the_matrix_positive_semi_definite(gamma):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((500, 5))
@@ -195,8 +189,7 @@ def test_near_duplicates_leave_the_matrix_positive_semi_definite(gamma):
     assert np.linalg.eigvalsh(np.asarray(gram, np.float64))[0] > -2e-5
 
 
-@pytest.mark.parametrize("trained", ["blocks", "all"])
-@pytest.mark.parametrize("kind", ["ntk", "nngp"])
+@pytest.mark.parametrize(("kind", "trained"), [("ntk", "all"), ("ntk", "blocks")])
 def test_the_unnormalized_kernel_is_that_of_the_network_as_written(kind, trained, x64):
     alphas = [0.3, 1.0, 0.0, 0.7]
     kernel = ResidualKernel(4, schedules.Explicit(alphas), kind, trained, normalize=False)
@@ -206,8 +199,7 @@ def test_the_unnormalized_kernel_is_that_of_the_network_as_written(kind, trained
 
 
 @pytest.mark.parametrize("depth", [30, math.inf])
-@pytest.mark.parametrize("trained", ["blocks", "all"])
-@pytest.mark.parametrize("kind", ["ntk", "nngp"])
+@pytest.mark.parametrize(("kind", "trained"), [("ntk", "blocks"), ("ntk", "all"), ("nngp", "all")])
 def test_normalizing_divides_by_the_kernel_of_a_unit_input_with_itself(kind, trained, depth):
     schedule = schedules.PowerLaw(0.5)
     options = {"kind": kind, "trained": trained}
@@ -236,19 +228,7 @@ def test_a_degenerate_limit_is_a_quarter_but_for_equal_inputs():
     np.testing.assert_array_equal(kernel(x), [[1, 0.5, 1], [0.5, 4, 0.5], [1, 0.5, 1]])
 
 
-def test_a_vanishing_alpha_gives_the_kernel_of_one_hidden_layer():
-    theta = np.linspace(0, np.pi, 7)
-    small = ResidualKernel(10, schedules.Constant(1e-6)).at_angle(theta)
-    limit = ResidualKernel(math.inf, schedules.PowerLaw(1.0)).at_angle(theta)
-    np.testing.assert_allclose(small, limit, atol=1e-5)
-
-
-def test_a_deep_network_with_constant_alpha_stays_finite_when_normalized():
-    kernel = ResidualKernel(2000, schedules.Constant(1.0))
-    assert np.all(np.isfinite(kernel(_inputs(jnp.float32))))
-
-
-@pytest.mark.parametrize("low", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("low", [jnp.bfloat16, *full(jnp.float16)])
 def test_low_precision_inputs_are_computed_in_float32_and_returned_as_they_came(low):
     kernel = ResidualKernel(10, schedules.PowerLaw(0.5))
     x = _inputs(low)
@@ -298,25 +278,12 @@ def test_alphas_of_any_size_give_a_kernel(alpha):
     np.testing.assert_allclose(kernel.at_angle([0.0, 1.0]), [1, limit], rtol=1e-7)
 
 
-@pytest.mark.parametrize("dim", [3, 64, 784])
+@pytest.mark.parametrize("dim", [64, *full(3, 784)])
 def test_parallel_inputs_stay_parallel_in_a_degenerate_limit(dim, dtype):
     kernel = ResidualKernel(math.inf, schedules.Constant(1.0))
     x = jnp.asarray(np.random.default_rng(0).standard_normal((20, dim)), dtype)
     row_by_row = np.array([kernel(x[i : i + 1], 3 * x)[0] for i in range(len(x))])
     np.testing.assert_allclose(row_by_row, 3 * kernel(x), rtol=1e-5)
-
-
-def test_gradients_agree_with_finite_differences(x64):
-    kernel = ResidualKernel(10, schedules.PowerLaw(0.5))
-    rng = np.random.default_rng(0)
-    x1, x2, direction = (jnp.asarray(rng.standard_normal((2, 3))) for _ in range(3))
-
-    def total(x):
-        return jnp.sum(kernel(x, x2) ** 2)
-
-    step = 1e-5
-    difference = (total(x1 + step * direction) - total(x1 - step * direction)) / (2 * step)
-    np.testing.assert_allclose(jnp.vdot(jax.grad(total)(x1), direction), difference, rtol=1e-6)
 
 
 def test_gradients_are_finite_on_the_diagonal(dtype):
@@ -326,27 +293,6 @@ def test_gradients_are_finite_on_the_diagonal(dtype):
     # The kernel of an input with itself is |x|².
     gradient = jax.grad(lambda x: jnp.trace(kernel(x)))(x)
     np.testing.assert_allclose(gradient, 2 * x, rtol=1e-5, atol=1e-5)
-
-
-def test_gradients_are_finite_where_inputs_coincide():
-    kernel = ResidualKernel(10, schedules.PowerLaw(0.5))
-    x = jnp.array([[1.0, 2.0], [1.0, 2.0], [-1.0, -2.0]])
-    for gradient in (
-        jax.grad(lambda x: kernel(x).sum())(x),
-        jax.grad(lambda x: kernel(x, x[:1]).sum())(x),
-    ):
-        assert np.all(np.isfinite(gradient))
-
-
-# Angles.
-
-
-@pytest.mark.parametrize("theta", [1e-6, 1e-4, 1e-2, 1.0, np.pi - 1e-2, np.pi - 1e-4])
-def test_angles_keep_their_accuracy_between_nearly_parallel_inputs(theta, dtype):
-    x1 = jnp.array([[2.0, 0.0]], dtype)
-    x2 = jnp.array([[math.cos(theta), math.sin(theta)]], dtype)
-    got = float(angle(x1, x2)[0, 0])
-    assert abs(got - theta) < 8 * float(jnp.finfo(dtype).eps)
 
 
 # Infinite depth.
@@ -365,7 +311,7 @@ class Harmonic:
 HARMONIC_TIME = math.log(math.sinh(math.pi) / math.pi)  # Σ log(1 + 1/ℓ²)
 
 
-@pytest.mark.parametrize("options", [{}, {"trained": "all"}, {"kind": "nngp"}])
+@pytest.mark.parametrize("options", [{}, *full({"trained": "all"}, {"kind": "nngp"})])
 def test_blocks_that_stay_keep_their_place_in_the_limit(options):
     limit = ResidualKernel(math.inf, Harmonic(), effective_time=HARMONIC_TIME, **options)
     theta = np.linspace(0, np.pi, 7)
@@ -402,7 +348,7 @@ def test_an_effective_time_that_cannot_be_is_refused():
             ResidualKernel(math.inf, Harmonic(), effective_time=bad)
 
 
-@pytest.mark.parametrize("time", [1e4, 1e6, 1e8])
+@pytest.mark.parametrize("time", [1e6, *full(1e4, 1e8)])
 def test_a_long_time_is_resolved_between_the_closest_inputs(time):
     kernel = ResidualKernel(math.inf, schedules.PowerLaw(0.5, c=time**0.5))
     rng = np.random.default_rng(0)
@@ -493,23 +439,8 @@ def test_bad_inputs_are_refused_with_what_came_and_what_to_do():
     _refused(r"x1 must hold real floats, got dtype complex", good + 1j, error=TypeError)
     _refused(r"x1 must hold real floats, got dtype <U1", [["a", "b"]], error=TypeError)
     _refused(r"x1 must be an array", [[1.0, 2.0], [3.0]], error=TypeError)
-
-
-def test_shapes_are_checked_under_jit_too():
-    kernel = ResidualKernel(10, schedules.PowerLaw(0.5))
     with pytest.raises(ValueError, match="same number of features"):
-        jax.jit(kernel)(jnp.ones((3, 2)), jnp.ones((3, 1)))
-
-
-@pytest.mark.parametrize("alpha", [math.nan, math.inf, -0.5])
-def test_an_alpha_out_of_range_is_refused(alpha):
-    with pytest.raises(ValueError, match="schedule must hold finite α ≥ 0"):
-        ResidualKernel(2, lambda depth: np.array([1.0, alpha]))
-
-
-def test_a_schedule_that_gives_another_number_of_alphas_is_refused():
-    with pytest.raises(ValueError, match="one α per block, got 3 alphas for depth=2"):
-        ResidualKernel(2, lambda depth: np.ones(3))
+        jax.jit(ResidualKernel(2, [0.1, 0.2]))(jnp.ones((3, 2)), jnp.ones((3, 1)))
 
 
 def test_a_schedule_that_is_not_callable_is_refused():
@@ -540,8 +471,8 @@ def test_infinite_depth_needs_a_schedule_with_a_limit():
         ResidualKernel(math.inf, lambda depth: np.ones(depth))
 
 
-@pytest.mark.parametrize("options", [{"kind": "nngp"}, {"trained": "all"}])
-@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("options", [{"trained": "all"}, *full({"kind": "nngp"})])
+@pytest.mark.parametrize("normalize", [False, *full(True)])
 def test_without_any_branch_the_kernel_is_linear(options, normalize, dtype):
     kernel = ResidualKernel(3, schedules.Explicit([0.0] * 3), normalize=normalize, **options)
     x1, x2 = _inputs(dtype), _inputs(dtype, seed=1)
@@ -563,42 +494,6 @@ def test_an_unnormalized_kernel_that_overflows_is_refused(dtype):
         kernel.at_angle(1.0)
     with pytest.raises(ValueError, match=r"beyond the range of float.*normalize=True"):
         kernel(jnp.ones((2, 2), dtype))
-
-
-@pytest.mark.parametrize("theta", [-0.1, 3.2, math.nan])
-def test_an_angle_out_of_range_is_refused(theta):
-    kernel = ResidualKernel(3, schedules.PowerLaw(0.5))
-    with pytest.raises(ValueError, match="theta must hold angles"):
-        kernel.at_angle([theta, 1.0])
-
-
-def harmonic(depth):
-    return 1 / np.arange(1, depth + 1)
-
-
-@pytest.mark.parametrize("schedule", [schedules.Explicit([0.5, 0.2]), harmonic, Harmonic()])
-def test_a_kernel_of_any_schedule_with_a_name_can_be_pickled(schedule):
-    kernel = ResidualKernel(2, schedule)
-    assert pickle.loads(pickle.dumps(kernel)) == kernel
-
-
-def _nameless():
-    @dataclasses.dataclass(frozen=True)
-    class Local:
-        def __call__(self, depth):
-            return np.full(depth, 0.1)
-
-    schedule = lambda depth: np.full(depth, 0.1)  # noqa: E731
-    return {"lambda": schedule, "part": functools.partial(schedule), "local class": Local()}
-
-
-@pytest.mark.parametrize("schedule", _nameless().values(), ids=_nameless())
-def test_a_kernel_of_a_nameless_schedule_can_be_copied_and_says_why_pickle_refuses_it(schedule):
-    kernel = ResidualKernel(10, schedule)
-    assert copy.copy(kernel) is kernel
-    assert copy.deepcopy([kernel]) == [kernel]
-    with pytest.raises(TypeError, match=r"schedule must .* pickled, got .*schedules.Explicit"):
-        pickle.dumps(kernel)
 
 
 @pytest.mark.parametrize(

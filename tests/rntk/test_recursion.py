@@ -7,6 +7,10 @@ from helpers import REFERENCE, REFERENCE_NETWORKS, naive_kernel
 from nt_residual.rntk import arc_cosine, limits, recursion
 
 
+def _limit(theta, effective_time):
+    return limits.sums_of_blocks(*recursion.half_angle(theta), effective_time)
+
+
 def _expected(rows, name):
     return np.array([float(row[name]) for row in rows])
 
@@ -38,14 +42,14 @@ def test_jax_agrees_with_every_row_of_the_reference(alphas, rows, dtype):
 
 @pytest.mark.parametrize("row", REFERENCE["critical_limit"], ids=lambda row: f"{row['theta']}")
 def test_the_critical_limit_agrees_with_the_reference_to_1e_10(row):
-    sums = limits.block_sums(np.array([row["theta"]]), row["effective_time"])
+    sums = _limit(np.array([row["theta"]]), row["effective_time"])
     assert abs(sums.blocks[0] - float(row["ntk"])) < 1e-10
 
 
 @pytest.mark.parametrize("effective_time", [0.25, 1.0, 9.0])
 def test_every_sum_converges_to_the_critical_limit_at_rate_one_over_depth(effective_time):
     theta = np.linspace(0, np.pi, 9)
-    limit = limits.block_sums(theta, effective_time)
+    limit = _limit(theta, effective_time)
     errors = []
     for depth in (1000, 4000):
         alphas = np.full(depth, (effective_time / depth) ** 0.5)
@@ -57,17 +61,17 @@ def test_every_sum_converges_to_the_critical_limit_at_rate_one_over_depth(effect
 
 def test_the_critical_limit_joins_the_other_two():
     theta = np.linspace(0, np.pi, 9)
-    short = limits.block_sums(theta, 1e-10)
-    for a, b in zip(short, limits.block_sums(theta, 0.0), strict=True):
+    short = _limit(theta, 1e-10)
+    for a, b in zip(short, _limit(theta, 0.0), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
-    long = limits.block_sums(theta, 1e6)
-    for a, b in zip(long, limits.block_sums(theta, np.inf), strict=True):
+    long = _limit(theta, 1e6)
+    for a, b in zip(long, _limit(theta, np.inf), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_the_learnable_limit_is_the_kernel_of_one_hidden_layer():
     u = np.array([-0.5, 0.0, 0.5, 0.9])
-    sums = limits.block_sums(np.arccos(u), 0.0)
+    sums = _limit(np.arccos(u), 0.0)
     np.testing.assert_allclose(sums.blocks, [-0.0288, 0.1592, 0.4712, 0.8402], atol=5e-5)
 
 

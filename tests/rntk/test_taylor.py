@@ -3,6 +3,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from helpers import full
 
 from nt_residual import rntk, schedules
 from nt_residual.rntk import taylor as module
@@ -28,6 +29,9 @@ KERNELS = {
     "T = 10,000": rntk.ResidualKernel(math.inf, schedules.PowerLaw(0.5, 100.0)),
     "T = 1e-12": rntk.ResidualKernel(math.inf, schedules.PowerLaw(0.5, 1e-6)),
 }
+
+IN_DEFAULT = ("deep", "all", "limit", "critical, all")
+NAMES = [*IN_DEFAULT, *full(*(name for name in KERNELS if name not in IN_DEFAULT))]
 
 
 def _vanishing(count):
@@ -55,7 +59,7 @@ def test_one_layer_has_the_binomial_series_of_the_arcsine(kernel):
     np.testing.assert_allclose(power_series(kernel, 300), known, rtol=rtol, atol=atol)
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_series_sums_to_the_kernel_inside_the_interval(name):
     kernel = KERNELS[name]
     u = np.linspace(-0.9, 0.9, 19)
@@ -65,7 +69,7 @@ def test_the_series_sums_to_the_kernel_inside_the_interval(name):
     np.testing.assert_allclose(found, reference, rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_coefficients_are_not_negative_and_the_rest_is_what_further_ones_sum_to(name):
     short, long = (module.expand(KERNELS[name], count) for count in (100, 1000))
     assert (long.coefficients >= 0).all()
@@ -76,8 +80,9 @@ def test_coefficients_are_not_negative_and_the_rest_is_what_further_ones_sum_to(
         assert long.rest[parity] > 0
 
 
-# The largest T takes as long as all others.
-@pytest.mark.parametrize("name", [name for name in KERNELS if name != "T = 10,000"])
+@pytest.mark.parametrize(
+    "name", ["deep", *full(*(name for name in KERNELS if name not in ("deep", "T = 10,000")))]
+)
 def test_the_error_estimate_covers_the_change_on_another_circle(name):
     short, long = (module.expand(KERNELS[name], count) for count in (2000, 8000))
     change = np.abs(short.coefficients - long.coefficients[:2000])
@@ -86,8 +91,7 @@ def test_the_error_estimate_covers_the_change_on_another_circle(name):
     assert (long.error[:1000] < 1e-14 + 1e-11 * long.coefficients[:1000]).all()
 
 
-@pytest.mark.parametrize("kind", ["ntk", "nngp"])
-@pytest.mark.parametrize("trained", ["blocks", "all"])
+@pytest.mark.parametrize(("kind", "trained"), [("ntk", "blocks"), ("ntk", "all"), ("nngp", "all")])
 def test_two_blocks_have_the_series_of_the_composition(kind, trained):
     count, alphas = 40, (1.0, 0.5)
     kernel = rntk.ResidualKernel(2, schedules.Explicit(alphas), kind, trained)

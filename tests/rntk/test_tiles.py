@@ -2,17 +2,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import run_python
+from helpers import full
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from nt_residual import rntk, schedules
 from nt_residual.compat import enable_x64
 from nt_residual.rntk import tiles
 from nt_residual.rntk.kernel import _fit
+from nt_residual.rntk.profile import profile_of
 
 ALPHAS = schedules.PowerLaw(0.25)(100)
 KERNEL = rntk.ResidualKernel(100, schedules.PowerLaw(0.25))
 ERROR = {"float32": 2e-6, "float64": 1e-10}
-TILINGS = [None, tiles.CPU_TILING, tiles.Tiling(7, 5, 6), tiles.Tiling(40, 3, 1)]
+TILINGS = [None, tiles.Tiling(7, 5, 6), *full(tiles.CPU_TILING, tiles.Tiling(40, 3, 1))]
 
 
 @pytest.fixture(params=TILINGS, ids=str)
@@ -38,7 +41,7 @@ def _exact(x1, x2=None):
 
 
 def _profile(dtype):
-    return tiles.profile_of(_fit(KERNEL), dtype)
+    return profile_of(_fit(KERNEL), dtype)
 
 
 def _error(got, expected, x1, x2):
@@ -79,7 +82,7 @@ def test_rounding_does_not_add_up_over_many_features(rows):
     np.testing.assert_allclose(KERNEL(x1, x2) / norms, KERNEL.at_angle(theta), rtol=0, atol=3e-6)
 
 
-@pytest.mark.parametrize("bad", [np.nan, 0.0])
+@pytest.mark.parametrize("bad", [np.nan, *full(0.0)])
 def test_a_row_without_an_angle_spoils_no_other(bad, tiling):
     x = np.array(_clustered("float32"))
     x[4] = bad
@@ -132,38 +135,22 @@ def test_the_gradient_keeps_no_differences_of_all_pairs():
     assert compiled.memory_analysis().temp_size_in_bytes < 0.5 * 4 * n * n * d
 
 
-_SHARDED = """
-import os
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
-import jax, numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-from nt_residual import rntk, schedules
-
-mesh = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Auto,))
-by_row = NamedSharding(mesh, P("rows"))
-x = np.random.default_rng(0).standard_normal((160, 5)).astype("float32")
-x[1] = x[90]
-kernel = rntk.ResidualKernel(100, schedules.PowerLaw(0.5))
-whole = np.asarray(kernel(x, x))
-rows = jax.device_put(x, by_row)
-mapped = jax.shard_map(kernel, mesh=mesh, in_specs=(P("rows"), P()), out_specs=P("rows"))
-for result in (kernel(rows, x), kernel(rows), jax.jit(mapped)(rows, x)):
-    assert result.sharding.is_equivalent_to(by_row, 2), result.sharding
-    np.testing.assert_allclose(result, whole, rtol=0, atol=1e-5)
-inside = jax.jit(kernel, out_shardings=by_row)(rows, x)
-np.testing.assert_allclose(inside, whole, rtol=0, atol=1e-5)
-
-explicit = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Explicit,))
-rows = jax.device_put(x, NamedSharding(explicit, P("rows")))
-for result in (kernel(rows, x), kernel(rows), jax.jit(kernel)(rows, rows), kernel(x, rows).T):
-    assert result.sharding.is_equivalent_to(NamedSharding(explicit, P("rows")), 2), result.sharding
-    np.testing.assert_allclose(result, whole, rtol=0, atol=1e-5)
-gradient = jax.jit(jax.grad(lambda rows: kernel(rows).sum()))(rows)
-assert np.all(np.isfinite(gradient))
-print("fine")
-"""
-
-
-def test_sharded_inputs_give_a_sharded_kernel():
-    done = run_python(_SHARDED)
-    assert done.stdout == "fine\n", done.stderr
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_sharded_inputs_give_a_sharded_kernel(kind):
+    mesh = jax.make_mesh((8,), ("rows",), axis_types=(kind,))
+    by_row = NamedSharding(mesh, P("rows"))
+    x = np.random.default_rng(0).standard_normal((16, 5)).astype("float32")
+    x[1] = x[9]
+    rows, whole = jax.device_put(x, by_row), np.asarray(KERNEL(x, x))
+    results = [KERNEL(rows, x), KERNEL(rows), jax.jit(KERNEL)(rows, rows)]
+    if kind == AxisType.Explicit:
+        results.append(KERNEL(x, rows).T)
+        gradient = jax.jit(jax.grad(lambda rows: KERNEL(rows).sum()))(rows)
+        assert np.all(np.isfinite(gradient))
+    else:
+        specs = {"in_specs": (P("rows"), P()), "out_specs": P("rows")}
+        results.append(jax.jit(jax.shard_map(KERNEL, mesh=mesh, **specs))(rows, x))
+    for result in results:
+        assert len(result.sharding.device_set) == 8
+        np.testing.assert_allclose(result, whole, rtol=0, atol=1e-5)
+    assert results[0].sharding.is_equivalent_to(by_row, 2)

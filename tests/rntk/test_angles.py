@@ -1,8 +1,10 @@
+import math
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nt_residual.rntk.arccos import arccos
+from nt_residual.rntk.angles import angle, arccos
 
 ERROR = {"float32": 4e-7, "float64": 3e-14}
 
@@ -18,3 +20,11 @@ def test_it_is_the_arccosine(dtype):
 @pytest.mark.parametrize(("u", "expected"), [(1.0, 0), (-1.0, np.pi), (1.001, 0), (-2.0, np.pi)])
 def test_cosines_that_rounding_took_beyond_one_are_taken_back(u, expected, dtype):
     np.testing.assert_allclose(arccos(jnp.asarray(u, dtype)), expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize("theta", [1e-6, 1e-2, 1.0, np.pi - 1e-2, np.pi - 1e-4])
+def test_angles_keep_their_accuracy_between_nearly_parallel_inputs(theta, dtype):
+    x1 = jnp.array([[2.0, 0.0]], dtype)
+    x2 = jnp.array([[math.cos(theta), math.sin(theta)]], dtype)
+    got = float(angle(x1, x2)[0, 0])
+    assert abs(got - theta) < 8 * float(jnp.finfo(dtype).eps)

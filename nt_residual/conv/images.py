@@ -1,0 +1,109 @@
+"""Batches of images: their checks and sizes.
+
+Values are checked where they are known: outside `jax.jit` and its like, and on this host.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from nt_residual import _checks
+from nt_residual.rntk.rows import is_known
+
+
+def check_images(
+    x1: ArrayLike, x2: ArrayLike | None, shape: tuple[int, int], channels: int | None
+) -> tuple[jax.Array, jax.Array | None, np.dtype]:
+    """Return both batches in the dtype to compute in, and the dtype of the first.
+
+    Args:
+      x1: shape (n1, height, width, channels), real floats.
+      x2: shape (n2, height, width, channels), likewise, or `None`.
+      shape: the (height, width) expected.
+      channels: the number of channels expected; `None` for any.
+
+    Raises:
+      TypeError: if an input does not hold real floats.
+      ValueError: if a shape is not as expected, or an image has NaN or infinity.
+    """
+    x1 = _check_batch(x1, "x1", shape, channels)
+    given, dtype = x1.dtype, jnp.promote_types(x1.dtype, jnp.float32)
+    if x2 is not None:
+        x2 = _check_batch(x2, "x2", shape, channels)
+        if x1.shape[1:] != x2.shape[1:]:
+            raise ValueError(
+                f"x1 and x2 must have the same number of channels, got shapes {x1.shape} and "
+                f"{x2.shape}."
+            )
+        wide, x2 = x2.dtype, x2.astype(dtype)
+        if wide != dtype:
+            _check_finite(x2, f"x2, converted to {dtype},")
+    return x1.astype(dtype), x2, given
+
+
+def _check_batch(
+    x: ArrayLike, name: str, shape: tuple[int, int], channels: int | None
+) -> jax.Array:
+    array = _checks.float_array(
+        x,
+        name,
+        "(n, height, width, channels)",
+        f"Convert it: {name}.astype('float32') / 255 for bytes.",
+    )
+    height, width = shape
+    expected = f"shape (n, {height}, {width}, {'channels' if channels is None else channels})"
+    remedy = ""
+    if array.ndim == 3 and array.shape[1:] == shape:
+        remedy = f"Add an axis for the channel: {name}[..., None]."
+    elif array.ndim == 3:
+        remedy = f"For a single image pass {name}[None]."
+    elif array.ndim == 2:
+        remedy = f"Flat images become so by {name}.reshape(-1, {height}, {width}, channels)."
+    elif array.ndim == 4 and array.shape[1:3] != shape and array.shape[2:] == shape:
+        remedy = f"Channels come last: jnp.moveaxis({name}, 1, -1)."
+    elif array.ndim == 4 and array.shape[1:3] != shape:
+        remedy = "The size is that of image_shape=, with which the kernel was made."
+    elif array.ndim == 4 and channels not in (None, array.shape[3]):
+        remedy = "The number of channels is that of channels=, with which the kernel was made."
+    if remedy or array.ndim != 4:
+        raise ValueError(f"{name} must have {expected}, got shape {array.shape}. {remedy}".rstrip())
+    if array.size == 0:
+        raise ValueError(f"{name} must hold at least one image, got shape {array.shape}.")
+    # Inside a function that JAX traces a NumPy array would become a traced one.
+    with jax.ensure_compile_time_eval():
+        given, array = array.dtype, jnp.asarray(array)
+    _check_finite(array, name if array.dtype == given else f"{name}, converted to {array.dtype},")
+    return array
+
+
+def _check_finite(x: jax.Array, name: str) -> None:
+    if not is_known(x):
+        return
+    # Inside a function that JAX traces, where `x` may be a known array that it closes over.
+    with jax.ensure_compile_time_eval():
+        _checks.finite_batch(x, name)
+
+
+def log_largest_rms(x: jax.Array) -> float:
+    """Return the logarithm of the largest root mean square of an image; −∞ if it is not known."""
+    if not is_known(x):
+        return -math.inf
+    # Inside a function that JAX traces, where `x` may be a known array that it closes over.
+    with jax.ensure_compile_time_eval():
+        largest = float(root_mean_squares(x).max())
+    return math.log(largest) if largest > 0 else -math.inf
+
+
+@jax.jit
+def root_mean_squares(x: jax.Array) -> jax.Array:
+    """Return that of each image, shape (n,), without overflow or underflow."""
+    axes = (1, 2, 3)
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axes, keepdims=True))
+    some = largest > 0
+    mean_square = jnp.mean((x / jnp.where(some, largest, 1)) ** 2, axes, keepdims=True)
+    # The side of `where` that is not taken must have a derivative, too.
+    sizes = largest * jnp.sqrt(jnp.where(some, mean_square, 1))
+    return sizes[:, 0, 0, 0]

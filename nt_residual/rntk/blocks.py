@@ -1,0 +1,138 @@
+"""The blocks of a network: depth, schedule and effective time, for kernels of any architecture."""
+
+import dataclasses
+import functools
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nt_residual import schedules
+from nt_residual.rntk import recursion
+
+# The blocks computed one by one at infinite depth, where they keep their α as blocks are added.
+_HEAD = 16384
+
+
+class KernelOfBlocks:
+    """A frozen dataclass with fields `depth`, `schedule` and `effective_time`, compared by value.
+
+    A subclass puts `__hash__ = KernelOfBlocks.__hash__` in the place of what `dataclass` makes.
+    """
+
+    depth: int | float
+    schedule: Any  # A `schedules.Schedule`; a callable once the kernel is constructed.
+    effective_time: float
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field]]
+    # The function that takes alphas traced by JAX.
+    _takes_traced_alphas = ""
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self):
+        # Without what is cached: hashes of strings are those of one process.
+        return type(self), self._values
+
+    def __copy__(self):
+        return self  # It is immutable.
+
+    def __deepcopy__(self, memo):
+        return self
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        # A schedule may hold a million α, and every call looks kernels up by their hash.
+        return hash(self._values)
+
+    @property
+    def _values(self) -> tuple:
+        return tuple(getattr(self, f.name) for f in dataclasses.fields(self))
+
+    @property
+    def _n_blocks(self) -> int | float:
+        return self.depth
+
+    def _check_blocks(self) -> None:
+        """Check the schedule, which becomes a callable, and set `effective_time`."""
+        if not callable(self.schedule):
+            explicit = schedules.Explicit(schedules.alphas_of(self.schedule))
+            object.__setattr__(self, "schedule", explicit)
+        try:
+            hash(self.schedule)
+        except TypeError:
+            if any(map(schedules.is_traced, getattr(self.schedule, "__dict__", {}).values())):
+                raise TypeError(
+                    "schedule must be known when the kernel is made, got one with values traced by "
+                    f"JAX. {self._takes_traced_alphas} takes traced alphas."
+                ) from None
+            raise TypeError(
+                "schedule must be hashable, since kernels are compared and cached by it, got "
+                f"{type(self.schedule).__name__}. A dataclass is with frozen=True."
+            ) from None
+        if self._n_blocks == math.inf:
+            schedule: Any = self.schedule
+            time = schedules.limiting_time(schedule, self.effective_time)
+        else:
+            own = schedules.effective_time(self._alphas)
+            time = schedules.check_time(self.effective_time, own)
+        object.__setattr__(self, "effective_time", time)
+
+    @functools.cached_property
+    def _alphas(self) -> np.ndarray:
+        return schedules.alphas_of(self.schedule, int(self._n_blocks))
+
+    @functools.cached_property
+    def _head_and_rest(self) -> tuple[np.ndarray | None, float]:
+        """The α of the blocks that are computed one by one, if any, and T of all others."""
+        if self._n_blocks != math.inf:
+            return self._alphas, 0.0
+        if isinstance(self.schedule, schedules.PowerLaw):
+            return None, self.effective_time
+        return _split(self.schedule, self.effective_time)
+
+    @functools.cached_property
+    def _total_share(self) -> float:
+        """Σ s_ℓ."""
+        head, rest = self._head_and_rest
+        return float(rest if head is None else recursion.branch_share(head).sum() + rest)
+
+    def _check_not_zero(self, total: float) -> None:
+        """Refuse an NTK that is zero, a sum over layers, unless it is a limit with a shape."""
+        if total > 0:
+            return
+        if not self.normalize:  # type: ignore[attr-defined]
+            raise ValueError(
+                "the NTK of the blocks is zero: every α is zero, or vanishes at infinite depth. "
+                "Pass normalize=True for the limit of its shape, or trained='all'."
+            )
+        if self._n_blocks != math.inf and not np.any(self._alphas):
+            raise ValueError(
+                "every α is zero, so the NTK of the blocks is zero and has no shape. Pass at "
+                "least one positive α, kind='nngp', or trained='all'."
+            )
+
+
+def _split(schedule: schedules.Schedule, effective_time: float) -> tuple[np.ndarray | None, float]:
+    """Split infinitely many blocks into first ones, that keep their α, and T of a continuum."""
+    if effective_time == math.inf:
+        return None, math.inf
+    head, more = (schedules.alphas_of(schedule, depth) for depth in (_HEAD, 2 * _HEAD))
+    if not np.array_equal(head, more[:_HEAD]):
+        if effective_time > 0 and more.max() > 0.99 * head.max():
+            raise ValueError(
+                f"α must fall in all blocks as depth grows, or each must stay as it is, got {more} "
+                f"at depth {2 * _HEAD} after {head} at depth {_HEAD}. What single blocks of large "
+                "α do is not in effective_time: pass a large finite depth."
+            )
+        return None, effective_time
+    if not head.any():
+        return None, effective_time
+    rest = effective_time - schedules.effective_time(head)
+    if rest < -1e-9 * effective_time:
+        raise ValueError(
+            f"effective_time={effective_time} is less than Σ log(1 + α²) of the first {len(head)} "
+            f"blocks alone, {effective_time - rest}. Pass the sum over all blocks, or math.inf if "
+            "it diverges."
+        )
+    return head, max(rest, 0.0)
