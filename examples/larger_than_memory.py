@@ -2,12 +2,12 @@
 
     uv run python examples/larger_than_memory.py [--store FOLDER] [--quick]
 
-A matrix of a million inputs takes 4 TB. `gram.compute` says so before it allocates anything, and
-names what else can be done. This program does it for a number of inputs that also fits, so that
-all ways can be compared: tiles computed anew in each product (`gram.MatrixFree`), the matrix on
-disk (`store=`), and in memory. For each it prints the time, how much more memory the process took
-at most, compiled programs included, and how far predictions are from those of the last. The folder
-stays when it is named: a run that was ended goes on where it was.
+A matrix of a million inputs takes 4 TB. `gram.compute` estimates this first, and its error names
+the alternatives. This program compares them for a number of inputs whose matrix does fit: tiles
+recomputed in every product (`gram.MatrixFree`), the matrix on disk (`store=`), and in memory. For
+each it prints the time, the additional memory of the process (compiled programs included), and the
+largest difference of predictions from those with the matrix in memory. If you name a folder, it
+stays, and a run that was killed resumes there.
 """
 
 import argparse
@@ -27,7 +27,7 @@ DIM, NOISE, TIMES = 10, 0.5, [1.0, 10.0, 100.0]
 
 
 class Measured:
-    """The seconds that a block of code takes, and how many bytes it adds to the process."""
+    """The seconds that a block of code takes, and the bytes that it adds to the process."""
 
     def __enter__(self):
         self._process, self._done = psutil.Process(), threading.Event()
@@ -49,7 +49,7 @@ class Measured:
 
 
 def refusal(n):
-    """What is said to somebody who asks for a matrix that does not fit."""
+    """Return the error for a matrix that does not fit."""
     try:
         gram.compute(KERNEL, np.ones((n, 2), np.float32))
     except MemoryError as error:
@@ -58,20 +58,20 @@ def refusal(n):
 
 
 def coefficients(matrix, y):
-    """The weight of each training point in predictions at all times, shape (n, T)."""
+    """Return the weight of each training point in predictions at all times, shape (n, T)."""
     flow = regression.GradientFlow.fit(matrix, y, solver="lanczos")
     return flow.solve(TIMES).value.T
 
 
 def predictions(solved, x_test, x):
-    """Those of all ways, by name, shape (n_test, T): the kernel to new points is streamed once."""
+    """Return predictions by name, each of shape (n_test, T), with one pass over the test kernel."""
     columns = np.concatenate(list(solved.values()), axis=1)
-    found = gram.product(KERNEL, x_test, x, columns)
+    found = np.asarray(gram.MatrixFree(KERNEL, x_test, x) @ columns)
     return dict(zip(solved, np.split(found, len(solved), axis=1), strict=True))
 
 
 def main(arguments=None):
-    """Prints what each way takes."""
+    """Print what each way takes."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--store", type=pathlib.Path, help="folder for the matrix, which is kept")
     parser.add_argument("--n", type=int, default=8000, help="training points")
@@ -88,7 +88,7 @@ def main(arguments=None):
         folder = options.store or stack.enter_context(tempfile.TemporaryDirectory())
         store, size = pathlib.Path(folder) / "k", options.tile_size
         ways = {
-            "nowhere": lambda: gram.MatrixFree(KERNEL, x, tile_size=size),
+            "not stored": lambda: gram.MatrixFree(KERNEL, x, tile_size=size),
             "on disk": lambda: gram.compute(KERNEL, x, tile_size=size, store=store),
             "in memory": lambda: gram.compute(KERNEL, x, tile_size=size),
         }
@@ -102,8 +102,9 @@ def main(arguments=None):
         difference = np.abs(predicted - found["in memory"]).max()
         error = np.square(predicted - points.y_test[:, None]).mean(axis=0).min()
         print(
-            f"{name:>9}: {measured[name].seconds:5.1f} s, {memory.size(measured[name].bytes)} more "
-            f"memory, error {error:.4f} at the best time, largest difference {difference:.0e}"
+            f"{name:>10}: {measured[name].seconds:5.1f} s, "
+            f"{memory.size(measured[name].bytes)} more memory, "
+            f"error {error:.4f} at the best time, largest difference {difference:.0e}"
         )
 
 

@@ -1,10 +1,10 @@
-"""Checks of arguments: integers, numbers, booleans, choices and batches of inputs.
+"""Checks of arguments: integers, numbers, booleans, choices, batches of inputs and kernels.
 
 One law holds for every public function. A value of the wrong type raises a `TypeError`, a wrong
 value of the right type a `ValueError`. A bool is no number, and a float is no integer, 2.0
 included. Each message names the argument, what was expected, what came, and what to do.
 
-Only `finite_batch` imports JAX, when it is called.
+JAX is imported by the functions that need it, not with this module.
 """
 
 import math
@@ -277,6 +277,99 @@ def finite_batch(x: ArrayLike, name: str) -> "jax.Array | np.ndarray":
             f"({(~finite).sum()} such inputs). Remove or impute them."
         )
     return array
+
+
+def finite_batches(
+    x1: ArrayLike, x2: ArrayLike | None
+) -> "tuple[jax.Array | np.ndarray, jax.Array | np.ndarray | None]":
+    """Return both batches, having checked them and that their inputs have one shape.
+
+    Raises:
+      TypeError, ValueError: as `finite_batch`.
+    """
+    first = finite_batch(x1, "x1")
+    if x2 is None:
+        return first, None
+    second = finite_batch(x2, "x2")
+    if first.shape[1:] != second.shape[1:]:
+        raise ValueError(
+            f"x1 and x2 must hold inputs of one shape, got shapes {first.shape} and {second.shape}."
+        )
+    return first, second
+
+
+def kernel(value: Any, *batches: Any) -> np.dtype:
+    """Return the dtype of a kernel's values, having checked that it returns one matrix.
+
+    Args:
+      value: what the user passed: a JAX function of two batches.
+      *batches: x1 and x2, arrays of shapes (n1, …) and (n2, …).
+
+    Raises:
+      TypeError: if it is not a function that JAX can trace, or does not return real floats.
+      ValueError: if the shape of its result is wrong.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    if not callable(value):
+        raise TypeError(f"kernel must be a function of two batches, got {type(value).__name__}.")
+    # Small batches of different sizes: a kernel need not take all of the data at once.
+    shapes = [
+        jax.ShapeDtypeStruct(
+            (min(len(x), 3 + k), *x.shape[1:]), jax.dtypes.canonicalize_dtype(x.dtype)
+        )
+        for k, x in enumerate(batches)
+    ]
+    try:
+        out = jax.eval_shape(lambda x1, x2: value(x1, x2), *shapes)
+    except jax.errors.JAXTypeError as error:
+        raise TypeError(
+            "kernel must be a JAX function of two batches, got one that needs the values of its "
+            f"inputs ({type(error).__name__}). Write it with jax.numpy."
+        ) from error
+    if not isinstance(out, jax.ShapeDtypeStruct):
+        raise TypeError(
+            f"kernel must return one matrix, got {type(out).__name__}. Pass "
+            "functools.partial(kernel_fn, get='ntk') for a kernel_fn of neural-tangents."
+        )
+    expected = tuple(shape.shape[0] for shape in shapes)
+    if out.shape != expected:
+        raise ValueError(
+            "kernel must return shape (n1, n2) for batches of n1 and n2 inputs, got shape "
+            f"{out.shape} for {expected[0]} and {expected[1]}. End a network with Flatten or "
+            "pooling, so that one number per pair remains."
+        )
+    if not jnp.issubdtype(out.dtype, jnp.floating):
+        raise TypeError(f"kernel must return real floats, got dtype {out.dtype}.")
+    return np.dtype(out.dtype)
+
+
+def float_dtype(dtype: Any) -> np.dtype:
+    """Return `dtype` as a NumPy dtype, having checked that it is a real float dtype of JAX.
+
+    Raises:
+      TypeError: if it is not.
+      ValueError: if it is float64 and JAX does not compute in it.
+
+    Example:
+      >>> float_dtype("float32")
+      dtype('float32')
+    """
+    import jax
+    import jax.numpy as jnp
+
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be a float dtype, got {dtype!r}.") from None
+    if not jnp.issubdtype(wanted, jnp.floating):
+        raise TypeError(f"dtype must be a float dtype, got {wanted}.")
+    if jax.dtypes.canonicalize_dtype(wanted) != wanted:
+        raise ValueError(
+            f"dtype={wanted} needs jax.config.update('jax_enable_x64', True), and float64 inputs."
+        )
+    return wanted
 
 
 def native(array: np.ndarray) -> np.ndarray:

@@ -23,11 +23,7 @@ _CONFIG, _LOCK = "config.json", "lock"
 
 
 def replace(path: pathlib.Path, text: str) -> None:
-    """Writes a file in one step: at any moment it holds either the old text or the new.
-
-    Args:
-      path: its directory must exist.
-      text: all of it.
+    """Write a text file in one step: at any moment it holds either the old text or the new.
 
     Raises:
       OSError: if it cannot be written; the old file is as it was.
@@ -38,12 +34,10 @@ def replace(path: pathlib.Path, text: str) -> None:
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """Opens a file to write bytes to, which has them all once this ends, and else the old ones.
+    """Open a file to write bytes. They replace the old ones, all at once, when this ends.
 
-    Of several writers at once the last to end has its bytes there, all of them.
-
-    Args:
-      path: its directory must exist.
+    Of several writers at once, the last to end replaces the others' bytes. A writer that is
+    killed leaves a temporary file, which `claimed` removes.
 
     Raises:
       OSError: if it cannot be written; the old file is as it was.
@@ -62,17 +56,8 @@ def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
     _sync_directory(path.parent)
 
 
-def leftovers(path: pathlib.Path) -> list[pathlib.Path]:
-    """Return the temporary files of writers of `path` that were killed, or still write.
-
-    Whoever is the only writer, as the holder of a lock is, may delete them.
-    """
-    pattern = re.compile(re.escape(path.name) + r"\.[0-9a-f]{12}\.tmp")
-    return [file for file in path.parent.glob("*.tmp") if pattern.fullmatch(file.name)]
-
-
 def append(path: pathlib.Path, text: str) -> None:
-    """Appends to a file, and returns when that has reached the disk.
+    """Append to a file, and return when the text is on the disk.
 
     Raises:
       OSError: if it cannot; a part of the text may have been written.
@@ -88,7 +73,7 @@ def append(path: pathlib.Path, text: str) -> None:
 
 @contextlib.contextmanager
 def exclusive(path: pathlib.Path) -> Iterator[None]:
-    """Holds the lock of a file. The operating system lets go of it when the process ends.
+    """Hold the lock of a file. The operating system releases it when the process ends.
 
     Args:
       path: a file made for this, which stays; it holds the id of the process.
@@ -121,13 +106,13 @@ def claimed(
     *,
     recorded: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> Iterator[pathlib.Path]:
-    """Makes a folder for some work, or takes that of the same work, and keeps others from it.
+    """Create a folder for some work, or resume in it, and lock it.
 
     Args:
       path: of the folder. It gets a file `config.json`, and a lock.
       config: what the results depend on, numbers and texts by name.
-      argument: what the user calls `path`, for errors.
-      recorded: what `config.json` also has of the first run, but later ones may change.
+      argument: the name of the user's argument, for errors.
+      recorded: further entries of `config.json`, which later runs may change.
 
     Yields:
       Its absolute path.
@@ -146,6 +131,8 @@ def claimed(
         )
     path.mkdir(parents=True, exist_ok=True)
     with exclusive(path / _LOCK):
+        for leftover in _leftovers(path):
+            leftover.unlink(missing_ok=True)
         if not file.exists():
             replace(file, json.dumps({**config, **recorded}, indent=1) + "\n")
         there = stored(path) or {}
@@ -170,7 +157,7 @@ def digest(*arrays: ArrayLike) -> str:
 
 
 def stored(path: str | os.PathLike) -> dict[str, Any] | None:
-    """The configuration of a folder, if it has one.
+    """Return the configuration of a folder, if it has one.
 
     Raises:
       ValueError: if it is damaged.
@@ -187,14 +174,18 @@ def stored(path: str | os.PathLike) -> dict[str, Any] | None:
         ) from None
 
 
+def _leftovers(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Return the temporary files of writers that were killed, or still write."""
+    return [file for file in folder.glob("*.tmp") if re.search(r"\.[0-9a-f]{12}\.tmp$", file.name)]
+
+
 def _foreign(path: pathlib.Path) -> bool:
-    """Whether there is more than what a kill leaves before there is a configuration."""
-    expected = {path / _LOCK, *leftovers(path / _CONFIG)}
-    return not path.is_dir() or not expected.issuperset(path.iterdir())
+    """Return whether there is more than what a kill leaves before there is a configuration."""
+    return not path.is_dir() or not {path / _LOCK, *_leftovers(path)}.issuperset(path.iterdir())
 
 
 def _sync_directory(path: pathlib.Path) -> None:
-    """The name of a file is the directory's, which is written on its own."""
+    """Write the names of the files in a folder to the disk."""
     if os.name != "posix":
         return
     descriptor = os.open(path, os.O_RDONLY)

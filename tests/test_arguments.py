@@ -144,7 +144,6 @@ INTEGERS = [
     (lambda v: _conv(channels=v), "channels", 0),
     (lambda v: _gram(gram.compute, tile_size=v), "tile_size", 0),
     (lambda v: _gram(gram.MatrixFree, tile_size=v), "tile_size", 0),
-    (lambda v: _gram(gram.product, X, np.ones(3), tile_size=v), "tile_size", 0),
     (lambda v: _fit(max_iterations=v), "max_iterations", 0),
     (lambda v: regression.time_grid(FLOW, v), "count", 0),
     (lambda v: regression.kfold(np.eye(3), np.ones(3), v), "n_splits", 1),

@@ -51,7 +51,7 @@ USES = {
     "conv": lambda x, images, folder: OF_IMAGES(images),
     "pooled": lambda x, images, folder: POOLED(images, images[:2]),
     "compute": lambda x, images, folder: gram.compute(_linear, x, tile_size=4),
-    "product": lambda x, images, folder: gram.product(_linear, x, x[:2], x[:2, 0]),
+    "product": lambda x, images, folder: gram.MatrixFree(_linear, x, x[:2]) @ x[:2, 0],
     "matrix free": lambda x, images, folder: gram.MatrixFree(_linear, x).product(x[:, :2]),
     "store": lambda x, images, folder: _stored(x, folder),
     "eigh": lambda x, images, folder: GradientFlow.fit(K, x[:, 0]).predict(K[:2], 1.0),

@@ -1,4 +1,4 @@
-"""The Gram matrix of a data set that is never stored: tiles are computed in each product."""
+"""Gram matrices that are not stored: every product computes their tiles again."""
 
 import functools
 import math
@@ -7,144 +7,184 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
+from tqdm import tqdm
 
-from nt_residual import memory
-from nt_residual._checks import finite_batch, native
-from nt_residual.gram import blocks, inputs, owned, sharded, tiling
+from nt_residual import _checks, memory
+from nt_residual.gram import sharded, tiles
+from nt_residual.gram.tiles import Cut, Kernel, device_of
 
-# Of multiplications with additions. Kernels that cost more take longer than is said.
+# Multiplications with additions. More expensive kernels take longer than `seconds` says.
 _OPERATIONS_PER_SECOND = 5e10
 
 
 @jax.tree_util.register_pytree_node_class
 class MatrixFree:
-    """The symmetric matrix k(x, x), of which no more than a tile exists at a time.
+    """The matrix k(x1, x2), of which no more than a tile exists at a time.
 
-    A product with vectors computes every tile on and above the diagonal once more, and uses
-    it for both of its places: it costs as much as making the matrix. `GradientFlow.fit`
-    takes it in place of a matrix.
+    `matrix @ v` computes every tile once more: it costs as much as the matrix. With `x2=None` the
+    matrix is symmetric, only tiles on and above the diagonal are computed, and
+    `GradientFlow.fit` takes it in place of an array.
 
     Args:
       kernel: a JAX function of two batches, as for `gram.compute`.
-      x: shape (n, …), floats.
-      tile_size: the largest side of a tile; `None` picks one.
-      mesh: the tiles are dealt out over its devices, in all processes. n need not be a
-        multiple of their number. `None` for the mesh that `x` is spread over, if it is.
+      x1: shape (n1, …), floats.
+      x2: shape (n2, …), or `None` for `x1`.
+      tile_size: the largest side of a tile; `None` chooses one.
+      mesh: deals the tiles out to its devices, in all processes; only with `x2=None`. The number
+        of devices need not divide n1. `None` takes the mesh that `x1` is spread over, if it is.
 
     Attributes:
       kernel: the kernel.
-      x: the data, on every device.
-      shape: (n, n).
+      x1: the first batch, on every device.
+      x2: the second one, or `None`.
+      shape: (n1, n2).
       dtype: of the entries.
-      tile_size: the side of a tile.
+      tile_size: the largest side of a tile.
 
     Raises:
-      TypeError, ValueError: as `gram.compute`.
+      TypeError, ValueError: as `gram.compute`, and for a mesh with `x2`.
 
     Example:
       >>> import jax.numpy as jnp
       >>> from nt_residual import rntk, schedules
       >>> matrix = MatrixFree(rntk.ResidualKernel(100, schedules.PowerLaw(0.5)), jnp.eye(3))
-      >>> matrix.product(jnp.ones((3, 1))).round(4)
-      Array([[1.3849],
-             [1.3849],
-             [1.3849]], dtype=float32)
+      >>> (matrix @ jnp.ones(3)).round(4)
+      Array([1.3849, 1.3849, 1.3849], dtype=float32)
     """
 
     @sharded.no_mesh()
     def __init__(
         self,
-        kernel: blocks.Kernel,
-        x: ArrayLike,
+        kernel: Kernel,
+        x1: ArrayLike,
+        x2: ArrayLike | None = None,
         *,
         tile_size: int | None = None,
         mesh: Mesh | None = None,
     ):
-        x = finite_batch(x, "x")
-        dtype = inputs.check_kernel(kernel, x, x)
-        kernel, size = owned.own(kernel), inputs.check_tile_size(tile_size)
+        side = _checks.optional_integer(tile_size, "tile_size", "None chooses one.")
+        first, second = _checks.finite_batches(x1, x2)
+        dtype = _checks.kernel(kernel, first, first if second is None else second)
+        if second is not None:
+            if mesh is not None:
+                raise ValueError("mesh= cannot be combined with x2: pass inputs of one device.")
+            # Those that are spread over a mesh are gathered.
+            first, second = (x if _on_one_device(x) else np.asarray(x) for x in (first, second))
+        mesh = sharded.mesh_of(mesh, x1=first)
         if mesh is None:
-            mesh = sharded.mesh_of(x, "x")
-        if mesh is None:
-            x = jnp.asarray(x)
+            first = sample = jnp.asarray(first)
         else:
-            mesh = sharded.automatic_mesh(sharded.check_mesh(mesh))
-            x = sharded.place(x, NamedSharding(mesh, PartitionSpec()), len(x))
-        sample = x.addressable_data(0)
-        made = tiling.program(
+            mesh = sharded.automatic_mesh(mesh)
+            first = sharded.place(first, NamedSharding(mesh, PartitionSpec()), len(first))
+            sample = first.addressable_data(0)
+        if second is not None:
+            second = jax.device_put(second, device_of(first))
+        cuts = tiles.choose_cuts(
             kernel,
             sample,
-            sample,
-            tile_size=size,
+            sample if second is None else second,
+            tile_size=side,
             dtype=dtype,
-            same=True,
-            spare=memory.available(next(iter(sample.devices()))),
+            symmetric=second is None,
+            spare=memory.available(device_of(sample)),
         )
-        self._set(x, (kernel, made.cut1, dtype, mesh))
+        self._set(kernel, (first, second), (cuts, dtype, mesh))
 
-    def _set(self, x, rest):
-        self.x = x
-        self.kernel, self._cut, self.dtype, self.mesh = rest
+    def _set(self, kernel: Kernel, inputs: Any, rest: Any) -> None:
+        self.kernel, (self.x1, self.x2) = kernel, inputs
+        self._cuts, self.dtype, self.mesh = rest
 
     def tree_flatten(self):
-        """What JAX traces, and what it compiles for."""
-        return (self.x,), (owned.static(self.kernel), self._cut, self.dtype, self.mesh)
+        """Return what JAX traces, and what it compiles for."""
+        return (self.x1, self.x2), (tiles.static(self.kernel), self._cuts, self.dtype, self.mesh)
 
     @classmethod
     def tree_unflatten(cls, rest, children):
-        """Inverse of `tree_flatten`."""
-        made, (x,), (kernel, *others) = object.__new__(cls), children, rest
-        made._set(x, (owned.from_static(kernel), *others))
-        return made
+        """Return the inverse of `tree_flatten`."""
+        kernel, *others = rest
+        matrix = object.__new__(cls)
+        matrix._set(tiles.from_static(kernel), children, others)
+        return matrix
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(n, n)."""
-        return self._cut.n, self._cut.n
+        """(n1, n2)."""
+        return self._cuts[0].n, self._cuts[1].n
 
     @property
     def tile_size(self) -> int:
-        """The side of a tile."""
-        return self._cut.size
+        """The largest side of a tile."""
+        return max(cut.size for cut in self._cuts)
 
     @property
     def jit(self) -> Any:
-        """`jax.jit` for functions of it. Nothing that is compiled keeps the kernel alive."""
-        return functools.partial(owned.jit, self.kernel)
-
-    @sharded.no_mesh()
-    def product(self, v: jax.Array) -> jax.Array:
-        """K @ v for v of shape (n,) or (n, o), the same shape; also inside of `jax.jit`.
-
-        Raises:
-          ValueError: if `v` has another shape.
-        """
-        v = v if isinstance(v, jax.Array) else jnp.asarray(native(np.asarray(v)))
-        if v.ndim not in (1, 2) or len(v) != self._cut.n:
-            raise ValueError(
-                f"v must have shape ({self._cut.n},) or ({self._cut.n}, o), got {v.shape}."
-            )
-        columns = v.reshape(len(v), -1)
-        wide = jnp.promote_types(jnp.promote_types(v.dtype, self.dtype), jnp.float32)
-        return self.jit(_product)(self, columns.astype(wide)).reshape(v.shape)
+        """`jax.jit` for functions of it. Nothing that it compiles keeps the kernel alive."""
+        return functools.partial(tiles.jit, self.kernel)
 
     @property
     def seconds(self) -> float:
         """About how long one product takes."""
-        operations = self._cut.n**2 * max(1, math.prod(self.x.shape[1:]))
+        operations = math.prod(self.shape) * max(1, math.prod(self.x1.shape[1:]))
         return operations / _OPERATIONS_PER_SECOND / (self.mesh.size if self.mesh else 1)
 
     @sharded.no_mesh()
+    def product(self, v: ArrayLike, *, progress: bool = False) -> jax.Array:
+        """Return K @ v, also inside `jax.jit`.
+
+        Args:
+          v: shape (n2,) or (n2, o), real numbers.
+          progress: whether to show a progress bar, if there is x2, outside `jax.jit`.
+
+        Returns:
+          Shape (n1,) or (n1, o), in the dtype of the kernel and of `v`, or float32 if that is more.
+
+        Raises:
+          TypeError: if `v` does not hold real numbers.
+          ValueError: if `v` has another shape, or, outside `jax.jit`, if `v` or an entry of K is
+            NaN or infinite.
+        """
+        v = v if isinstance(v, jax.Array) else jnp.asarray(_checks.native(np.asarray(v)))
+        n = self.shape[1]
+        if v.ndim not in (1, 2) or len(v) != n:
+            raise ValueError(f"v must have shape ({n},) or ({n}, o), got shape {v.shape}.")
+        if jnp.issubdtype(v.dtype, jnp.complexfloating):
+            raise TypeError(f"v must hold real numbers, got dtype {v.dtype}.")
+        wide = jnp.promote_types(jnp.promote_types(v.dtype, self.dtype), jnp.float32)
+        columns = v.reshape(n, -1).astype(wide)
+        if self.x2 is None:
+            out = self.jit(_symmetric_product)(self, columns)
+        else:
+            out = self._rectangular_product(columns, progress)
+        if not isinstance(out, Tracer):
+            _check_finite(out, v)
+        return out.reshape(self.shape[0], *v.shape[1:])
+
+    def __matmul__(self, v: ArrayLike) -> jax.Array:
+        return self.product(v)
+
+    def _rectangular_product(self, v: jax.Array, progress: bool) -> jax.Array:
+        cut, row = self._cuts[0], functools.partial(self.jit(_tile_row), self, v)
+        rows = np.arange(cut.count, dtype=np.int32)
+        if isinstance(v, Tracer) or isinstance(self.x1, Tracer):
+            parts = jax.lax.map(row, rows)
+        else:
+            parts = [row(i) for i in tqdm(rows, "Products", unit="tile", disable=not progress)]
+        # The last one begins earlier, and repeats rows of the one before.
+        overlap = cut.count * cut.size - cut.n
+        return jnp.concatenate([*parts[:-1], parts[-1][overlap:]])
+
+    @sharded.no_mesh()
     def place(self, v: Any) -> jax.Array:
-        """An array where `product` wants its argument."""
-        return jax.device_put(v, self.x.sharding)
+        """Return an array where `product` wants its argument."""
+        return jax.device_put(v, self.x1.sharding)
 
     @sharded.no_mesh()
     def diagonal(self) -> np.ndarray:
-        """K_ii, float64, shape (n,)."""
-        cut, found = self._cut, np.empty(self._cut.n)
+        """Return K_ii in float64, shape (n,), if the matrix is square."""
+        cut, found = self._cuts[0], np.empty(self.shape[0])
         diagonal_of_tile = self.jit(_diagonal_of_tile)
         for k in range(cut.count):
             start = cut.start(k)
@@ -152,37 +192,70 @@ class MatrixFree:
         return found
 
 
-def _product(matrix: MatrixFree, v: jax.Array) -> jax.Array:
-    pairs = jnp.asarray(blocks.upper_pairs(matrix._cut.count), jnp.int32)
-    if matrix.mesh is None:
-        return _share(matrix, matrix.x, v, pairs, 0, 1)
-    axes, everywhere = matrix.mesh.axis_names, PartitionSpec()
+def _on_one_device(x: jax.Array | np.ndarray) -> bool:
+    return not isinstance(x, jax.Array) or len(x.sharding.device_set) == 1
 
-    def local(x, v, pairs):
+
+def _check_finite(out: jax.Array, v: jax.Array) -> None:
+    finite = np.isfinite(np.asarray(out.addressable_data(0))).all(axis=1)
+    if finite.all():
+        return
+    if not np.isfinite(np.asarray(v.addressable_data(0))).all():
+        raise ValueError("v must be finite, got NaN or infinity.")
+    row = finite.argmin()
+    raise ValueError(
+        f"the kernel must be finite, got NaN or infinity in row {row}. Look at x1[{row}] and the "
+        f"other inputs: {tiles.WHY_NOT_FINITE}"
+    )
+
+
+def _tile_row(matrix: MatrixFree, v: jax.Array, i: jax.Array) -> jax.Array:
+    """Return the rows of K v in tile row i, shape (size, o)."""
+    rows, columns = matrix._cuts
+    assert matrix.x2 is not None
+    x1, x2 = rows.take(matrix.x1, i), matrix.x2
+
+    def add(j: jax.Array, out: jax.Array) -> jax.Array:
+        tile = tiles.entries(matrix.kernel, x1, columns.take(x2, j), v.dtype)
+        return out + _matmul(tile, jnp.where(columns.own(j), columns.take(v, j), 0))
+
+    return jax.lax.fori_loop(0, columns.count, add, jnp.zeros((rows.size, v.shape[1]), v.dtype))
+
+
+def _symmetric_product(matrix: MatrixFree, v: jax.Array) -> jax.Array:
+    pairs = jnp.asarray(tiles.upper_pairs(matrix._cuts[0].count), jnp.int32)
+    if matrix.mesh is None:
+        return _share(matrix, matrix.x1, v, pairs, 0, 1)
+    mesh, axes, everywhere = matrix.mesh, matrix.mesh.axis_names, PartitionSpec()
+
+    def local(x: jax.Array, v: jax.Array, pairs: jax.Array) -> jax.Array:
         mine = jax.lax.axis_index(axes)
-        return jax.lax.psum(_share(matrix, x, v, pairs, mine, matrix.mesh.size), axes)
+        return jax.lax.psum(_share(matrix, x, v, pairs, mine, mesh.size), axes)
 
     # Kernels may hold loops that were not written for `jax.shard_map`'s check.
     return jax.shard_map(
-        local, mesh=matrix.mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False
-    )(matrix.x, v, pairs)
+        local, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False
+    )(matrix.x1, v, pairs)
 
 
-def _share(matrix, x, v, pairs, first, stride):
-    """What every `stride`-th tile, from the `first` on, adds to the product."""
-    cut = matrix._cut
+def _share(
+    matrix: MatrixFree, x: jax.Array, v: jax.Array, pairs: jax.Array, first: Any, stride: int
+) -> jax.Array:
+    """Return what every `stride`-th tile, from the `first` on, adds to the symmetric product."""
+    cut: Cut = matrix._cuts[0]
 
-    def add(out, k, values):
+    def add(out: jax.Array, k: jax.Array, values: jax.Array) -> jax.Array:
         start = cut.start(k)
         old = jax.lax.dynamic_slice_in_dim(out, start, cut.size)
         new = old + jnp.where(cut.own(k), values, 0)
         return jax.lax.dynamic_update_slice_in_dim(out, new, start, 0)
 
-    def step(k, out):
+    def step(k: jax.Array, out: jax.Array) -> jax.Array:
         i, j = pairs[first + stride * k]
         a, b = cut.take(x, i), cut.take(x, j)
-        tile = blocks.entries(matrix.kernel, a, b, matrix.dtype, diagonal=i == j).astype(v.dtype)
+        tile = tiles.entries(matrix.kernel, a, b, matrix.dtype, diagonal=i == j).astype(v.dtype)
         out = add(out, i, _matmul(tile, jnp.where(cut.own(j), cut.take(v, j), 0)))
+        # The mirror image of the tile, if it is not on the diagonal.
         across = jnp.where(cut.own(i) & (i != j), cut.take(v, i), 0)
         return add(out, j, _matmul(tile.T, across))
 
@@ -190,10 +263,12 @@ def _share(matrix, x, v, pairs, first, stride):
     return jax.lax.fori_loop(0, count, step, jnp.zeros_like(v))
 
 
-def _matmul(a, b):
+def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.matmul(a, b, precision="highest")
 
 
-def _diagonal_of_tile(matrix: MatrixFree, k) -> jax.Array:
-    rows = matrix._cut.take(matrix.x, k)
-    return jnp.diagonal(blocks.entries(matrix.kernel, rows, rows, matrix.dtype))
+def _diagonal_of_tile(matrix: MatrixFree, k: jax.Array) -> jax.Array:
+    cut = matrix._cuts[0]
+    rows = cut.take(matrix.x1, k)
+    columns = rows if matrix.x2 is None else cut.take(matrix.x2, k)
+    return jnp.diagonal(tiles.entries(matrix.kernel, rows, columns, matrix.dtype))

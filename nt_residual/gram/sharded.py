@@ -1,11 +1,10 @@
 """Gram matrices whose rows are spread over the devices of a mesh, in one process or many.
 
-Every device computes its own rows, tile by tile. An entry below the diagonal of a
-symmetric matrix is computed in the order of the inputs in which its mirror image, which
-another device may hold, is: both are the same number, and no entry is ever sent.
+Every device computes its own rows, tile by tile, and sends no entry.
 """
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Iterator
 from typing import Any, cast
@@ -17,18 +16,114 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from nt_residual import memory
-from nt_residual.gram import blocks, owned, tiling
-from nt_residual.gram.blocks import Cut
+from nt_residual.gram import tiles
+from nt_residual.gram.tiles import Cut, Kernel
 
 _REMEDIES = "Use more devices, or gram.MatrixFree, which computes tiles when they are needed."
+# About what a device reads from its memory.
+_BYTES_PER_SECOND = 1e10
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["matrix"], meta_fields=["mesh", "n1"]
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sharded:
+    """A matrix in memory whose rows are spread over the devices of a mesh.
+
+    `gram.compute(..., mesh=)` returns one if the number of devices does not divide n1, since a
+    `jax.Array` cannot be spread so. `GradientFlow.fit` and `predict` take it; `np.asarray` gathers
+    it on the host.
+
+    Attributes:
+      matrix: shape (n, n2), sharded by rows; n is the next multiple of the number of devices. The
+        first n1 rows are the matrix; ignore the others.
+      mesh: the devices.
+      n1: the number of rows.
+
+    Example:
+      >>> import jax
+      >>> mesh = jax.make_mesh((1,), ("rows",))
+      >>> np.asarray(Sharded(jnp.array([[1.0, 2.0], [0.0, 0.0]]), mesh, 1))
+      array([[1., 2.]], dtype=float32)
+    """
+
+    matrix: jax.Array
+    mesh: Mesh
+    n1: int
+    jit = staticmethod(tiles.shared_jit)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n1, n2)."""
+        return self.n1, self.matrix.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of the entries."""
+        return np.dtype(self.matrix.dtype)
+
+    @property
+    def seconds(self) -> float:
+        """About how long one product takes."""
+        return self.matrix.nbytes / _BYTES_PER_SECOND / self.mesh.size
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("a sharded matrix is copied to the host: leave copy out.")
+        return np.asarray(self.matrix, dtype)[: self.n1]
+
+    def product(self, v: jax.Array) -> jax.Array:
+        """Return K @ v, shape (n1, o), on all devices."""
+        rows, everywhere = PartitionSpec(self.mesh.axis_names), PartitionSpec()
+
+        def local(rows: jax.Array, v: jax.Array) -> jax.Array:
+            return jnp.matmul(rows.astype(v.dtype), v, precision="highest")
+
+        out = jax.shard_map(local, mesh=self.mesh, in_specs=(rows, everywhere), out_specs=rows)(
+            self.matrix, v
+        )
+        # Devices send nothing but these n × o numbers.
+        out = jax.lax.with_sharding_constraint(out, NamedSharding(self.mesh, everywhere))
+        return out[: self.n1]
+
+    def diagonal(self) -> np.ndarray:
+        """Return K_ii, float64, shape (n1,)."""
+        found = _diagonal(self.matrix, self.mesh)
+        return np.asarray(found, np.float64)[: self.n1]
+
+    def place(self, v: Any) -> jax.Array:
+        """Return an array where `product` wants its argument."""
+        return jax.device_put(v, NamedSharding(self.mesh, PartitionSpec()))
+
+
+@functools.partial(jax.jit, static_argnames="mesh")
+def _diagonal(matrix: jax.Array, mesh: Mesh) -> jax.Array:
+    def local(rows: jax.Array) -> jax.Array:
+        index = jax.lax.axis_index(mesh.axis_names) * len(rows) + jnp.arange(len(rows))
+        return jnp.take_along_axis(rows, index[:, None], axis=1)[:, 0]
+
+    spec = PartitionSpec(mesh.axis_names)
+    found = jax.shard_map(local, mesh=mesh, in_specs=spec, out_specs=spec)(matrix)
+    return jax.lax.with_sharding_constraint(found, NamedSharding(mesh, PartitionSpec()))
+
+
+@contextlib.contextmanager
+def no_mesh() -> Iterator[None]:
+    """Leave the context of `jax.set_mesh`, in which jitted functions take arrays of its mesh only.
+
+    Inside a function that JAX traces the context stays as it is.
+    """
+    context = contextlib.nullcontext()
+    if not jax.sharding.get_abstract_mesh().empty:
+        with contextlib.suppress(ValueError):  # JAX raises it inside a trace.
+            context = jax.set_mesh(Mesh(np.empty((), object), ()))
+    with context:
+        yield
 
 
 def check_mesh(mesh: Any) -> Mesh:
-    """Returns the mesh.
-
-    Raises:
-      TypeError: if it is not a `jax.sharding.Mesh`.
-    """
+    """Return `mesh`, or raise `TypeError` if it is not a `jax.sharding.Mesh`."""
     if not isinstance(mesh, Mesh):
         raise TypeError(
             f"mesh must be a jax.sharding.Mesh, got {type(mesh).__name__}. Make one with "
@@ -37,151 +132,199 @@ def check_mesh(mesh: Any) -> Mesh:
     return mesh
 
 
-@contextlib.contextmanager
-def no_mesh() -> Iterator[None]:
-    """Leave the context of `jax.set_mesh`, where compiled functions take arrays of its mesh only.
-
-    Inside a function that JAX traces the context stays as it is.
-    """
-    context = contextlib.nullcontext()
-    if not jax.sharding.get_abstract_mesh().empty:
-        with contextlib.suppress(ValueError):  # As it is raised inside a trace.
-            context = jax.set_mesh(Mesh(np.empty((), object), ()))
-    with context:
-        yield
-
-
-def mesh_of(x: Any, name: str) -> Mesh | None:
-    """The mesh that an input is spread over, if it is.
+def mesh_of(mesh: Mesh | None, **inputs: Any) -> Mesh | None:
+    """Return `mesh`, or else the mesh that an input is spread over, or else `None`.
 
     Raises:
-      ValueError: if it is, but over no mesh.
+      TypeError: if `mesh` is not a mesh.
+      ValueError: if an input is spread over devices, but not by a `NamedSharding`.
     """
-    if not isinstance(x, jax.Array) or len(x.sharding.device_set) == 1:
-        return None
-    if not isinstance(x.sharding, NamedSharding):
-        raise ValueError(f"{name} is spread over devices by {x.sharding}. Pass mesh=.")
-    return cast(Mesh, x.sharding.mesh)
+    if mesh is not None:
+        return check_mesh(mesh)
+    for name, x in inputs.items():
+        if isinstance(x, jax.Array) and len(x.sharding.device_set) > 1:
+            if not isinstance(x.sharding, NamedSharding):
+                raise ValueError(f"{name} is spread over devices by {x.sharding}. Pass mesh=.")
+            return cast(Mesh, x.sharding.mesh)
+    return None
 
 
-def compute(kernel, x1, x2, mesh, *, tile_size, dtype, same, progress):
-    """The matrix k(x1, x2), sharded by rows over all axes of the mesh.
+def compute(
+    kernel: Kernel,
+    x1: jax.Array | np.ndarray,
+    x2: jax.Array | np.ndarray | None,
+    mesh: Mesh,
+    *,
+    tile_size: int | None,
+    dtype: np.dtype,
+    progress: bool,
+) -> jax.Array | Sharded:
+    """Return the matrix k(x1, x2), sharded by rows over all axes of the mesh.
 
     Args:
-      kernel: what `owned.own` made of one.
+      kernel: a function of two batches.
       x1: shape (n1, …).
-      x2: shape (n2, …), or `x1`.
+      x2: shape (n2, …), or `None` for `x1`.
       mesh: the devices.
       tile_size: the largest side of a tile, or `None`.
       dtype: of the entries.
-      same: whether both batches are the same.
       progress: whether to show a progress bar, in the first process.
-
-    Returns:
-      Shape (n, n2), n the next multiple of the number of devices: rows beyond n1 repeat the last.
     """
-    mesh = automatic_mesh(mesh)
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    by_rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    auto = automatic_mesh(mesh)
+    by_rows = NamedSharding(auto, PartitionSpec(auto.axis_names))
+    everywhere = NamedSharding(auto, PartitionSpec())
+    symmetric = x2 is None
+    other = x1 if x2 is None else x2
+    # Each device has as many rows: those beyond n1 repeat the last one.
     local = -(-len(x1) // mesh.size)
-    n1, n2 = local * mesh.size, len(x2)
+    padded, n2 = local * mesh.size, len(other)
+    limit, where = memory.share(auto.local_devices)
     size = local * n2 * dtype.itemsize
-    limit, where = memory.share(mesh.local_devices)
     memory.check({"its rows of the matrix": size}, limit, where, _REMEDIES)
-    x2 = place(x2, everywhere, n1 if same else n2)
-    x1 = x2 if same else place(x1, by_rows, n1)
-    sample = x2.addressable_data(0)
-    made = tiling.program(
-        kernel, sample, sample, tile_size=tile_size, dtype=dtype, same=False, spare=limit - size
-    )
-    rows = blocks.even_cut(local, made.cut1.size)
-    columns = Cut(n2, rows.size) if same else blocks.even_cut(n2, made.cut2.size)
-    matrix = jax.jit(functools.partial(jnp.zeros, (n1, n2), dtype), out_shardings=by_rows)()
-    finite = jax.jit(lambda: jnp.ones(mesh.size, bool), out_shardings=by_rows)()
-    static = ("kernel", "rows", "columns", "mesh", "same")
-    step = owned.jit(kernel, _step, static_argnames=static, donate_argnums=(1, 2))
-    pairs = [(i, j) for i in range(rows.count) for j in range(columns.count)]
+
+    other = place(other, everywhere, padded if symmetric else n2)
+    inputs = (other if symmetric else place(x1, by_rows, padded)), other
+    sample = other.addressable_data(0)
+    options = {"tile_size": tile_size, "dtype": dtype, "spare": limit - size, "symmetric": False}
+    side, width = (cut.size for cut in tiles.choose_cuts(kernel, sample, sample, **options))
+    rows = tiles.even_cut(local, side)
+    columns = Cut(n2, rows.size) if symmetric else tiles.even_cut(n2, width)
     quiet = not progress or jax.process_index() > 0
+    matrix = _filled(kernel, inputs, rows, columns, auto, dtype, symmetric=symmetric, quiet=quiet)
+    if padded > len(x1):
+        return Sharded(matrix, auto, len(x1))
+    return relabeled(matrix, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
+
+
+def _filled(
+    kernel: Kernel,
+    inputs: tuple[jax.Array, jax.Array],
+    rows: Cut,
+    columns: Cut,
+    mesh: Mesh,
+    dtype: np.dtype,
+    *,
+    symmetric: bool,
+    quiet: bool,
+) -> jax.Array:
+    """Compute the matrix, all devices in step."""
+    by_rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    zeros = functools.partial(jnp.zeros, (rows.n * mesh.size, columns.n), dtype)
+    matrix = jax.jit(zeros, out_shardings=by_rows)()
+    finite = jax.jit(lambda: jnp.ones(mesh.size, bool), out_shardings=by_rows)()
+    static = ("kernel", "rows", "columns", "mesh", "symmetric")
+    step = tiles.jit(kernel, _step, static_argnames=static, donate_argnums=(1, 2))
+    options = {"rows": rows, "columns": columns, "mesh": mesh, "symmetric": symmetric}
+    pairs = [(i, j) for i in range(rows.count) for j in range(columns.count)]
     for i, j in tqdm(pairs, desc=f"Gram matrix on {mesh.size} devices", unit="tile", disable=quiet):
-        options = {"rows": rows, "columns": columns, "mesh": mesh, "same": same}
-        begin = np.int32(i), np.int32(j)
-        matrix, finite = step(owned.static(kernel), matrix, finite, x1, x2, *begin, **options)
-        if progress:  # Steps are begun long before they are done, unless somebody waits.
+        tile = np.int32(i), np.int32(j)
+        matrix, finite = step(tiles.static(kernel), matrix, finite, *inputs, *tile, **options)
+        if not quiet:  # JAX returns before a step is done, and the bar would run ahead.
             finite.block_until_ready()
-    if not jax.jit(jnp.all, out_shardings=everywhere)(finite):
+    if not jax.jit(jnp.all, out_shardings=NamedSharding(mesh, PartitionSpec()))(finite):
         raise ValueError(
-            "the kernel must be finite, got NaN or infinity. Look for zero inputs, to which "
-            "angles are undefined, and for large ones, which may leave the range of the dtype."
+            f"the kernel must be finite, got NaN or infinity. Check x1 and x2: "
+            f"{tiles.WHY_NOT_FINITE}"
         )
     return matrix
 
 
 def place(x: jax.Array | np.ndarray, sharding: NamedSharding, n: int) -> jax.Array:
-    """The array where a mesh wants it, in one collective at most, the last row repeated up to n."""
+    """Return the array with a sharding, its last row repeated up to n rows.
+
+    An array that is sharded already moves by one collective at most.
+    """
     width = [(0, n - len(x))] + [(0, 0)] * (x.ndim - 1)
     if isinstance(x, jax.Array) and len(x.sharding.device_set) > 1:
         padded = jax.jit(lambda x: jnp.pad(x, width, "edge"), out_shardings=sharding)
-        return padded(automatic(x))
+        return padded(_automatic(x))
     x = np.asarray(x)
     return jax.device_put(np.pad(x, width, "edge") if n > len(x) else x, sharding)
 
 
-def automatic(x: jax.Array) -> jax.Array:
-    """The same array on the same mesh, with axes that are not explicit."""
+def _automatic(x: jax.Array) -> jax.Array:
+    """Return the same array on the same mesh, without explicit axes."""
     if not isinstance(x.sharding, NamedSharding):
         return x
-    sharding = NamedSharding(automatic_mesh(x.sharding.mesh), x.sharding.spec)
-    return relabeled(x, sharding)
+    return relabeled(x, NamedSharding(automatic_mesh(x.sharding.mesh), x.sharding.spec))
 
 
 def automatic_mesh(mesh: Any) -> Mesh:
-    """The same devices in the same order, with axes that are not explicit."""
+    """Return the same devices in the same order, without explicit axes."""
     return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim)
 
 
 def relabeled(x: jax.Array, sharding: NamedSharding) -> jax.Array:
-    """The same parts on the same devices under another name for how they are spread."""
+    """Return the same parts on the same devices under another sharding."""
     parts = [shard.data for shard in x.addressable_shards]
     return jax.make_array_from_single_device_arrays(x.shape, sharding, parts)
 
 
-def _step(kernel, matrix, finite, x1, x2, i, j, *, rows: Cut, columns: Cut, mesh: Mesh, same: bool):
-    """Every device adds tile (i, j) of its own rows."""
+def _step(
+    kernel: Kernel,
+    matrix: jax.Array,
+    finite: jax.Array,
+    x1: jax.Array,
+    x2: jax.Array,
+    i: jax.Array,
+    j: jax.Array,
+    *,
+    rows: Cut,
+    columns: Cut,
+    mesh: Mesh,
+    symmetric: bool,
+) -> tuple[jax.Array, jax.Array]:
+    """Write tile (i, j) of every device's rows. In a symmetric matrix x1 is x2, on all devices."""
     by_rows, everywhere = PartitionSpec(mesh.axis_names), PartitionSpec()
 
     def local(matrix, finite, x1, x2, i, j):
-        start = rows.start(i), columns.start(j)
-        if same:
-            first = jax.lax.axis_index(mesh.axis_names) * rows.n + start[0]
-            values = _on_both_sides(kernel, x2, first, start[1], rows.size, matrix.dtype)
+        row, column = rows.start(i), columns.start(j)
+        if symmetric:
+            first = jax.lax.axis_index(mesh.axis_names) * rows.n + row
+            values = _symmetric_tile(kernel, x2, first, column, rows.size, matrix.dtype)
         else:
-            values = blocks.entries(kernel, rows.take(x1, i), columns.take(x2, j), matrix.dtype)
-        matrix = jax.lax.dynamic_update_slice(matrix, values, start)
+            values = tiles.entries(kernel, rows.take(x1, i), columns.take(x2, j), matrix.dtype)
+        matrix = jax.lax.dynamic_update_slice(matrix, values, (row, column))
         return matrix, finite & jnp.isfinite(values).all()
 
-    specs = (by_rows, by_rows, everywhere if same else by_rows, everywhere, everywhere, everywhere)
+    inputs = everywhere if symmetric else by_rows
+    specs = (by_rows, by_rows, inputs, everywhere, everywhere, everywhere)
     # Kernels may hold loops that were not written for `jax.shard_map`'s check.
     return jax.shard_map(
         local, mesh=mesh, in_specs=specs, out_specs=(by_rows, by_rows), check_vma=False
     )(matrix, finite, x1, x2, i, j)
 
 
-def _on_both_sides(kernel, x, row, column, side, dtype):
-    """The square tile that starts at an entry: k(x_r, x_c) above the diagonal, k(x_c, x_r) below.
+def _symmetric_tile(
+    kernel: Kernel, x: jax.Array, row: jax.Array, column: jax.Array, side: int, dtype: np.dtype
+) -> jax.Array:
+    """Return the square tile of an exactly symmetric matrix whose corner is at (row, column).
 
-    A tile that the diagonal crosses is computed in both orders.
+    Rounding can make k(x_r, x_c) differ from k(x_c, x_r), and another device holds the mirror image
+    of an entry. All devices therefore compute
+
+        K_rc = k(x_r, x_c)  for r ≤ c, on and above the diagonal,
+        K_rc = k(x_c, x_r)  for r > c, below it,
+
+    so that K_rc and K_cr come from the same arguments in the same order.
     """
-    a, b = (jax.lax.dynamic_slice_in_dim(x, start, side) for start in (row, column))
+    at_rows, at_columns = (jax.lax.dynamic_slice_in_dim(x, start, side) for start in (row, column))
     index = jnp.arange(side)
-    above = (row + index)[:, None] <= (column + index)[None, :]
+    is_below = (row + index)[:, None] > (column + index)[None, :]
 
-    def step(k, values):
-        below = k == 1
-        first, second = jax.lax.cond(below, lambda: (b, a), lambda: (a, b))
-        found = blocks.entries(kernel, first, second, dtype)
-        found = jax.lax.cond(below, jnp.transpose, lambda found: found, found)
-        return jnp.where(above != below, found, values)
+    def fill(part: jax.Array, tile: jax.Array) -> jax.Array:
+        """Fill the entries above (part 0) or below (part 1) the diagonal."""
+        below = part == 1
+        first, second = jax.lax.cond(
+            below, lambda: (at_columns, at_rows), lambda: (at_rows, at_columns)
+        )
+        values = tiles.entries(kernel, first, second, dtype)
+        values = jax.lax.cond(below, jnp.transpose, lambda values: values, values)
+        return jnp.where(is_below == below, values, tile)
 
-    begin = jnp.where(row < column + side, 0, 1)
-    end = jnp.where(column < row + side - 1, 2, 1)
-    return jax.lax.fori_loop(begin, end, step, jnp.zeros((side, side), dtype))
+    # Most tiles lie on one side of the diagonal, and need one part. A loop over the parts, rather
+    # than two branches, compiles the kernel once.
+    some_above, some_below = row < column + side, row + side - 1 > column
+    first_part, last_part = jnp.where(some_above, 0, 1), jnp.where(some_below, 1, 0)
+    empty = jnp.zeros((side, side), dtype)
+    return jax.lax.fori_loop(first_part, last_part + 1, fill, empty)

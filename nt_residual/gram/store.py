@@ -1,192 +1,252 @@
-"""Computing a matrix tile by tile onto the disk, such that it can be resumed."""
+"""Computing a matrix tile by tile onto the disk, such that it can be resumed.
+
+The folder is a zarr v3 array with one chunk per tile. tensorstore writes a chunk whole or not at
+all, with a checksum: a tile is finished if and only if its chunk is there.
+"""
 
 import errno
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 from nt_residual import _files, memory
-from nt_residual.gram import fingerprint as fingerprints
-from nt_residual.gram import layout
-from nt_residual.gram import manifest as manifests
-from nt_residual.gram.chunks import Chunks, Write
-from nt_residual.gram.journal import Journal, Tile
-from nt_residual.gram.manifest import Manifest
-from nt_residual.gram.stored import Stored as Stored
-from nt_residual.gram.stored import load as load
+from nt_residual.gram.stored import ATTRIBUTE, Stored, explained, is_ours
+from nt_residual.gram.tiles import Kernel, Tiles
 
-# For what is not entries: the manifest, the list of finished tiles, directories.
+# Those that every reader of zarr v3 knows, and bfloat16, which many know.
+_DTYPES = ("bfloat16", "float16", "float32", "float64")
+# For directories and metadata.
 _MARGIN = 2**20
 
 
-def fill(
+def compute(
+    kernel: Kernel,
+    x1: jax.Array | np.ndarray,
+    x2: jax.Array | np.ndarray | None,
     path: str | os.PathLike,
-    tile: Callable[[int, int], np.ndarray],
-    shape: tuple[int, int],
-    dtype: Any,
-    tile_size: int | tuple[int, int],
-    fingerprint: dict[str, Any],
     *,
-    symmetric: bool,
+    tile_size: int | None,
+    dtype: np.dtype,
+    progress: bool,
+) -> Stored:
+    """Return the matrix k(x1, x2) in a folder, of which only missing tiles are computed.
+
+    Arguments and errors are those of `gram.compute`.
+    """
+    if dtype.name not in _DTYPES:
+        raise ValueError(f"dtype must be one of {_DTYPES} to be stored, got {dtype}.")
+    if "://" in os.fspath(path):
+        raise ValueError(f"store must be a path on this machine, got {path!r}.")
+    folder = pathlib.Path(path).expanduser().absolute()
+    if tile_size is None and is_ours(folder):
+        # Resume in tiles of the same size, however much memory there is now.
+        tile_size = max(Stored(folder).tile_shape)
+    remedies = "Pass a smaller tile_size."
+    tiles = Tiles(kernel, x1, x2, tile_size=tile_size, dtype=dtype, held={}, remedies=remedies)
+    sides = [cut.size for cut in tiles.cuts]
+    identity = {
+        "kernel": _fields(kernel),
+        "x1": _files.digest(x1),
+        "x2": "x1" if x2 is None else _files.digest(x2),
+        "shape": list(tiles.shape),
+        "dtype": dtype.name,
+        "tile_size": sides,
+        "symmetric": tiles.symmetric,
+    }
+
+    def tile(i: int, j: int) -> np.ndarray:
+        values = np.asarray(tiles(i, j))
+        # The last tile of a row or column may begin earlier, and repeat entries of the one before.
+        rows, columns = (
+            k * cut.size - cut.start(k) for k, cut in zip((i, j), tiles.cuts, strict=True)
+        )
+        return values[rows:, columns:]
+
+    return fill(folder, tile, identity, progress=progress)
+
+
+def fill(
+    folder: pathlib.Path,
+    tile: Callable[[int, int], np.ndarray],
+    identity: dict[str, Any],
+    *,
     progress: bool = False,
 ) -> Stored:
-    """Computes what is missing of a stored matrix.
-
-    A tile counts as finished once it is on the disk and a line in a file says so, which is
-    written after it: killed at any moment and called again with the same arguments, this
-    computes the unfinished tiles only, and the result is the same, bit for bit. The next
-    tile is computed while one is being written.
+    """Return the stored matrix, having computed the tiles that are missing.
 
     Args:
-      path: a directory, which is made if there is none.
-      tile: gives the entries of tile (i, j), from row i·tile_size and column j·tile_size on,
-        cut off where the matrix ends.
-      shape: (n1, n2).
-      dtype: of the tiles and the matrix: bfloat16, float16, float32 or float64.
-      tile_size: rows and columns of a tile: one number, or two.
-      fingerprint: what the entries depend on, as `fingerprint.of` gives it.
-      symmetric: whether only tiles with i ≤ j are to be computed, of which the transposes
-        are those below the diagonal.
+      folder: created if it does not exist.
+      tile: returns the entries of tile (i, j), cut off where the matrix ends.
+      identity: what the matrix is computed from, as JSON. It has the shape, dtype, tile size
+        and whether the matrix is symmetric.
       progress: whether to show a progress bar.
 
-    Returns:
-      The matrix, complete.
-
     Raises:
-      ValueError: if another matrix is stored there, or a tile has another shape or dtype.
-      FileExistsError: if something else than a stored matrix is there.
+      ValueError: if another matrix is stored there.
+      FileExistsError: if something else is there.
       BlockingIOError: if another process is writing it.
       OSError: if there is not enough space, or a tile cannot be written.
     """
-    directory = _directory_of(path)
-    rows, columns = map(int, np.broadcast_to(tile_size, 2))
-    size = int(shape[0]), int(shape[1])
-    manifest = Manifest(size, np.dtype(dtype).name, (rows, columns), symmetric, fingerprint)
-    if _is_there(directory, manifest) and not manifest.unfinished(directory):
-        return Stored(directory, manifest)
-    _check_space(directory, manifest)
-    directory.mkdir(parents=True, exist_ok=True)
-    with _files.exclusive(layout.lock(directory)):
-        for file in (layout.manifest(directory), layout.journal(directory)):
-            for leftover in _files.leftovers(file):
-                leftover.unlink(missing_ok=True)
-        # Looked at again, since another process may have been at work until now.
-        if not _is_there(directory, manifest):
-            manifest.write(directory)
-        Journal(layout.journal(directory)).tidy()
-        _Filling(directory, manifest).run(tile, progress)
-    return Stored(directory, manifest)
+    stored = _opened(folder, identity)
+    if stored is None or stored.missing():
+        _check_space(folder, stored, identity)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _files.exclusive(folder / "lock"):
+            # Another process may have been at work until now.
+            stored = _opened(folder, identity) or _created(folder, identity)
+            _check_kernel(stored, tile)
+            _write_missing(stored, tile, progress)
+    else:
+        _check_kernel(stored, tile)
+    return stored
 
 
-def tile_size_of(path: str | os.PathLike) -> int | None:
-    """The longer side of the tiles of a stored matrix, finished or not; `None` if there is none.
-
-    Where no tile size is asked for, that of a matrix which is to be resumed is the one to take.
-    """
-    try:
-        return max(manifests.read(pathlib.Path(path).expanduser()).tile_shape)
-    except (OSError, ValueError):
-        return None
-
-
-class _Filling:
-    """The work on one matrix, by the process that holds its lock."""
-
-    def __init__(self, directory: pathlib.Path, manifest: Manifest):
-        self._directory, self._manifest = directory, manifest
-        self._chunks = Chunks(directory, manifest, create=True)
-        self._journal = Journal(layout.journal(directory))
-        self._pending: Write | None = None
-
-    def run(self, tile: Callable[[int, int], np.ndarray], progress: bool) -> None:
-        todo, total = self._manifest.unfinished(self._directory), len(self._manifest.tiles())
-        name, done = f"Tiles of {self._directory.name}", total - len(todo)
-        with tqdm(total=total, initial=done, desc=name, unit="tile", disable=not progress) as bar:
-            try:
-                self._write_all(tile, todo, bar)
-            except BaseException as error:
-                error.add_note(
-                    f"{len(self._journal.tiles())} of {total} tiles are finished in "
-                    f"{self._directory}. Call again with the same arguments to compute the others."
-                )
-                raise
-
-    def _write_all(self, tile: Callable[[int, int], np.ndarray], todo: list[Tile], bar) -> None:
-        try:
-            for i, j in todo:
-                block = self._checked(tile(i, j), i, j)
-                self._settle(bar)
-                self._pending = self._chunks.write(i, j, block)
-        finally:
-            # Also when the next tile has failed, or Ctrl-C was pressed: this one is computed.
-            self._settle(bar)
-
-    def _settle(self, bar) -> None:
-        """Waits for the tile that is being written, and records it."""
-        pending, self._pending = self._pending, None
-        if pending is None:
-            return
-        try:
-            pending.wait()
-            self._journal.add(*pending.tile)
-        except OSError as error:
-            raise _explained(error, self._directory) from error
-        bar.update()
-
-    def _checked(self, block: np.ndarray, i: int, j: int) -> np.ndarray:
-        expected = tuple(part.stop - part.start for part in self._manifest.slices(i, j))
-        if block.shape != expected or block.dtype != self._manifest.numpy_dtype:
-            raise ValueError(
-                f"tile({i}, {j}) must have shape {expected} and dtype {self._manifest.dtype}, got "
-                f"{block.shape} and {block.dtype}."
-            )
-        return block
-
-
-def _directory_of(path: str | os.PathLike) -> pathlib.Path:
-    if "://" in os.fspath(path):
-        raise ValueError(f"store must be a path on this machine, got {path!r}.")
-    return pathlib.Path(path).expanduser().absolute()
-
-
-def _is_there(directory: pathlib.Path, manifest: Manifest) -> bool:
-    """Whether this very matrix is there; `False` if nothing is. Anything else is refused."""
-    if directory.exists() and not directory.is_dir():
-        raise FileExistsError(f"{directory} is a file. Pass the path of a directory, or of none.")
-    if not layout.manifest(directory).exists():
-        # What is left if the process was killed before the manifest was written.
-        remains = {layout.lock(directory), *_files.leftovers(layout.manifest(directory))}
-        if directory.exists() and not remains.issuperset(directory.iterdir()):
+def _opened(folder: pathlib.Path, identity: dict[str, Any]) -> Stored | None:
+    """Return what is stored; `None` if nothing is. Refuse anything else than this matrix."""
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file. Pass the path of a folder, or of none.")
+    if not is_ours(folder):
+        # A process that was killed at the start leaves these.
+        remains = {folder / "lock", folder / "zarr.json.__lock"}
+        if folder.exists() and not remains.issuperset(folder.iterdir()):
             raise FileExistsError(
-                f"{directory} holds something else than a stored matrix, and is left as it is. "
+                f"{folder} holds something else than a stored matrix, and is left as it is. "
                 "Pass a path where there is nothing."
             )
-        return False
-    stored = manifests.read(directory)
-    difference = fingerprints.difference(stored.described(), manifest.described())
-    if difference is not None:
-        there = "Open what is there with gram.load"
-        if stored.unfinished(directory):
-            there = "Finish what is there with the arguments it was begun with"
-        raise ValueError(
-            f"{directory} holds another matrix. What differs: {difference}. {there}, pass another "
-            "path, or delete it."
+        return None
+    stored = Stored(folder)
+    there = stored.identity
+    differs = [key for key in {**identity, **there} if there.get(key) != identity.get(key)]
+    if differs:
+        raise _refusal(stored, ", ".join(_difference(key, there, identity) for key in differs))
+    return stored
+
+
+def _difference(key: str, there: dict[str, Any], now: dict[str, Any]) -> str:
+    if key in ("x1", "x2"):  # Digests tell a reader nothing.
+        return key
+    return f"{key} (stored {there.get(key)}, now {now.get(key)})"
+
+
+def _refusal(stored: Stored, differs: str) -> ValueError:
+    remedy = (
+        "Open it with gram.load" if not stored.missing() else "Finish it with its own arguments"
+    )
+    return ValueError(
+        f"{stored.path} holds another matrix, which differs in {differs}. {remedy}, pass another "
+        "path, or delete it."
+    )
+
+
+def _check_kernel(stored: Stored, tile: Callable[[int, int], np.ndarray]) -> None:
+    """Refuse a kernel whose first stored tile has other values than it has there.
+
+    This identifies any kernel, whatever it is made of. Rounding may differ on another machine or
+    with another version of JAX.
+    """
+    missing = set(stored.missing())
+    done = next((pair for pair in stored.pairs() if pair not in missing), None)
+    if done is None:
+        return
+    i, j = done
+    rows, columns = stored.slices(i, j)
+    there, now = (values.astype(float) for values in (stored[rows, columns], tile(i, j)))
+    tolerance = min(100 * float(jnp.finfo(stored.dtype).eps), 0.02)
+    off = np.abs(there - now)
+    if off.max() > tolerance * np.abs(there).max():
+        a, b = np.unravel_index(off.argmax(), off.shape)
+        entry = f"entry ({rows.start + a}, {columns.start + b})"
+        raise _refusal(
+            stored, f"the kernel ({entry} is {there[a, b]:.9g} there, {now[a, b]:.9g} now)"
         )
-    return True
 
 
-def _check_space(directory: pathlib.Path, manifest: Manifest) -> None:
-    tiles = manifest.tiles()
-    if directory.exists():
-        tiles = manifest.unfinished(directory)
-    needed = manifest.chunk_bytes * sum(len(manifest.covers(*tile)) for tile in tiles) + _MARGIN
-    there = next(parent for parent in (directory, *directory.parents) if parent.exists())
-    free = shutil.disk_usage(there).free
+def _created(folder: pathlib.Path, identity: dict[str, Any]) -> Stored:
+    """Return an array without chunks."""
+    import tensorstore
+
+    grid = {"name": "regular", "configuration": {"chunk_shape": identity["tile_size"]}}
+    spec = {
+        "driver": "zarr3",
+        "kvstore": {"driver": "file", "path": str(folder)},
+        "metadata": {
+            "shape": identity["shape"],
+            "data_type": identity["dtype"],
+            # Other readers find this where nothing has been computed yet.
+            "fill_value": "NaN",
+            "chunk_grid": grid,
+            "codecs": [
+                {"name": "bytes", "configuration": {"endian": "little"}},
+                {"name": "crc32c"},
+            ],
+            "attributes": {ATTRIBUTE: identity},
+        },
+    }
+    with explained(folder, "Pass another path"):
+        tensorstore.open(spec, create=True).result()
+    return Stored(folder)
+
+
+def _write_missing(stored: Stored, tile: Callable[[int, int], np.ndarray], progress: bool) -> None:
+    """Compute each missing tile while the one before it is written."""
+    todo, total = stored.missing(), len(stored.pairs())
+    options = {"desc": f"Tiles of {stored.path.name}", "unit": "tile", "disable": not progress}
+    writes = []
+    try:
+        with tqdm(total=total, initial=total - len(todo), **options) as bar:
+            for i, j in todo:
+                block = tile(i, j)
+                _wait(stored, writes)
+                writes = _write(stored, i, j, block)
+                bar.update()
+    except BaseException as error:
+        _wait(stored, writes)
+        error.add_note(
+            f"{total - len(stored.missing())} of {total} tiles are finished in {stored.path}. "
+            "Run the same call again to compute the others."
+        )
+        raise
+    _wait(stored, writes)
+
+
+def _write(stored: Stored, i: int, j: int, block: np.ndarray) -> list[Any]:
+    """Begin to write a tile and its mirror image."""
+    writes = []
+    for chunk, values in zip(stored.chunks(i, j), (block, block.T), strict=False):
+        # tensorstore reads a chunk at the edge before it writes it, and fails if it is damaged.
+        stored.chunk_file(*chunk).unlink(missing_ok=True)
+        writes.append(stored.array[stored.slices(*chunk)].write(values))
+        writes[-1].copy.result()  # From here on the values may change.
+    return writes
+
+
+def _wait(stored: Stored, writes: list[Any]) -> None:
+    """Return when all of it is on the disk."""
+    remedy = "No half-written tile counts as finished: free some space, or remove what else is in "
+    remedy += "the way, and run the same call again"
+    for write in writes:
+        with explained(stored.path, remedy):
+            write.result()
+
+
+def _check_space(folder: pathlib.Path, stored: Stored | None, identity: dict[str, Any]) -> None:
+    rows, columns = identity["tile_size"]
+    # Files are padded to whole tiles, and to 4096 bytes.
+    chunk = -(-(rows * columns * jnp.dtype(identity["dtype"]).itemsize + 4) // 4096) * 4096
+    if stored is None:
+        count = -(-identity["shape"][0] // rows) * -(-identity["shape"][1] // columns)
+    else:
+        count = sum(len(stored.chunks(*tile)) for tile in stored.missing())
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    needed, free = count * chunk + _MARGIN, shutil.disk_usage(there).free
     if needed > free:
         raise OSError(
             errno.ENOSPC,
@@ -196,11 +256,8 @@ def _check_space(directory: pathlib.Path, manifest: Manifest) -> None:
         )
 
 
-def _explained(error: OSError, directory: pathlib.Path) -> OSError:
-    """The error of a tile that could not be written, with what can be done."""
-    text = error.strerror or str(error)
-    return OSError(
-        error.errno,
-        f"{directory}: {text}. Nothing half-written counts as finished: free some space, or remove "
-        "what else is in the way, and call again with the same arguments to go on",
-    )
+def _fields(kernel: Kernel) -> str | None:
+    """Return the fields of a kernel that is a dataclass, the same in another process."""
+    if not hasattr(kernel, "__dataclass_fields__"):
+        return None
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(kernel))

@@ -1,8 +1,13 @@
 """Matrices on disk: reading them, and products with them."""
 
-import operator
+import contextlib
+import errno
+import functools
+import json
 import os
 import pathlib
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -10,88 +15,78 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
-from tqdm import tqdm
 
-from nt_residual import _files, memory
-from nt_residual.gram import layout, owned
-from nt_residual.gram import manifest as manifests
-from nt_residual.gram.chunks import Chunks
-from nt_residual.gram.journal import Journal, Tile
-from nt_residual.gram.manifest import Manifest
+from nt_residual import memory
+from nt_residual.gram import tiles
 
+# The attribute of the zarr array that tells what was computed.
+ATTRIBUTE = "nt_residual.gram"
 # What a disk reads.
 _BYTES_PER_SECOND = 1e9
 
 
 @jax.tree_util.register_pytree_node_class
 class Stored:
-    """A matrix on disk, of which only what is asked for is read.
+    """A matrix on disk. It reads only the parts that you ask for.
 
+    `gram.compute(..., store=PATH)` returns one, and `gram.load(PATH)` opens it again.
     `stored[2:5]`, `stored[:, 0]` and `stored[3, 4]` are NumPy arrays and numbers, and
-    `np.asarray(stored)` is all of it. Made by `gram.compute(..., store=PATH)`, and opened again
-    by `gram.load`. The directory is a zarr v3 array, which any reader of that format opens.
-    Two are equal, and hash the same, where the directory and what was computed are; pickled,
-    it is the path.
+    `np.asarray(stored)` reads all of it. The folder is a zarr v3 array with one chunk per tile,
+    which any reader of that format opens. Two are equal, and hash the same, if the folder and
+    what was computed are the same. A pickle holds the path.
 
     Attributes:
-      path: the directory.
+      path: the folder.
+      shape: (n1, n2).
+      dtype: of the entries.
+      tile_shape: rows and columns of a tile. Each read reads whole tiles.
+      symmetric: whether it was computed as a symmetric matrix.
+      identity: what it was computed from, by name.
 
     Example:
       >>> import tempfile
       >>> import numpy as np
-      >>> from nt_residual.gram import store
-      >>> with tempfile.TemporaryDirectory() as directory:
-      ...     ones = lambda i, j: np.ones((2, 2), np.float32)
-      ...     k = store.fill(directory, ones, (4, 4), "float32", 2, {}, symmetric=True)
-      ...     k.product(np.ones((4, 1)))[:, 0], k[3, 1:]
-      (array([4., 4., 4., 4.], dtype=float32), array([1., 1., 1.], dtype=float32))
+      >>> from nt_residual import gram
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     k = gram.compute(lambda a, b: a @ b.T, np.eye(3), store=folder + "/k")
+      ...     k.product(np.ones(3)), k[0, 1:]
+      (array([1., 1., 1.], dtype=float32), array([0., 0.], dtype=float32))
     """
 
-    def __init__(self, path: pathlib.Path, manifest: Manifest):
-        self.path = path.absolute()
-        self._manifest = manifest
-        self._chunks = Chunks(self.path, manifest)
-        # Programs that call back here live no longer than this object.
-        self.jit = owned.new_jit()
+    def __init__(self, path: str | os.PathLike):
+        import tensorstore  # Few need it, and it takes a while to import.
+
+        self.path = pathlib.Path(path).expanduser().absolute()
+        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(self.path)}}
+        # A missing chunk is an error, not a tile of fill values.
+        spec |= {"fill_missing_data_reads": False, "store_data_equal_to_fill_value": True}
+        with explained(self.path, "delete the folder, and compute the matrix again"):
+            self.array = tensorstore.open(spec, open=True).result()
+        self.identity = self.array.spec().to_json()["metadata"]["attributes"][ATTRIBUTE]
+        n1, n2 = self.array.shape
+        self.shape = n1, n2
+        self.dtype = np.dtype(self.array.dtype.numpy_dtype)
+        self.tile_shape: tuple[int, int] = tuple(self.identity["tile_size"])
+        self.symmetric: bool = self.identity["symmetric"]
 
     def tree_flatten(self):
-        """What JAX traces, which is nothing, and what it compiles for."""
-        return (), (self.path, self._manifest)
+        """Return what JAX traces, which is nothing, and what it compiles for."""
+        return (), (self.path, json.dumps(self.identity))
 
     @classmethod
     def tree_unflatten(cls, rest, children):
-        """Inverse of `tree_flatten`."""
-        return cls(*rest)
+        """Return the inverse of `tree_flatten`."""
+        return cls(rest[0])
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """(n1, n2)."""
-        return self._manifest.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        """The dtype of the entries."""
-        return self._manifest.numpy_dtype
-
-    @property
-    def tile_shape(self) -> tuple[int, int]:
-        """Rows and columns of a tile, which is read as a whole."""
-        return self._manifest.tile_shape
-
-    @property
-    def symmetric(self) -> bool:
-        """Whether it was computed as a symmetric matrix."""
-        return self._manifest.symmetric
+    def jit(self) -> Any:
+        """`jax.jit` for functions of it. What it compiles does not outlive this object."""
+        return functools.partial(tiles.jit, self)
 
     @property
     def nbytes(self) -> int:
-        """What the matrix takes in memory."""
+        """The bytes that the matrix takes in memory."""
         return self.shape[0] * self.shape[1] * self.dtype.itemsize
-
-    @property
-    def complete(self) -> bool:
-        """Whether every tile is finished. One that is damaged is, until it is forgotten."""
-        return not self._manifest.unfinished(self.path)
 
     @property
     def seconds(self) -> float:
@@ -104,7 +99,7 @@ class Stored:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Stored):
             return NotImplemented
-        return (self.path, self._manifest) == (other.path, other._manifest)
+        return (self.path, self.identity) == (other.path, other.identity)
 
     def __hash__(self) -> int:
         return hash((self.path, self.shape))
@@ -120,8 +115,9 @@ class Stored:
         if len(indices) > 2:
             raise IndexError(f"a stored matrix has two axes, got {len(indices)} indices.")
         indices = (*indices, slice(None))[:2]
-        block = self._chunks.read(*map(_as_range, indices, self.shape))
-        return block[tuple(slice(None) if isinstance(k, slice) else 0 for k in indices)]
+        parts = [range(n)[k] for k, n in zip(indices, self.shape, strict=True)]
+        with explained(self.path):
+            return self.array.oindex[tuple(map(_selection, parts))].read().result()[()]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
@@ -136,22 +132,20 @@ class Stored:
         return self[:, :].astype(self.dtype if dtype is None else dtype, copy=False)
 
     def product(self, v: ArrayLike) -> Any:
-        """The product K v, for which each tile that was computed is read once.
-
-        Of a symmetric matrix these are those on and above the diagonal.
+        """Return the product K @ v. It reads each tile once, of a symmetric matrix half of them.
 
         Args:
           v: shape (n2,) or (n2, o). A JAX array may be traced.
 
         Returns:
-          Shape (n1,) or (n1, o): a JAX array of the dtype of `v` if that is one, else a
-          NumPy array, of float64 if the matrix is, or float32. It is summed in that of the
-          matrix, or float32 if that is more.
+          Shape (n1,) or (n1, o). For a JAX array v, a JAX array of its dtype; otherwise a NumPy
+          array, float64 if the matrix is, else float32. Sums are in the dtype of the matrix, or
+          float32 if that is more.
 
         Raises:
           ValueError: if the shape of `v` does not fit.
-          OSError: if a tile is damaged or missing; inside of `jax.jit` JAX makes it an error
-            of its own, with the same text.
+          OSError: if a tile is damaged or missing. Inside `jax.jit` JAX turns it into an error of
+            its own, with the same text.
         """
         shape = np.shape(v)
         if len(shape) not in (1, 2) or shape[0] != self.shape[1]:
@@ -165,7 +159,7 @@ class Stored:
         return jax.pure_callback(lambda u: self._product(np.asarray(u)).astype(out.dtype), out, v)
 
     def diagonal(self) -> np.ndarray:
-        """The diagonal in float64, shape (min(n1, n2),), for which only its tiles are read.
+        """Return the diagonal in float64, shape (min(n1, n2),). It reads the tiles on it only.
 
         Raises:
           OSError: if a tile is damaged or missing.
@@ -175,100 +169,116 @@ class Stored:
         return np.concatenate([np.diagonal(self[k, k]) for k in blocks]).astype(np.float64)
 
     def place(self, v: ArrayLike) -> jax.Array:
-        """An array where `product` takes it from."""
+        """Return an array where `product` takes it from."""
         return jnp.asarray(v)
 
-    def verify(self, *, progress: bool = False) -> None:
-        """Reads all of it, to see whether it is as it was written.
+    # Where the tiles are.
 
-        Args:
-          progress: whether to show a progress bar.
+    def pairs(self) -> list[tuple[int, int]]:
+        """Return the tiles that are computed: of a symmetric matrix the upper triangle."""
+        rows, columns = (-(-n // size) for n, size in zip(self.shape, self.tile_shape, strict=True))
+        return [(i, j) for i in range(rows) for j in range(i if self.symmetric else 0, columns)]
 
-        Raises:
-          OSError: if tiles are damaged or missing; it names them and their files.
-        """
-        damaged = self._damaged(progress)
-        if damaged:
-            raise self._chunks.complaint(damaged)
+    def chunks(self, i: int, j: int) -> list[tuple[int, int]]:
+        """Return the chunks that hold tile (i, j): its own, and that of its mirror image."""
+        return [(i, j), (j, i)] if self.symmetric and i != j else [(i, j)]
 
-    def forget_damaged(self, *, progress: bool = False) -> list[Tile]:
-        """Reads all of it, and takes the damaged tiles from the list of finished ones.
+    def chunk_file(self, i: int, j: int) -> pathlib.Path:
+        """Return the file of chunk (i, j)."""
+        return self.path / "c" / str(i) / str(j)
 
-        `gram.compute` with the same arguments then computes them again.
+    def missing(self) -> list[tuple[int, int]]:
+        """Return the tiles that are still to be computed."""
+        return [
+            tile
+            for tile in self.pairs()
+            if not all(self.chunk_file(*chunk).exists() for chunk in self.chunks(*tile))
+        ]
 
-        Args:
-          progress: whether to show a progress bar.
-
-        Returns:
-          The tiles, as pairs of their row and column.
-
-        Raises:
-          OSError: if the list cannot be written, or the matrix is being written to.
-        """
-        with _files.exclusive(layout.lock(self.path)):
-            damaged = self._damaged(progress)
-            journal = Journal(layout.journal(self.path))
-            whole = [
-                tile
-                for tile in journal.tiles()
-                if not any(chunk in damaged for chunk in self._manifest.covers(*tile))
-            ]
-            journal.write(whole)
-        return list(damaged)
+    def slices(self, i: int, j: int) -> tuple[slice, slice]:
+        """Return the rows and columns of tile (i, j)."""
+        (rows, columns), (n1, n2) = self.tile_shape, self.shape
+        return (
+            slice(i * rows, min((i + 1) * rows, n1)),
+            slice(j * columns, min((j + 1) * columns, n2)),
+        )
 
     def _product(self, v: np.ndarray) -> np.ndarray:
         dtype = np.promote_types(self.dtype, np.float32)
         v = v.astype(dtype, copy=False)
         out = np.zeros((self.shape[0], *v.shape[1:]), dtype)
-        for (i, j), block in self._chunks.tiles():
-            rows, columns = self._manifest.slices(i, j)
-            block = block.astype(dtype, copy=False)
+        pairs = self.pairs()
+        # The next tile is read while this one is used.
+        coming = self.array[self.slices(*pairs[0])].read()
+        for (i, j), following in zip(pairs, [*pairs[1:], pairs[-1]], strict=True):
+            with explained(self.path):
+                block = coming.result().astype(dtype, copy=False)
+            coming = self.array[self.slices(*following)].read()
+            rows, columns = self.slices(i, j)
             out[rows] += block @ v[columns]
             if self.symmetric and i != j:
                 out[columns] += block.T @ v[rows]
         return out
 
-    def _damaged(self, progress: bool) -> dict[Tile, str]:
-        tiles = self._manifest.chunks()
-        bar = tqdm(tiles, desc="Checking tiles", unit="tile", disable=not progress)
-        return self._chunks.damaged(bar)
-
 
 def load(path: str | os.PathLike) -> Stored:
-    """Opens a matrix that `gram.compute(..., store=PATH)` has stored.
+    """Open a matrix that `gram.compute(..., store=PATH)` has stored.
 
     Args:
-      path: the directory.
+      path: the folder.
 
     Raises:
       FileNotFoundError: if there is nothing.
       ValueError: if it is something else, or not complete.
-      OSError: if the zarr array in it is missing or damaged.
+      OSError: if the zarr array in it is damaged.
     """
-    directory = pathlib.Path(path).expanduser()
-    manifest = manifests.read(directory)
-    missing = manifest.unfinished(directory)
+    folder = pathlib.Path(path).expanduser().absolute()
+    if not folder.exists():
+        raise FileNotFoundError(f"there is no stored matrix at {folder}, nor anything else.")
+    if not is_ours(folder):
+        raise ValueError(
+            f"{folder} is not a matrix stored by gram.compute(..., store=): it has no zarr.json "
+            f"with the attribute {ATTRIBUTE!r}."
+        )
+    stored = Stored(folder)
+    missing = stored.missing()
     if missing:
         raise ValueError(
-            f"the matrix at {directory} is not complete: {len(missing)} of "
-            f"{len(manifest.tiles())} tiles are missing. Call gram.compute(..., store=) with the "
-            "arguments it was begun with: it computes these."
+            f"the matrix at {folder} is not complete: {len(missing)} of {len(stored.pairs())} "
+            f"tiles are missing, the first is {stored.chunk_file(*missing[0])}. Call "
+            "gram.compute(..., store=) again with the same arguments: it computes these."
         )
-    return Stored(directory, manifest)
+    return stored
 
 
-def _as_range(index: Any, n: int) -> range:
-    if isinstance(index, slice):
-        return range(n)[index]
+def is_ours(folder: pathlib.Path) -> bool:
+    """Return whether a folder holds a matrix of ours, complete or not."""
     try:
-        if isinstance(index, bool | np.bool_):
-            raise TypeError
-        k = operator.index(index)
-    except TypeError:
-        raise IndexError(
-            f"a stored matrix takes integers and slices, got {type(index).__name__}. Read the rows "
-            "with stored[a:b] and index those."
-        ) from None
-    if not -n <= k < n:
-        raise IndexError(f"index {k} is out of range: this axis has {n} entries.")
-    return range(k % n, k % n + 1)
+        metadata = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
+        return ATTRIBUTE in metadata["attributes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+@contextlib.contextmanager
+def explained(
+    folder: pathlib.Path,
+    remedy: str = "Delete that file if it exists, and call gram.compute(..., store=) again with "
+    "the same arguments: it computes the tile",
+) -> Iterator[None]:
+    """Turn an error of tensorstore into an `OSError` with a remedy."""
+    try:
+        yield
+    except ValueError as error:
+        # "KIND: text, with the file [os_error_code='28'] [tensorstore_spec=…]".
+        text = re.split(r" \[\w+=", str(error))[0].partition(": ")[2] or str(error)
+        number = re.search(r"os_error_code='(\d+)'", str(error))
+        code = int(number[1]) if number else errno.EIO
+        raise OSError(code, f"the matrix in {folder}: {text}. {remedy}") from error
+
+
+def _selection(part: int | range) -> Any:
+    """Return an index as tensorstore takes it, to which negative ones mean something else."""
+    if isinstance(part, range):
+        return slice(part.start, part.stop) if part.step == 1 else np.asarray(part, int)
+    return part

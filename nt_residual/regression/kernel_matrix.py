@@ -103,7 +103,8 @@ def on_host(kernel: Matrix) -> np.ndarray:
     parts = {"an eigendecomposition in float64": 4 * 8 * kernel.shape[0] ** 2}
     memory.check(parts, memory.available(), "this machine", _REMEDY)
     if isinstance(kernel, MatrixFree):
-        kernel = compute(kernel.kernel, np.asarray(kernel.x), tile_size=kernel.tile_size)
+        x2 = None if kernel.x2 is None else np.asarray(kernel.x2)
+        kernel = compute(kernel.kernel, np.asarray(kernel.x1), x2, tile_size=kernel.tile_size)
     values = np.asarray(kernel).astype(np.float64)
     check_finite(values, "k_train")
     return values

@@ -78,7 +78,8 @@ def from_inputs(
     Its dtype is that of the kernel, or float32 if that is more.
     """
     if c.dtype != np.float64:
-        return gram.product(kernel, x_test, x_train, c, tile_size=tile_size, progress=progress)
+        matrix = gram.MatrixFree(kernel, x_test, x_train, tile_size=tile_size)
+        return np.asarray(matrix.product(c, progress=progress))
     # As `from_matrix`: entries in the dtype of the kernel, sums in float64.
     rows, parts = _rows(len(c)), []
     x = np.atleast_1d(x_test)
@@ -101,7 +102,7 @@ def training_data(
     if fitted is not None:
         kernel = fitted.kernel if kernel is None else kernel
         # Tiles are made on one device.
-        x = fitted.x if fitted.mesh is None else np.asarray(fitted.x)
+        x = fitted.x1 if fitted.mesh is None else np.asarray(fitted.x1)
         x_train = x if x_train is None else x_train
     if kernel is None or x_train is None:
         raise TypeError(

@@ -8,153 +8,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import run_python
+from helpers import enable_x64, full, run_python
 
-from nt_residual import _files, memory
-from nt_residual.gram import manifest, store
+from nt_residual import _files, gram, memory, rntk, schedules
+from nt_residual.gram import store
+from nt_residual.gram.operators import as_operator
 
-DTYPES = ["float32", "float64", "bfloat16"]
-FINGERPRINT = {"kernel": "k", "x1": "x", "jax": "1"}
-
-
-class Tiles:
-    """The tiles of a known matrix, and which of them have been asked for."""
-
-    def __init__(self, matrix, tile_size, *, stop=None):
-        self.matrix, self.size, self.stop = matrix, np.broadcast_to(tile_size, 2), stop
-        self.asked = []
-
-    def __call__(self, i, j):
-        if len(self.asked) == self.stop:
-            raise KeyboardInterrupt
-        self.asked.append((i, j))
-        rows, columns = self.size
-        return self.matrix[i * rows : (i + 1) * rows, j * columns : (j + 1) * columns]
+KERNEL = rntk.ResidualKernel(100, schedules.PowerLaw(0.5))
 
 
-def _matrix(shape, dtype, symmetric):
-    matrix = np.random.default_rng(0).standard_normal(shape)
-    return (matrix + matrix.T if symmetric else matrix).astype(jnp.dtype(dtype))
+def _inputs(n, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, 6)).astype(np.float32)
 
 
-def _fill(path, tiles, *, symmetric=True, fingerprint=FINGERPRINT, **options):
-    return store.fill(
-        path,
-        tiles,
-        tiles.matrix.shape,
-        tiles.matrix.dtype,
-        tiles.size,
-        fingerprint,
-        symmetric=symmetric,
-        **options,
-    )
+X = _inputs(8)
+_IDENTITY = {"shape": [42, 42], "dtype": "float32", "tile_size": [4, 4], "symmetric": True}
 
 
-@pytest.fixture
-def tiles():
-    """Six tiles of a symmetric matrix, ragged."""
-    return Tiles(_matrix((8, 8), "float32", True), 3)
+def _dot(a, b):
+    return a @ b.T
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(
-    ("shape", "tile_size", "symmetric"),
-    [((9, 9), 3, True), ((7, 7), 3, True), ((2, 2), 5, True), ((7, 4), (3, 2), False)],
-)
-def test_a_matrix_is_read_as_it_was_written(tmp_path, dtype, shape, tile_size, symmetric):
-    tiles = Tiles(_matrix(shape, dtype, symmetric), tile_size)
-    stored = _fill(tmp_path / "k", tiles, symmetric=symmetric)
-    assert (stored.shape, stored.dtype, stored.complete) == (shape, tiles.matrix.dtype, True)
-    loaded = store.load(tmp_path / "k")
-    assert loaded == stored
-    assert hash(loaded) == hash(stored)
-    np.testing.assert_array_equal(np.asarray(loaded), tiles.matrix)
-    np.testing.assert_array_equal(loaded.diagonal(), np.diagonal(tiles.matrix).astype(float))
-    loaded.verify()
-    if symmetric:
-        assert all(i <= j for i, j in tiles.asked)
+def _compute(path, kernel=_dot, x=X, x2=None, *, tile_size=3, **options):
+    return gram.compute(kernel, x, x2, tile_size=tile_size, store=path, **options)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("symmetric", [True, False])
-def test_products_are_those_of_the_matrix_in_memory(tmp_path, dtype, symmetric):
-    shape = (11, 11) if symmetric else (11, 5)
-    tiles = Tiles(_matrix(shape, dtype, symmetric), 4)
-    stored = _fill(tmp_path / "k", tiles, symmetric=symmetric)
-    v = np.random.default_rng(1).standard_normal((shape[1], 3))
-    tol = 1e-13 if dtype == "float64" else 3e-6
-    expected = tiles.matrix.astype(float) @ v
-    found = stored.product(v)
-    assert found.dtype == ("float64" if dtype == "float64" else "float32")
-    np.testing.assert_allclose(found, expected, rtol=tol, atol=tol)
-    np.testing.assert_allclose(stored.product(v[:, 0]), expected[:, 0], rtol=tol, atol=tol)
-    with pytest.raises(ValueError, match=rf"v must have shape \({shape[1]},\)"):
-        stored.product(np.ones((shape[1] + 1, 2)))
-
-
-def test_products_can_be_compiled_with_the_matrix_as_an_argument(tmp_path, tiles):
-    stored = _fill(tmp_path / "k", tiles)
-    v = jnp.ones((8, 2), jnp.float32)
-    twice = jax.jit(lambda k, v: jax.lax.fori_loop(0, 2, lambda _, u: k.product(u), v))
-    expected = tiles.matrix @ (tiles.matrix @ np.asarray(v))
-    found = twice(stored, stored.place(v))
-    assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(stored.product(stored.product(v)), expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
-        np.s_[2],
-        np.s_[-1, 3],
-        np.s_[1:7, 2:5],
-        np.s_[:, 0],
-        np.s_[::3, ::-2],
-        np.s_[5:5],
-        np.s_[np.int64(2), -100:100],
-    ],
-)
-def test_indices_are_those_of_numpy(tmp_path, tiles, key):
-    stored = _fill(tmp_path / "k", tiles)
-    np.testing.assert_array_equal(stored[key], tiles.matrix[key], strict=True)
-
-
-def test_indices_that_are_none_are_refused(tmp_path, tiles):
-    stored = _fill(tmp_path / "k", tiles)
-    for key, message in ((8, "index 8 is out of range"), ([1, 2], "got list"), ((0,) * 3, "got 3")):
-        with pytest.raises(IndexError, match=message):
-            stored[key]
-
-
-def test_a_matrix_that_does_not_fit_into_memory_is_not_read(tmp_path, tiles, monkeypatch):
-    stored = _fill(tmp_path / "k", tiles)
-    monkeypatch.setattr(memory, "available", lambda: 255)
-    with pytest.raises(MemoryError, match="the stored matrix 256 bytes"):
-        np.asarray(stored)
-    with pytest.raises(ValueError, match="copy"):
-        np.asarray(stored, copy=False)
-
-
-def test_pickles_hold_the_path_only(tmp_path, tiles):
-    stored = _fill(tmp_path / "k", tiles)
-    data = pickle.dumps(stored)
-    assert pickle.loads(data) == stored
-    assert len(data) < 200 + len(str(stored.path))
-
-
-def test_any_reader_of_zarr_opens_the_directory(tmp_path):
-    import tensorstore
-
-    # Zeros too must be written: nothing may be left to a fill value.
-    tiles = Tiles(np.zeros((5, 5), np.float32), 2)
-    path = _fill(tmp_path / "k", tiles).path
-    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}
-    array = tensorstore.open(spec).result()
-    np.testing.assert_array_equal(array.read().result(), tiles.matrix)
-    metadata = json.loads((path / "zarr.json").read_text())
-    assert metadata["chunk_grid"]["configuration"]["chunk_shape"] == [2, 2]
-    assert [codec["name"] for codec in metadata["codecs"]] == ["bytes", "crc32c"]
+def _partly(path, count):
+    """A store in which some of the six tiles are finished."""
+    _compute(path)
+    for i, j in [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)][count:]:
+        (path / "c" / str(i) / str(j)).unlink()
 
 
 def _contents(path):
@@ -162,95 +45,167 @@ def _contents(path):
     return {file.relative_to(path): file.read_bytes() for file in files}
 
 
+# Reading.
+
+
+@pytest.mark.parametrize("dtype", ["float32", *full("float64", "bfloat16")])
+@pytest.mark.parametrize("n2", [None, 31])
+def test_a_stored_matrix_is_that_in_memory_bit_for_bit(tmp_path, dtype, n2):
+    with enable_x64(dtype == "float64"):
+        x, x2 = _inputs(50).astype(dtype), n2 and _inputs(n2, seed=1).astype(dtype)
+        stored = _compute(tmp_path / "k", KERNEL, x, x2, tile_size=16)
+        expected = np.asarray(gram.compute(KERNEL, x, x2, tile_size=16))
+    loaded = gram.load(tmp_path / "k")
+    assert loaded == stored
+    assert hash(loaded) == hash(stored)
+    assert loaded.symmetric == (n2 is None)
+    np.testing.assert_array_equal(np.asarray(loaded), expected, strict=True)
+    v = np.random.default_rng(1).standard_normal((loaded.shape[1], 3))
+    found = loaded.product(v)
+    assert found.dtype == ("float64" if dtype == "float64" else "float32")
+    tol = 1e-13 if dtype == "float64" else 1e-5
+    np.testing.assert_allclose(found, expected.astype(float) @ v, rtol=tol, atol=100 * tol)
+    np.testing.assert_allclose(loaded.product(v[:, 0]), found[:, 0], rtol=tol, atol=100 * tol)
+    with pytest.raises(ValueError, match=rf"v must have shape \({len(v)},\)"):
+        loaded.product(v[1:])
+
+
+def test_a_stored_matrix_is_an_operator_and_an_argument_of_compiled_functions(tmp_path):
+    operator = as_operator(_compute(tmp_path / "k"))
+    k, v = X @ X.T, jnp.ones((8, 2), jnp.float32)
+    np.testing.assert_allclose(operator.diagonal(), np.diag(k), rtol=1e-6)
+    twice = jax.jit(lambda k, v: jax.lax.fori_loop(0, 2, lambda _, u: k.product(u), v))
+    found = twice(operator, operator.place(v))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, k @ (k @ v), rtol=1e-4, atol=1e-4)
+
+
+KEYS = [np.s_[2], np.s_[-1, 3], np.s_[1:7, 2:5], np.s_[:, 0], np.s_[::3, ::-2], np.s_[5:5]]
+
+
+def test_indices_are_those_of_numpy(tmp_path):
+    stored, k = _compute(tmp_path / "k"), np.asarray(gram.compute(_dot, X))
+    for key in [*KEYS, np.s_[np.int64(2), -100:100]]:
+        np.testing.assert_allclose(stored[key], k[key], rtol=1e-5, atol=1e-6, strict=True)
+    for key, error in ((8, IndexError), ([1, 2], TypeError), ((0,) * 3, IndexError)):
+        with pytest.raises(error, match=r"out of range|slices, not list|two axes, got 3"):
+            stored[key]
+
+
+def test_a_matrix_that_does_not_fit_into_memory_is_not_read(tmp_path, monkeypatch):
+    stored = _compute(tmp_path / "k")
+    monkeypatch.setattr(memory, "available", lambda: 255)
+    with pytest.raises(MemoryError, match="the stored matrix 256 bytes"):
+        np.asarray(stored)
+    with pytest.raises(ValueError, match="copy"):
+        np.asarray(stored, copy=False)
+
+
+def test_pickles_hold_the_path_only(tmp_path):
+    stored = _compute(tmp_path / "k")
+    data = pickle.dumps(stored)
+    assert pickle.loads(data) == stored
+    assert len(data) < 200 + len(str(stored.path))
+
+
+def test_any_reader_of_zarr_opens_the_folder(tmp_path):
+    import tensorstore
+
+    # Zeros and NaN too must be written: nothing may be left to a fill value.
+    path = _compute(tmp_path / "k", lambda a, b: 0 * (a @ b.T)).path
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}
+    np.testing.assert_array_equal(tensorstore.open(spec).result(), np.zeros((8, 8)))
+    assert len(_contents(path)) == 9
+    metadata = json.loads((path / "zarr.json").read_text())
+    assert [codec["name"] for codec in metadata["codecs"]] == ["bytes", "crc32c"]
+
+
+# Resuming.
+
+
+def test_chunks_equal_to_the_fill_value_are_finished(tmp_path):
+    nan = np.full((4, 4), np.nan, np.float32)
+    stored = store.fill(tmp_path / "k", lambda i, j: nan, _IDENTITY | {"shape": [8, 8]})
+    assert not stored.missing()
+
+
 _KILLED = """
-import os, pathlib, random, signal, time
+import os, pathlib, random, signal, sys, time
 import numpy as np
 from nt_residual.gram import store
-from nt_residual.gram.journal import Journal
 
-path, matrix, random = pathlib.Path({path!r}), np.load({matrix!r}), random.Random(0)
+path, matrix, random = pathlib.Path(sys.argv[1]), np.load(sys.argv[2]), random.Random(0)
 
-def fill(log, most):
-    def tile(i, j):
-        if log.read_bytes().count(b"\\n") == most:
-            signal.pause()  # It must not be done before it is killed.
-        with log.open("a") as file:
-            file.write(f"{{i}} {{j}}\\n")
-        return matrix[4 * i : 4 * i + 4, 4 * j : 4 * j + 4]
-    store.fill(path, tile, matrix.shape, "float32", 4, {fingerprint!r}, symmetric=True)
+def tile(i, j):
+    time.sleep(0.003)  # It must not be done before it is killed.
+    return matrix[4 * i : 4 * i + 4, 4 * j : 4 * j + 4]
 
-for attempt, enough in enumerate((0, 0, 1, 9, 20, 40)):
-    finished = Journal(path / "finished.txt").tiles()
-    log = pathlib.Path(f"{{path}}.{{attempt}}")
-    log.touch()
+def finished():
+    return len(list(path.glob("c/*/[0-9]*")))
+
+for enough in (0, 0, 1, 20, 60):
     child = os.fork()
     if not child:
-        try:
-            fill(log, enough + 8 - len(finished))
-        finally:
-            os._exit(0)
-    while len(finished) + log.read_bytes().count(b"\\n") < enough:
+        store.fill(path, tile, {identity})
+        os._exit(0)
+    while finished() < enough:
         time.sleep(0.001)
     time.sleep(0.03 * random.random())
     os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    asked = {{tuple(map(int, line.split())) for line in log.read_text().splitlines()}}
-    assert os.WIFSIGNALED(status)
-    assert not asked & finished, "finished tiles were computed again"
-print(len(Journal(path / "finished.txt").tiles()))
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+print(finished())
 """
 
 
 def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(tmp_path):
-    matrix = _matrix((42, 42), "float32", True)
+    matrix = np.random.default_rng(0).standard_normal((42, 42)).astype(np.float32)
+    matrix += matrix.T
     np.save(tmp_path / "matrix.npy", matrix)
-    path = tmp_path / "k"
-    code = _KILLED.format(
-        path=str(path), matrix=str(tmp_path / "matrix.npy"), fingerprint=FINGERPRINT
-    )
-    run = run_python(code)
+    path, asked = tmp_path / "k", []
+
+    def tile(i, j):
+        asked.append((i, j))
+        return matrix[4 * i : 4 * i + 4, 4 * j : 4 * j + 4]
+
+    code = _KILLED.replace("{identity}", repr(_IDENTITY))
+    run = run_python(code, str(path), str(tmp_path / "matrix.npy"))
     assert run.returncode == 0, run.stderr
-    tiles, whole = Tiles(matrix, 4), Tiles(matrix, 4)
-    stored = _fill(path, tiles)
-    expected = _contents(_fill(tmp_path / "whole", whole).path)
-    assert len(tiles.asked) + int(run.stdout) == len(whole.asked) == 66
+    stored = store.fill(path, tile, _IDENTITY)
+    assert 60 <= int(run.stdout) < 121
+    assert len(asked) < 66 - (60 - 11) / 2 + 3
     np.testing.assert_array_equal(stored, matrix)
-    stored.verify()
-    assert _contents(path) == expected
+    assert _contents(path) == _contents(store.fill(tmp_path / "whole", tile, _IDENTITY).path)
 
 
-def test_after_ctrl_c_only_the_unfinished_tiles_are_computed(tmp_path, tiles, capsys):
-    tiles.stop = 4
+def test_after_ctrl_c_only_the_unfinished_tiles_are_computed(tmp_path, capsys):
+    def stopped(i, j):
+        if (i, j) == (1, 1):
+            raise KeyboardInterrupt
+        return np.ones((4, 4), np.float32)
+
+    identity = _IDENTITY | {"shape": [12, 12]}
     with pytest.raises(KeyboardInterrupt) as caught:
-        _fill(tmp_path / "k", tiles)
-    assert "4 of 6 tiles are finished" in caught.value.__notes__[0]
-    with pytest.raises(ValueError, match="not complete: 2 of 6 tiles are missing"):
-        store.load(tmp_path / "k")
-    again = Tiles(tiles.matrix, 3)
-    stored = _fill(tmp_path / "k", again, progress=True)
-    assert "4/6" in capsys.readouterr().err
-    assert len(again.asked) == 2
-    assert not set(again.asked) & set(tiles.asked)
-    np.testing.assert_array_equal(stored, tiles.matrix)
+        store.fill(tmp_path / "k", stopped, identity)
+    assert "3 of 6 tiles are finished" in caught.value.__notes__[0]
+    with pytest.raises(ValueError, match=r"not complete: 3 of 6 tiles are missing, .*c/1/1"):
+        gram.load(tmp_path / "k")
+    asked = []
+
+    def tile(i, j):
+        asked.append((i, j))
+        return np.ones((4, 4), np.float32)
+
+    store.fill(tmp_path / "k", tile, identity, progress=True)
+    assert "3/6" in capsys.readouterr().err
+    # The first one is computed to compare it.
+    assert asked == [(0, 0), (1, 1), (1, 2), (2, 2)]
 
 
-def test_a_complete_matrix_is_opened_at_once(tmp_path, tiles):
-    _fill(tmp_path / "k", tiles)
-    again = Tiles(tiles.matrix, 3)
-    np.testing.assert_array_equal(_fill(tmp_path / "k", again), tiles.matrix)
-    assert again.asked == []
-
-
-@pytest.mark.parametrize("keep", [1, 5, -1])
-def test_a_torn_or_altered_line_is_a_tile_that_is_not_finished(tmp_path, tiles, keep):
-    journal = _fill(tmp_path / "k", tiles).path / "finished.txt"
-    *lines, last = journal.read_text().splitlines(keepends=True)
-    altered = lines[1].replace("0 1", "0 7")
-    journal.write_text("".join([lines[0], altered, *lines[2:], last[:keep]]))
-    again = Tiles(tiles.matrix, 3)
-    np.testing.assert_array_equal(_fill(tmp_path / "k", again), tiles.matrix)
-    assert again.asked == [(0, 1), (2, 2)]
-    assert len(journal.read_text().splitlines()) == 6
+def test_a_matrix_is_resumed_in_its_own_tiles_whatever_memory_there_is(tmp_path, monkeypatch):
+    first = _compute(tmp_path / "k", x=_inputs(50), tile_size=16)
+    monkeypatch.setattr(memory, "available", lambda device=None: 10**6)
+    again = _compute(tmp_path / "k", x=_inputs(50), tile_size=None)
+    assert again.tile_shape == first.tile_shape == (13, 13)
 
 
 def _flip(file):
@@ -265,84 +220,138 @@ def _truncate(file):
 
 @pytest.mark.parametrize("damage", [_flip, _truncate, lambda file: file.unlink()])
 @pytest.mark.parametrize("chunk", [(1, 2), (2, 1)])
-def test_a_damaged_tile_is_named_and_can_be_computed_again(tmp_path, tiles, damage, chunk):
-    stored = _fill(tmp_path / "k", tiles)
-    file = tmp_path / "k" / "c" / str(chunk[0]) / str(chunk[1])
+def test_a_damaged_tile_is_named_and_computed_again_once_it_is_deleted(tmp_path, damage, chunk):
+    stored, v = _compute(tmp_path / "k"), np.ones(8)
+    expected, file = np.asarray(stored), stored.chunk_file(*chunk)
     damage(file)
-    named = rf"(?s)tile \({chunk[0]}, {chunk[1]}\), {file} .*forget_damaged"
-    readers = [lambda: stored[:], stored.verify, lambda: stored[3 * chunk[0] + 1]]
+    readers = [lambda: stored[:], lambda: stored[3 * chunk[0] + 1], lambda: np.asarray(stored)]
     # A product does not read what is below the diagonal.
-    readers += [lambda: stored.product(np.ones(8))] if chunk == (1, 2) else []
+    readers += [lambda: stored.product(v)] if chunk == (1, 2) else []
     for read in readers:
-        with pytest.raises(OSError, match=named):
+        with pytest.raises(OSError, match=rf"(?s){file}.*Delete that file if.*gram\.compute"):
             read()
     assert stored[:3].shape == (3, 8)
-    assert stored.forget_damaged() == [chunk]
-    assert not stored.complete
-    again = Tiles(tiles.matrix, 3)
-    repaired = _fill(tmp_path / "k", again)
-    assert again.asked == [(1, 2)]
-    np.testing.assert_array_equal(repaired, tiles.matrix)
+    file.unlink(missing_ok=True)
+    np.testing.assert_array_equal(_compute(tmp_path / "k"), expected)
+
+
+# What is refused.
+
+
+def _other_data():
+    other = X.copy()
+    other[7, 3] = np.nextafter(other[7, 3], np.float32(9))
+    return other
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "differs"),
     [
-        ({"fingerprint": FINGERPRINT | {"kernel": "other"}}, "the kernel"),
-        ({"fingerprint": FINGERPRINT | {"x1": "other"}}, "x1"),
-        ({"fingerprint": FINGERPRINT | {"jax": "2"}}, r"the version of jax \(1, now 2\)"),
-        ({"symmetric": False}, r"whether it is symmetric \(True, now False\)"),
-        ({"tile_size": 4}, r"the tile size \(\[3, 3\], now \[4, 4\]\)"),
-        ({"dtype": "float64"}, r"the dtype \(float32, now float64\)"),
-        ({"n": 9}, r"the shape \(\[8, 8\], now \[9, 9\]\)"),
+        ({"kernel": lambda a, b: 1.0001 * a @ b.T}, r"the kernel \(entry .* is .* there, .* now\)"),
+        ({"kernel": KERNEL}, r"kernel \(stored None, now ResidualKernel\(depth=100.*\)"),
+        ({"x": _other_data()}, "x1"),
+        ({"x2": X}, r"x2, symmetric \(stored True, now False\)"),
+        ({"tile_size": 4}, r"tile_size \(stored \[3, 3\], now \[4, 4\]\)"),
+        ({"dtype": "float16"}, r"dtype \(stored float32, now float16\)"),
+        ({"x": X[:6]}, r"x1, shape \(stored \[8, 8\], now \[6, 6\]\)"),
     ],
 )
-@pytest.mark.parametrize("complete", [True, False])
-def test_another_matrix_is_refused_and_left_as_it_is(tmp_path, tiles, change, message, complete):
-    if not complete:
-        tiles.stop = 2
-        with pytest.raises(KeyboardInterrupt):
-            _fill(tmp_path / "k", tiles)
-    else:
-        _fill(tmp_path / "k", tiles)
+@pytest.mark.parametrize("count", [6, 2])
+def test_another_matrix_is_refused_and_left_as_it_is(tmp_path, change, differs, count):
+    _partly(tmp_path / "k", count)
     before = _contents(tmp_path / "k")
-    change = dict(change)
-    n, dtype = change.pop("n", 8), change.pop("dtype", "float32")
-    other = Tiles(_matrix((n, n), dtype, True), change.pop("tile_size", 3))
-    remedy = "gram.load" if complete else "Finish what is there"
-    with pytest.raises(ValueError, match=rf"What differs: {message}\. .*{remedy}.*delete it"):
-        _fill(tmp_path / "k", other, **change)
-    assert other.asked == []
+    remedy = "gram.load" if count == 6 else "Finish it"
+    with pytest.raises(ValueError, match=rf"differs in {differs}\. .*{remedy}.*delete it"):
+        _compute(tmp_path / "k", **change)
     assert _contents(tmp_path / "k") == before
 
 
-def test_what_is_not_a_stored_matrix_is_refused_and_left_as_it_is(tmp_path, tiles):
+def test_kernels_that_are_nearly_equal_differ_by_their_fields(tmp_path):
+    _compute(tmp_path / "k", KERNEL.at_depth(10**6))
+    with pytest.raises(ValueError, match=r"depth=1000000.*depth=1000001"):
+        _compute(tmp_path / "k", KERNEL.at_depth(10**6 + 1))
+    _compute(tmp_path / "k", rntk.ResidualKernel(10**6, schedules.PowerLaw(0.5)))
+
+
+def test_what_is_not_a_stored_matrix_is_refused_and_left_as_it_is(tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="something else than a stored matrix"):
-        _fill(tmp_path / "notes", tiles)
+        _compute(tmp_path / "notes")
     assert [file.name for file in (tmp_path / "notes").iterdir()] == ["a.txt"]
     (tmp_path / "file").write_text("mine")
     with pytest.raises(FileExistsError, match="is a file"):
-        _fill(tmp_path / "file", tiles)
+        _compute(tmp_path / "file")
     for name in ("notes", "file"):
-        with pytest.raises(ValueError, match=f"{name} is no matrix stored"):
-            store.load(tmp_path / name)
+        with pytest.raises(ValueError, match=f"{name} is not a matrix stored"):
+            gram.load(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="no stored matrix"):
-        store.load(tmp_path / "absent")
+        gram.load(tmp_path / "absent")
     with pytest.raises(ValueError, match="path on this machine"):
-        _fill("gs://bucket/k", tiles)
-    assert tiles.asked == []
+        _compute("gs://bucket/k")
 
 
-def test_what_a_kill_before_the_first_tile_leaves_is_taken_over(tmp_path, tiles):
+def test_what_a_kill_before_the_first_tile_leaves_is_taken_over(tmp_path):
     path = tmp_path / "k"
     path.mkdir()
-    (path / "lock").write_text("")
-    left = path / "manifest.json.0123456789ab.tmp"
-    left.write_text("{")
-    np.testing.assert_array_equal(_fill(path, tiles), tiles.matrix)
-    assert not left.exists()
+    for name in ("lock", "zarr.json.__lock"):
+        (path / name).write_text("")
+    np.testing.assert_allclose(_compute(path), X @ X.T, rtol=1e-5, atol=1e-5)
+
+
+def test_an_altered_zarr_array_is_refused(tmp_path):
+    path = _compute(tmp_path / "k").path
+    metadata = json.loads((path / "zarr.json").read_text())
+    (path / "zarr.json").write_text(json.dumps(metadata | {"data_type": "float1"}))
+    for use in (gram.load, _compute):
+        with pytest.raises(OSError, match=r"data_type.*float1.*delete the folder"):
+            use(path)
+    (path / "zarr.json").write_text("{")
+    with pytest.raises(ValueError, match="is not a matrix stored"):
+        gram.load(path)
+    with pytest.raises(FileExistsError, match="something else"):
+        _compute(path)
+
+
+def test_two_cannot_fill_one_matrix_at_once(tmp_path):
+    _partly(tmp_path / "k", 2)
+    with (
+        _files.exclusive(tmp_path / "k" / "lock"),
+        pytest.raises(BlockingIOError, match=r"being written by process \d+"),
+    ):
+        _compute(tmp_path / "k")
+    _compute(tmp_path / "k")
+
+
+def test_what_does_not_fit_on_the_disk_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**20))
+    with pytest.raises(OSError, match=r"need 1\.09 MB on the disk.*has 1\.05 MB free") as caught:
+        _compute(tmp_path / "k")
+    assert caught.value.errno == errno.ENOSPC
+    assert not (tmp_path / "k").exists()
+
+
+def test_on_a_full_disk_nothing_half_written_counts_as_finished(tmp_path):
+    x, path = _inputs(128), tmp_path / "k"
+    expected = np.asarray(_compute(path, x=x, tile_size=64))
+    for i, j in ((0, 1), (1, 1)):
+        (path / "c" / str(i) / str(j)).unlink()
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    try:
+        with pytest.raises(OSError, match=r"writing.*c/.*free some space.*again") as caught:
+            _compute(path, x=x, tile_size=64)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert caught.value.errno == errno.EFBIG
+    assert [file.name for file in path.rglob("c/*/[0-9]") if file.stat().st_size < 10] == []
+    np.testing.assert_array_equal(_compute(path, x=x, tile_size=64), expected)
+
+
+def test_other_dtypes_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="to be stored, got float8_e4m3fn"):
+        _compute(tmp_path / "k", dtype=jnp.float8_e4m3fn)
 
 
 def test_of_two_writers_of_one_file_the_last_to_end_has_all_of_its_bytes_there(tmp_path):
@@ -351,96 +360,5 @@ def test_of_two_writers_of_one_file_the_last_to_end_has_all_of_its_bytes_there(t
         second.write(b"2" * 5)
         first.write(b"1" * 9)
         second.flush()
-        assert len(_files.leftovers(path)) == 2
     assert path.read_bytes() == b"1" * 9
     assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("text", ["{", "[]", '{"format": "nt_residual.gram", "version": 99}'])
-def test_a_manifest_that_cannot_be_read_is_refused(tmp_path, tiles, text):
-    path = _fill(tmp_path / "k", tiles).path
-    (path / "manifest.json").write_text(text)
-    for use in (lambda: store.load(path), lambda: _fill(path, tiles)):
-        with pytest.raises(ValueError, match=r"must be a manifest of format 'nt_residual\.gram'"):
-            use()
-
-
-def test_a_missing_or_altered_zarr_array_is_refused(tmp_path, tiles):
-    path = _fill(tmp_path / "k", tiles).path
-    metadata = json.loads((path / "zarr.json").read_text())
-    (path / "zarr.json").write_text(json.dumps(metadata | {"data_type": "float64"}))
-    with pytest.raises(OSError, match=r"zarr array in .* cannot be opened: .*float64"):
-        store.load(path)
-    (path / "zarr.json").unlink()
-    with pytest.raises(OSError, match=r"zarr\.json is missing or damaged"):
-        store.load(path)
-
-
-def test_two_cannot_fill_one_matrix_at_once(tmp_path, tiles):
-    def meanwhile(i, j):
-        with pytest.raises(BlockingIOError, match=r"being written by process \d+"):
-            _fill(tmp_path / "k", Tiles(tiles.matrix, 3))
-        return tiles(i, j)
-
-    meanwhile.matrix, meanwhile.size = tiles.matrix, tiles.size
-    stored = _fill(tmp_path / "k", meanwhile)
-    with _files.exclusive(tmp_path / "k" / "lock"), pytest.raises(BlockingIOError):
-        stored.forget_damaged()
-    np.testing.assert_array_equal(stored, tiles.matrix)
-
-
-def test_what_does_not_fit_on_the_disk_is_refused_before_anything_is_written(
-    tmp_path, tiles, monkeypatch
-):
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**20))
-    with pytest.raises(OSError, match=r"need 1\.09 MB on the disk.*has 1\.05 MB free") as caught:
-        _fill(tmp_path / "k", tiles)
-    assert caught.value.errno == errno.ENOSPC
-    assert not (tmp_path / "k").exists()
-
-
-def test_on_a_full_disk_nothing_half_written_counts_as_finished(tmp_path):
-    matrix = _matrix((128, 128), "float32", True)
-    tiles = Tiles(matrix, 64, stop=1)
-    with pytest.raises(KeyboardInterrupt):
-        _fill(tmp_path / "k", tiles)
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
-    try:
-        with pytest.raises(OSError, match=r"tile .* cannot be written.*to go on") as caught:
-            _fill(tmp_path / "k", Tiles(matrix, 64))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    assert caught.value.errno == errno.EFBIG
-    again = Tiles(matrix, 64)
-    np.testing.assert_array_equal(_fill(tmp_path / "k", again), matrix)
-    assert again.asked == [(0, 1), (1, 1)]
-
-
-def test_a_tile_of_another_shape_or_dtype_is_refused(tmp_path, tiles):
-    tiles.matrix = tiles.matrix.astype(np.float64)
-    with pytest.raises(ValueError, match=r"tile\(0, 0\) must have shape \(3, 3\) and dtype"):
-        store.fill(tmp_path / "k", tiles, (8, 8), "float32", 3, {}, symmetric=True)
-
-
-@pytest.mark.parametrize(
-    ("shape", "dtype", "tile_shape", "message"),
-    [
-        ((4, 5), "float32", (2, 2), "must be square"),
-        ((4, 4), "float32", (2, 1), "must be square"),
-        ((4, 4), "int32", (2, 2), "dtype must be one of"),
-        ((4, 4), "float32", (0, 0), "at least 1"),
-    ],
-)
-def test_a_matrix_that_cannot_be_stored_is_refused(shape, dtype, tile_shape, message):
-    with pytest.raises(ValueError, match=message):
-        manifest.Manifest(shape, dtype, tile_shape, True, {})
-
-
-def test_the_tile_size_of_an_unfinished_matrix_is_known(tmp_path, tiles):
-    assert store.tile_size_of(tmp_path / "k") is None
-    tiles.stop = 1
-    with pytest.raises(KeyboardInterrupt):
-        _fill(tmp_path / "k", tiles)
-    assert store.tile_size_of(tmp_path / "k") == 3

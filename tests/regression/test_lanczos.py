@@ -11,7 +11,6 @@ from helpers import full, matrix_of_spectrum, run_python
 from matfree import decomp
 
 from nt_residual import gram, memory, regression
-from nt_residual.gram import owned
 from nt_residual.gram.operators import as_operator
 from nt_residual.regression import krylov
 from nt_residual.regression.lanczos import Lanczos
@@ -191,7 +190,7 @@ def test_other_targets_and_times_need_no_compilation():
     k_train = _matrix(SPECTRA["geometric"], np.float32)
     fit = functools.partial(regression.GradientFlow.fit, k_train, solver="lanczos")
     fit(_targets()).predict(k_train, [1.0, 1e3])
-    program = owned.shared(krylov._continued, static_argnames="count")
+    program = jax.jit(krylov._continued, static_argnames="count")
     before = program._cache_size()
     fit(3 * _targets()[::-1]).predict(k_train, [2.0, 1e3])
     assert program._cache_size() == before
@@ -319,7 +318,6 @@ import re
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from nt_residual import regression
-from nt_residual.gram import owned
 from nt_residual.regression import krylov
 
 rng = np.random.default_rng(0)
@@ -345,7 +343,7 @@ found = found.predict(next(scaled), np.ldexp(times, -100))
 np.testing.assert_array_equal(found, flow.predict(jax.device_put(k_test, rows), times))
 
 process = flow._solver._krylov
-program = owned.shared(krylov._continued, static_argnames="count").lower(
+program = jax.jit(krylov._continued, static_argnames="count").lower(
     process._operator, process.basis, process.next, 0, np.float32(1), np.float32(1e-6), count=16
 ).compile().as_text()
 collectives = re.findall(
