@@ -4,6 +4,7 @@ import json
 import math
 import pathlib
 
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,13 +32,7 @@ def suite():
         yield importlib.import_module("benchmarks.__main__")
 
 
-def _name(families):
-    return "few" if families == FEW else "all"
-
-
-@pytest.fixture(
-    scope="module", params=[FEW, pytest.param(tuple(TINY), marks=pytest.mark.full)], ids=_name
-)
+@pytest.fixture(scope="module", params=[FEW, *helpers.full(tuple(TINY))], ids=["few", "all"])
 def measured(request, suite, tmp_path_factory):
     """What a run of tiny sizes writes, its exit status, and each case with what it computed."""
     folder, computed = tmp_path_factory.mktemp("results"), []

@@ -36,15 +36,10 @@ def signs(labels: ArrayLike, n_classes: int) -> np.ndarray:
 
     For two classes one column is enough: the last is 1 for label 1 and −1 for label 0.
 
-    Args:
-      labels: shape (n,), integers in [0, n_classes).
-      n_classes: the number of classes, at least 2.
+    Arguments and errors are those of `centered_one_hot`.
 
     Returns:
       Shape (n, n_classes), float64: 1 for the label, −1 elsewhere.
-
-    Raises:
-      TypeError, ValueError: as `centered_one_hot`.
 
     Example:
       >>> signs([1, 0], n_classes=2)
