@@ -1,16 +1,5 @@
 # Copyright 2026 The nt_residual Authors
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     https://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """Layers that are not trained."""
 
@@ -26,7 +15,7 @@ from .residual import check_layer
 
 @stax.layer
 def Frozen(layer):
-  """The same layer with its parameters left out of training.
+  """The same layer, with its parameters left out of training.
 
   Outputs and NNGP are those of `layer`. The NTK holds only what the parameters
   of the layers before contribute: the gradient with respect to the layer's own

@@ -1,16 +1,5 @@
 # Copyright 2026 The nt_residual Authors
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     https://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """ReLU with a kernel that loses no digits between nearly parallel inputs."""
 
@@ -34,11 +23,9 @@ def Relu():
     >>> from nt_residual.stax import Relu
     >>> from neural_tangents import stax
     >>> import jax.numpy as jnp
-    >>> _, _, kernel_fn = stax.serial(
-    ...     stax.Dense(512, W_std=2**0.5), Relu(), stax.Dense(1))
-    >>> kernel_fn(jnp.ones((1, 3)), None, ('nngp', 'ntk'))
-    AnalyticKernel(nngp=Array([[1.]], dtype=float32),
-                   ntk=Array([[2.]], dtype=float32))
+    >>> _, _, kernel_fn = stax.serial(stax.Dense(512), Relu())
+    >>> kernel_fn(jnp.ones((1, 3)), None, 'nngp')
+    Array([[0.5]], dtype=float32)
 
   Returns:
     `(init_fn, apply_fn, kernel_fn)`.
@@ -51,11 +38,11 @@ def Relu():
 def ABRelu(a, b):
   r"""ABReLU nonlinearity, `a * min(x, 0) + b * max(x, 0)`, in full precision.
 
-  The function is that of :obj:`~neural_tangents.stax.ABRelu`. That takes the
-  angle :math:`\theta` between two inputs from
-  :math:`\sigma_1^2 \sigma_2^2 - k^2`, the difference of two rounded products,
-  and so knows :math:`\theta` to :math:`\sqrt{\epsilon}` where it is small: in
-  float32 its NTK is off by up to 1e-3 on the diagonal. Here
+  The function is that of :obj:`~neural_tangents.stax.ABRelu`, whose angle
+  :math:`\theta` between two inputs comes from
+  :math:`\sigma_1^2 \sigma_2^2 - k^2`, the difference of two rounded products.
+  Small angles are then good to :math:`\sqrt{\epsilon}` only, and in float32 the
+  NTK is off by up to 1e-3 on the diagonal. Here
 
   - the products are exact to twice the working precision;
   - an input has angle zero with itself, if both batches are the same;

@@ -1,21 +1,9 @@
 # Copyright 2026 The nt_residual Authors
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     https://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """A residual block with a scaled branch."""
 
 import functools
-import inspect
 import math
 
 import neural_tangents as nt
@@ -34,14 +22,14 @@ def Residual(branch, alpha=1.0, shortcut=None, normalize_blocks: bool = False):
   .. math::
     x \mapsto \mathrm{shortcut}(x) + \alpha\,\mathrm{branch}(x)
 
-  Where :obj:`~neural_tangents.stax.FanInSum` needs all its inputs to be
-  mean-zero Gaussian, here only the branch must be: its covariance with the
-  shortcut is then zero, whatever the shortcut is, so that the covariance of the
-  sum is exact. The result is marked Gaussian if the shortcut is.
+  :obj:`~neural_tangents.stax.FanInSum` needs all its inputs to be mean-zero
+  Gaussian. Here only the branch must be: its covariance with any shortcut is
+  then zero, and the covariance of the sum exact. The result is marked Gaussian
+  if the shortcut is.
 
   Without `normalize_blocks` each block multiplies variances by
-  :math:`1 + \alpha^2`, if the branch keeps them. `ResidualStack` says where
-  many blocks leave the range of the dtype; blocks in `stax.serial` cannot.
+  :math:`1 + \alpha^2`, if the branch keeps them. `ResidualStack` checks that
+  many blocks do not leave the range of the dtype.
 
   Example:
     >>> from nt_residual.stax import Residual
@@ -250,35 +238,17 @@ def _check_independent(layer, k: 'nt.Kernel', kwargs):
   if not vanishes(layer, k.shape1, **kwargs):
     raise ValueError(
         f'`branch` must depend on its input only through layers with random '
-        f'parameters, got one, ending in `{_names(layer)[-1]}`, that is not '
-        f'zero when all its parameters are: it is not independent of the '
-        f'shortcut. Append `stax.Dense(width)` to it, or, if it is itself a '
-        f'residual block, make it one of its own.'
+        f'parameters, got `{layer[2].__name__}`, which is not zero when all '
+        f'its parameters are: it is not independent of the shortcut. Append '
+        f'`stax.Dense(width)` to it, or put it, if it is a residual block, '
+        f'before this one.'
     )
 
 
 def _check_gaussian(layer, out):
   if not isinstance(out, nt.Kernel) or not out.is_gaussian:
-    names = _names(layer)
     raise ValueError(
         f'`branch` must end in a layer with mean-zero Gaussian outputs, such '
-        f'as `stax.Dense` or `stax.Conv`, got one that ends in `{names[-1]}` '
-        f'({" -> ".join(names)}). Append `stax.Dense(width)` to it.'
+        f'as `stax.Dense` or `stax.Conv`, got `{layer[2].__name__}`, whose '
+        f'outputs are not. Append `stax.Dense(width)` to it.'
     )
-
-
-def _names(layer):
-  """The names of the layers within `stax.serial`, or of one layer alone."""
-  _, _, kernel_fn = layer
-  pending, seen = [kernel_fn], set()
-  while kernel_fn.__name__ == 'serial' and pending:
-    function = inspect.unwrap(pending.pop())
-    if function in seen:
-      continue
-    seen.add(function)
-    enclosed = inspect.getclosurevars(function).nonlocals
-    if 'kernel_fns' in enclosed:
-      inner = enclosed['kernel_fns']
-      return [name for fn in inner for name in _names((None, None, fn))]
-    pending += [v for v in enclosed.values() if inspect.isfunction(v)]
-  return [kernel_fn.__name__]

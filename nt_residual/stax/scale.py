@@ -1,16 +1,5 @@
 # Copyright 2026 The nt_residual Authors
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     https://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """Multiplication by a constant."""
 
@@ -83,21 +72,9 @@ def Scale(alpha):
 
 # Arguments of `kernel_fn`, `apply_fn` and empirical kernels.
 _RESERVED = (
-    'x1_or_kernel',
-    'x1',
-    'x2',
-    'get',
-    'params',
-    'inputs',
-    'rng',
-    'mask',
-    'pattern',
-    'mask_constant',
-    'diagonal_batch',
-    'diagonal_spatial',
-    'batch_axis',
-    'channel_axis',
-    'use_dropout',
+    *('x1_or_kernel', 'x1', 'x2', 'get', 'params', 'inputs', 'rng'),
+    *('mask', 'pattern', 'mask_constant', 'diagonal_batch', 'diagonal_spatial'),
+    *('batch_axis', 'channel_axis', 'use_dropout'),
 )
 
 

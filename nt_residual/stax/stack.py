@@ -1,16 +1,5 @@
 # Copyright 2026 The nt_residual Authors
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     https://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """Many residual blocks in one compiled loop."""
 
@@ -42,20 +31,19 @@ def ResidualStack(
 ):
   r"""A stack of residual blocks, each with its own :math:`\alpha`.
 
-  Equivalent to `stax.serial(*[Residual(branch, a, ...) for a in alphas])`, with
+  The same as `stax.serial(*[Residual(branch, a, ...) for a in alphas])`, with
   independent parameters in each block, but traced and compiled once whatever
-  the depth, for the kernel as for the finite network. Where
-  :obj:`~neural_tangents.stax.repeat` needs a layer that keeps the order of
-  spatial axes, a block may have an odd number of convolutions.
+  the depth, for the kernel and for the finite network. Unlike in
+  :obj:`~neural_tangents.stax.repeat`, a block may have an odd number of
+  convolutions.
 
   .. warning::
     Without `normalize_blocks` variances grow like
     :math:`\prod_\ell (1 + \alpha_\ell^2)`, if the branch keeps them: at
     :math:`\alpha = 1` the kernel exceeds the range of float32 at depth 128, and
     the finite network at depth 256. Both raise an `OverflowError`. Inside
-    transformations of JAX such as `jit` and `grad` values are not known; there
-    both warn when they are traced if that product is out of range, and cannot
-    tell if the alphas are traced as well or the branch amplifies.
+    `jit`, `grad` and the like values are not known: there both warn if that
+    product is out of range, unless the alphas are traced as well.
 
   Example:
     >>> from nt_residual.stax import ResidualStack
@@ -69,8 +57,7 @@ def ResidualStack(
 
   Args:
     branch:
-      the branch of every block, an `(init_fn, apply_fn, kernel_fn)` triple. See
-      `Residual`.
+      the branch of every block. See `Residual`.
 
     alphas:
       the scale of the branch in each block, shape `(depth,)`, finite and
@@ -78,8 +65,8 @@ def ResidualStack(
       each of which may be.
 
     shortcut:
-      the shortcut of every block, an `(init_fn, apply_fn, kernel_fn)` triple;
-      `None` for the identity. A block must keep the shape of its input.
+      the shortcut of every block; `None` for the identity. See `Residual`. A
+      block must keep the shape of its input.
 
     normalize_blocks:
       whether to divide the output of each block by :math:`\sqrt{1+\alpha^2}`.
@@ -219,7 +206,7 @@ def _check_shapes(output_shape, input_shape):
 
 
 def check_range(layer, alphas):
-  """`layer`, an un-normalized network of blocks that says when it overflows."""
+  """Returns `layer`, un-normalized blocks, with a check for overflow."""
   init_fn, apply_fn, kernel_fn = layer
   traced = isinstance(alphas, jax.core.Tracer)
   # The logarithm of the growth of variances.

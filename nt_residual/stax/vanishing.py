@@ -1,18 +1,7 @@
 # Copyright 2026 The nt_residual Authors
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     https://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
-"""Whether the output of a layer vanishes with its parameters."""
+"""A test of layers: does the output vanish with the parameters?"""
 
 import enum
 
@@ -24,21 +13,17 @@ from neural_tangents import stax
 
 
 def vanishes(layer, input_shape, **kwargs):
-  """Whether a layer maps every input to zero if all its parameters are zero.
+  """Tells if a layer maps every input to zero when all its parameters are.
 
-  A layer that does has no path from its input to its output other than through
-  multiplication by parameters. Where these are random, independent and have
-  mean zero, so has the output, and it is not correlated with the input.
-
-  The operations of `apply_fn` are followed but not carried out, so this takes
-  no memory, whatever the width.
+  Then each path from its input to its output multiplies by parameters. If these
+  are random, independent and of mean zero, the output is not correlated with
+  the input. The operations of `apply_fn` are followed but not carried out, so
+  this takes no memory, whatever the width.
 
   Example:
     >>> from nt_residual.stax.vanishing import vanishes
     >>> from neural_tangents import stax
     >>> vanishes(stax.serial(stax.Relu(), stax.Dense(3)), (1, 3))
-    True
-    >>> vanishes(stax.serial(stax.Dense(3), stax.Relu()), (1, 3))
     True
     >>> vanishes(stax.Relu(), (1, 3))
     False
@@ -49,8 +34,7 @@ def vanishes(layer, input_shape, **kwargs):
     **kwargs: passed to `apply_fn`. Their values do not matter.
 
   Returns:
-    Whether the output vanishes; `True` as well if `apply_fn` is not
-    implemented.
+    A bool, `True` as well if `apply_fn` is not implemented.
   """
   init_fn, apply_fn, _ = layer
   _, params = abstract_init(init_fn, input_shape)

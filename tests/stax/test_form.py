@@ -41,7 +41,7 @@ def test_files_import_jax_and_public_names_of_neural_tangents_alone(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_files_have_the_license_of_neural_tangents(path):
-    assert "Licensed under the Apache License, Version 2.0" in path.read_text()
+    assert "SPDX-License-Identifier: Apache-2.0" in path.read_text()
 
 
 @pytest.mark.parametrize("factory", FACTORIES.values(), ids=FACTORIES)

@@ -89,12 +89,12 @@ def assert_close(got, expected, tolerance=TOLERANCE["float32"]):
         np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * scale)
 
 
-@every_case(lambda case: case.unrolled)
+@every_case(lambda case: case.unrolled, main=is_of_its_kind)
 def test_the_kernel_is_that_of_the_network_unrolled_by_neural_tangents(case, x64):
     _assert_unrolled_kernel_is_equal(case, symmetric=False)
 
 
-@every_case(lambda case: case.unrolled and case in KINDS)
+@every_case(lambda case: case.unrolled and case in KINDS, main=lambda case: case.nt_relu)
 def test_the_kernel_of_one_batch_is_that_of_the_unrolled_network(case, x64):
     _assert_unrolled_kernel_is_equal(case, symmetric=True)
 
@@ -123,7 +123,7 @@ def test_the_kernel_in_float32_is_that_in_float64(case):
     assert single.ntk.dtype == jnp.float32
 
 
-@every_case()
+@every_case(main=is_of_its_kind)
 def test_the_shapes_of_the_kernel_are_those_of_the_network(case):
     init_fn, apply_fn, kernel_fn = case.features(WIDTH)
     k = jax.eval_shape(kernel_fn, *inputs(case))
@@ -146,7 +146,7 @@ def test_equal_batches_give_the_symmetric_kernel(case):
 
 
 # Those that are sampled below are not compiled there.
-@every_case(lambda case: not case.samples, main=lambda case: not case.unrolled)
+@every_case(lambda case: not case.samples, main=lambda case: case is CASES["Residual_NCHW"])
 def test_a_kernel_that_is_not_compiled_is_the_same(case):
     assert_close(case.outputs(WIDTH)[2](*inputs(case)), expected_kernel(case))
 
@@ -204,60 +204,22 @@ def test_batches_of_different_size_have_the_kernel_of_padded_inputs(case):
     assert_close(compiled(case)(x1, x2[kept]), expected)
 
 
-@every_case(lambda case: not case.samples)
-def test_a_compiled_network_gives_the_same_outputs(case):
-    x, _ = inputs(case)
-    init_fn, apply_fn, _ = case.features(WIDTH)
-    _, params = init_fn(random.PRNGKey(0), x.shape)
-    assert_close(jax.jit(apply_fn)(params, x), apply_fn(params, x))
-
-
-def _assert_sampled_kernel_is_close(case, network, get):
-    width = 1024
-    (x,) = inputs(case, width=width, sizes=(2,))
-    init_fn, apply_fn, kernel_fn = network(width)
-    sampled_fn = nt.monte_carlo_kernel_fn(
-        init_fn, apply_fn, random.PRNGKey(1), case.samples, vmap_axes=0, device_count=0
-    )
-    sampled, expected = sampled_fn(x, None, get), kernel_fn(x, None, get)
-    assert np.linalg.norm(sampled - expected) < 0.04 * np.linalg.norm(expected)
-
-
-# Neural-tangents has the NNGP of all others, and that of ConvResNet is enumerated.
-@pytest.mark.monte_carlo
-@every_case(
-    lambda case: case.samples and not case.unrolled and case != CASES["ConvResNet"],
-    main=lambda case: case in KINDS or case == CASES["FullyConnectedResNet"],
-)
-def test_the_nngp_is_that_of_wide_random_networks(case):
-    _assert_sampled_kernel_is_close(case, case.features, "nngp")
-
-
-# Their kernels are compared with neural-tangents' own or with direct enumeration, and their
-# finite networks are made like those of others.
-SAMPLED_ELSEWHERE = [
+# What neural-tangents has no kernel of, and what does not follow from the parts of a network.
+SAMPLED = [
     CASES[name]
-    for name in (
-        "ABRelu",
-        "ConvResNet",
-        "ConvResNet_stages",
-        "Frozen_attention",
-        "FullyConnectedResNet",
-        "FullyConnectedResNet_one_layer",
-        "ResidualStack",
-        "ResidualStack_normalized",
-        "ResidualStack_one_convolution",
-        "Residual_attention",
-        "Residual_pooling_as_shortcut",
-        "Residual_strided",
-    )
+    for name in ("Residual_activation_as_shortcut", "Frozen_residual", "FullyConnectedResNet")
 ]
 
 
 @pytest.mark.monte_carlo
-@every_case(
-    lambda case: case.samples and case not in SAMPLED_ELSEWHERE,
-    main=lambda case: not case.unrolled,
-)
-def test_the_ntk_is_that_of_wide_random_networks(case):
-    _assert_sampled_kernel_is_close(case, case.outputs, "ntk")
+@every_case(lambda case: case.samples, main=lambda case: case in SAMPLED)
+def test_the_kernel_is_that_of_wide_random_networks(case):
+    width = 1024
+    (x,) = inputs(case, width=width, sizes=(2,))
+    for get, network in (("nngp", case.features), ("ntk", case.outputs)):
+        init_fn, apply_fn, kernel_fn = network(width)
+        sampled_fn = nt.monte_carlo_kernel_fn(
+            init_fn, apply_fn, random.PRNGKey(1), case.samples, vmap_axes=0, device_count=0
+        )
+        sampled, expected = sampled_fn(x, None, get), kernel_fn(x, None, get)
+        assert np.linalg.norm(sampled - expected) < 0.04 * np.linalg.norm(expected)

@@ -1,16 +1,15 @@
 import jax
 import jax.numpy as jnp
-import neural_tangents as nt
 import numpy as np
 import pytest
-from helpers import finite_difference, mainly
+from helpers import finite_difference, full, mainly
 from jax import random
 from neural_tangents import Kernel
 from neural_tangents import stax as nt_stax
 
 from nt_residual import stax
 
-SLOPES = [(0, 1), (0.2, 1), (-1, 1), (-0.5, 0.7)]
+SLOPES = [(0, 1), (-0.5, 0.7)]
 TOLERANCE = {"float32": 1e-6, "float64": 1e-14}
 
 
@@ -57,25 +56,8 @@ def test_it_is_exact_for_the_covariances_it_is_given(a, b, scale, compiled, dtyp
     np.testing.assert_allclose(got_slope, slope, atol=tolerance)
 
 
-@mainly("float64")
-@pytest.mark.parametrize(("a", "b"), SLOPES)
-def test_it_is_the_nonlinearity_of_neural_tangents(a, b, dtype):
-    x1, x2 = (random.normal(random.PRNGKey(i), (3, 4, 5), dtype) for i in range(2))
-    layers = [
-        nt_stax.serial(nt_stax.Dense(8), relu) for relu in (stax.ABRelu(a, b), nt_stax.ABRelu(a, b))
-    ]
-    ours, theirs = (layer[2](x1, x2) for layer in layers)
-    np.testing.assert_allclose(ours.nngp, theirs.nngp, atol=10 * TOLERANCE[dtype.name])
-    np.testing.assert_allclose(ours.ntk, theirs.ntk, atol=10 * TOLERANCE[dtype.name])
-    assert not ours.is_gaussian
-    np.testing.assert_array_equal(
-        layers[0][1]([(jnp.eye(5, dtype=dtype), None), ()], x1),
-        layers[1][1]([(jnp.eye(5, dtype=dtype), None), ()], x1),
-    )
-
-
 @mainly("float32")
-@pytest.mark.parametrize("spatial", [(), (3,), (3, 2)], ids=str)
+@pytest.mark.parametrize("spatial", [(), *full((3,), (3, 2))], ids=str)
 def test_the_diagonal_is_exact_in_deep_networks(spatial, dtype):
     # neural-tangents' own ReLU is off by 1e-4 in float32.
     x = random.normal(random.PRNGKey(0), (6, *spatial, 10), dtype)
@@ -98,7 +80,7 @@ def test_the_ntk_in_float32_is_positive_where_inputs_nearly_coincide():
         return np.linalg.eigvalsh(ntk)[0] / np.max(ntk)
 
     ours, theirs = [], []
-    for seed in range(8):
+    for seed in range(4):
         x, noise = (random.normal(key, (20, 10)) for key in random.split(random.PRNGKey(seed)))
         x = jnp.concatenate([x, x + 1e-5 * noise])
         ours.append(smallest_eigenvalue(stax.Relu(), x))
@@ -107,8 +89,8 @@ def test_the_ntk_in_float32_is_positive_where_inputs_nearly_coincide():
     assert min(theirs) < -1e-5
 
 
-@pytest.mark.parametrize("get", ["nngp", "ntk"])
-@pytest.mark.parametrize("entry", [(0, 0), (0, 1), (0, 2), (0, 3)])
+@pytest.mark.parametrize("get", [*full("nngp"), "ntk"])
+@pytest.mark.parametrize("entry", [(0, 0), (0, 1), *full((0, 2)), (0, 3)])
 def test_kernels_are_differentiable_everywhere(get, entry, x64):
     x = jnp.array([[1.0, 0.0, 0.5], [0.3, 1.0, -0.2], [2.0, 0.0, 1.0], [-1.0, 0.0, -0.5]])
 
@@ -174,8 +156,8 @@ def test_rows_and_columns_of_a_kernel_may_differ_where_inputs_do_not(x64):
         np.testing.assert_allclose(ours, theirs, rtol=1e-7)
 
 
-@pytest.mark.parametrize("layout", [{}, {"diagonal_batch": False}, {"diagonal_spatial": False}])
-@pytest.mark.parametrize("small", [(4,), (3, 2), (3, 4)], ids=str)
+@pytest.mark.parametrize("layout", [{}, *full({"diagonal_batch": False})])
+@pytest.mark.parametrize("small", [(4,), *full((3, 2))], ids=str)
 def test_images_of_two_batches_may_differ_in_size(small, layout, x64):
     large = (6, 4)[: len(small)]
     x1, x2 = (random.normal(random.PRNGKey(0), (2, *size, 3)) for size in (small, large))
@@ -186,14 +168,6 @@ def test_images_of_two_batches_may_differ_in_size(small, layout, x64):
         kernels += [[k.T for k in net[2](x2, x1, ("nngp", "ntk"), **layout)]]
     np.testing.assert_allclose(kernels[:2], kernels[2:], rtol=1e-7)
     np.testing.assert_allclose(kernels[0], kernels[1], rtol=1e-9)
-
-
-def test_a_kernel_may_be_continued_in_batches(x64):
-    x = random.normal(random.PRNGKey(0), (4, 3))
-    k = nt_stax.Dense(8)[2](x)
-    _, _, kernel_fn = nt_stax.serial(stax.Relu(), nt_stax.Dense(8))
-    batched = nt.batch(kernel_fn, batch_size=2, device_count=0)
-    np.testing.assert_allclose(batched(k).ntk, kernel_fn(k).ntk, rtol=1e-12)
 
 
 def test_compiled_derivatives_in_float32_are_finite_between_opposite_inputs():

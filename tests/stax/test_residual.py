@@ -1,11 +1,10 @@
 import functools
-import threading
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import finite_difference
+from helpers import finite_difference, full
 from jax import random
 from neural_tangents import stax as nt_stax
 from residual_networks import conv, conv_branch, dense_branch
@@ -43,20 +42,6 @@ def test_kernels_are_differentiable_in_alpha(normalize_blocks, x64):
     derivative = jax.grad(entry)(0.7)
     np.testing.assert_allclose(derivative, finite_difference(entry, 0.7), rtol=1e-7)
     np.testing.assert_allclose(jax.jit(entry)(0.7), entry(0.7), rtol=1e-12)
-
-
-@pytest.mark.parametrize("normalize_blocks", [False, True])
-def test_alpha_may_be_given_with_each_call(normalize_blocks, x1):
-    init_fn, apply_fn, kernel_fn = stax.Residual(
-        dense_branch(3), "alpha", normalize_blocks=normalize_blocks
-    )
-    _, params = init_fn(random.PRNGKey(0), x1.shape)
-    for alpha in (0.3, 2.0):
-        fixed = stax.Residual(dense_branch(3), alpha, normalize_blocks=normalize_blocks)
-        got, expected = kernel_fn(x1, alpha=alpha).ntk, fixed[2](x1).ntk
-        np.testing.assert_allclose(got, expected, rtol=1e-5)
-        outputs = apply_fn(params, x1, alpha=alpha)
-        np.testing.assert_allclose(outputs, fixed[1](params, x1), rtol=1e-5, atol=1e-6)
 
 
 def test_normalizing_does_not_overflow_where_alpha_does():
@@ -107,23 +92,6 @@ def test_mixed_layouts_are_refused():
         stax.Residual(transposed, 0.5, wrong)[2](jnp.ones((2, 3, 3, 3)))
 
 
-def test_blocks_can_be_built_in_threads(x1):
-    errors = []
-
-    def build():
-        try:
-            stax.Residual(dense_branch(3), 0.5)[2](x1)
-        except Exception as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=build) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
-
-
 @pytest.mark.parametrize("stacked", [False, True])
 def test_a_masked_input_of_several_channels_may_be_pooled_after_a_block(stacked, x64):
     x = random.normal(random.PRNGKey(0), (3, 5, 2))
@@ -158,7 +126,7 @@ PASSING_THROUGH = {
 
 @pytest.mark.filterwarnings("ignore:.FanIn. layers assume independent inputs")
 @pytest.mark.parametrize("branch", PASSING_THROUGH.values(), ids=PASSING_THROUGH)
-@pytest.mark.parametrize("traced", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize("traced", [False, *full(True)])
 def test_a_branch_that_passes_its_input_through_is_refused(branch, traced):
     x = random.normal(random.PRNGKey(0), (2, 5, 4))
     for block in (stax.Residual(branch()), stax.ResidualStack(branch(), [0.5])):
@@ -168,17 +136,12 @@ def test_a_branch_that_passes_its_input_through_is_refused(branch, traced):
             kernel_fn(x)
 
 
-def test_the_error_names_the_layer_that_the_branch_ends_in(x1):
-    branch = nt_stax.serial(nt_stax.Dense(3), nt_stax.serial(nt_stax.Dense(3), nt_stax.Gelu()))
+def test_a_branch_that_ends_in_a_nonlinearity_is_refused(x1):
+    branch = nt_stax.serial(nt_stax.Dense(3), nt_stax.Gelu())
     for layer in (stax.Residual(branch), stax.ResidualStack(branch, [0.5, 0.5])):
-        with pytest.raises(
-            ValueError, match=r"mean-zero Gaussian.*ends in `Gelu` \(Dense -> Dense -> Gelu\)"
-        ):
+        with pytest.raises(ValueError, match=r"mean-zero Gaussian outputs.*got `serial`.*Append"):
             layer[2](x1)
-    nested = stax.Residual(stax.Residual(nt_stax.Dense(3)))
-    with pytest.raises(ValueError, match="ending in `Residual`"):
-        nt_stax.serial(nt_stax.Dense(3), nested)[2](x1)
-    with pytest.raises(ValueError, match="ends in `ABRelu`"):
+    with pytest.raises(ValueError, match="got `ABRelu`"):
         nt_stax.serial(nt_stax.Dense(3), stax.Residual(nt_stax.Relu()))[2](x1)
 
 

@@ -20,13 +20,6 @@ def _block(tree, i):
     return jax.tree.map(lambda leaf: leaf[i], tree)
 
 
-def test_a_stack_of_one_block_is_that_block(x1, x2):
-    stack = stax.ResidualStack(dense_branch(3), [0.7])
-    block = stax.Residual(dense_branch(3), 0.7)
-    for name in ("nngp", "ntk"):
-        np.testing.assert_allclose(stack[2](x1, x2, name), block[2](x1, x2, name), rtol=1e-6)
-
-
 def test_normalizing_keeps_the_variance_constant(x1):
     first = nt_stax.Dense(8)
     stack = stax.ResidualStack(_relu_branch(), np.full(1000, 1.1), normalize_blocks=True)
@@ -89,7 +82,7 @@ def test_blocks_draw_their_own_dropout():
 
 
 @mainly("float32")
-@pytest.mark.parametrize("depth", [1, 5, *full(2, 12)])
+@pytest.mark.parametrize("depth", [5, *full(1, 2, 12)])
 def test_recomputing_blocks_leaves_values_and_gradients_as_they_are(depth, x1):
     alphas = np.linspace(0.1, 1, depth)
     results = []
@@ -115,7 +108,7 @@ def _temporary_bytes(fn, *arguments):
     return jax.jit(fn).lower(*arguments).compile().memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.parametrize("kind", ["dense", "convolutional"])
+@pytest.mark.parametrize("kind", ["dense", *full("convolutional")])
 def test_program_and_memory_of_the_kernel_do_not_grow_with_depth(kind):
     if kind == "dense":
         x1, x2 = jnp.ones((64, 3)), jnp.ones((32, 3))
@@ -167,22 +160,6 @@ def test_gradients_of_the_kernel_need_little_memory_with_remat():
     assert memory[True] < memory[False] / 8
 
 
-def test_gradients_through_a_thousand_blocks_are_computed():
-    stack = stax.ResidualStack(_relu_branch(8), np.full(1000, 0.03), remat=True)
-    net = nt_stax.serial(nt_stax.Dense(8), stack, nt_stax.Dense(1))
-    x = random.normal(random.PRNGKey(0), (4, 3))
-    _, params = net[0](random.PRNGKey(1), x.shape)
-
-    def loss(params):
-        return jnp.mean(net[1](params, x) ** 2)
-
-    direction = jax.tree.map(jnp.ones_like, params)
-    _, along = jax.jvp(loss, (params,), (direction,))
-    gradient = jax.jit(jax.grad(loss))(params)
-    sums = [jnp.sum(leaf) for leaf in jax.tree.leaves(gradient)]
-    np.testing.assert_allclose(sum(sums), along, rtol=1e-3)
-
-
 # Derivatives in α and in the parameters of a schedule.
 
 
@@ -211,34 +188,11 @@ def test_alphas_may_be_a_list_of_traced_scalars(x64):
     np.testing.assert_allclose(jax.grad(entry)(0.6), finite_difference(entry, 0.6), rtol=1e-7)
 
 
-@pytest.mark.parametrize("which", ["gamma", "c"])
-@pytest.mark.parametrize("normalize_blocks", [False, True])
-def test_kernels_are_differentiable_in_the_parameters_of_a_schedule(which, normalize_blocks, x64):
-    x = random.normal(random.PRNGKey(0), (2, 3))
-
-    def entry(value):
-        schedule = schedules.PowerLaw(**{"gamma": 0.4, "c": 1.2, which: value})
-        stack = stax.ResidualStack(_relu_branch(3), schedule(50), normalize_blocks=normalize_blocks)
-        return stack[2](x, None, "ntk")[0, 1]
-
-    np.testing.assert_allclose(jax.grad(entry)(0.4), finite_difference(entry, 0.4), rtol=1e-6)
-
-
-def test_finite_networks_are_differentiable_in_alphas(x64):
-    x = random.normal(random.PRNGKey(0), (2, 3))
-    _, params = stax.ResidualStack(dense_branch(3), [1.0, 1.0])[0](random.PRNGKey(1), x.shape)
-
-    def output(alpha):
-        return stax.ResidualStack(dense_branch(3), [alpha, alpha])[1](params, x)[0, 0]
-
-    np.testing.assert_allclose(jax.grad(output)(0.6), finite_difference(output, 0.6), rtol=1e-7)
-
-
 # Overflow.
 
 
-@pytest.mark.parametrize("depth", [200, 1000])
-def test_a_kernel_that_overflows_is_an_error(depth):
+def test_a_kernel_that_overflows_is_an_error():
+    depth = 200
     stack = stax.ResidualStack(_relu_branch(3), np.ones(depth))
     x = random.normal(random.PRNGKey(0), (4, 3))
     message = (

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import full
 from jax import lax, random
 from neural_tangents import stax as nt_stax
 from residual_networks import CASES
@@ -96,8 +97,9 @@ def test_a_layer_vanishes_if_parameters_are_on_every_path(expected, layer):
     assert jax.jit(lambda x: x + vanishes(layer, shape))(0.0) == expected
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_what_is_said_to_vanish_does(case):
+@pytest.mark.parametrize("name", ["Residual_strided", "ConvResNet_stages", *full(*CASES)])
+def test_what_is_said_to_vanish_does(name):
+    case = CASES[name]
     layer, shape = case.outputs(8), (1, *case.input_shape(8))
     assert vanishes(layer, shape)
     init_fn, apply_fn, _ = layer
