@@ -47,7 +47,7 @@ def test_alpha_may_be_given_with_each_call(x):
     for alpha in (0.3, 1.5):
         _, expected_apply_fn, expected_kernel_fn = _network(alpha)
         expected = expected_kernel_fn(x, None, "ntk")
-        for fn in (kernel_fn, nt.batch(kernel_fn, 2)):
+        for fn in (kernel_fn, nt.batch(kernel_fn, 2, device_count=0)):
             np.testing.assert_allclose(fn(x, None, "ntk", strength=alpha), expected, rtol=1e-5)
         outputs = apply_fn(params, x, strength=alpha)
         np.testing.assert_allclose(outputs, expected_apply_fn(params, x), rtol=1e-5)
