@@ -11,7 +11,6 @@ pooling they do, also where test digits are moved by a pixel.
 """
 
 import argparse
-import functools
 import math
 import pathlib
 
@@ -122,8 +121,7 @@ def main(arguments=None):
 
     left, right = below.subplots(1, 2)
     depths = [depth for depth in (1, 3, 10, 30, 100, 300, 1000) if depth <= options.depth]
-    progress = functools.partial(tqdm, desc="depths", leave=False)
-    regimes = conv_regimes.run(depths, options.gammas, n_images=20, progress=progress)
+    regimes = conv_regimes.run(depths, options.gammas, n_images=20, progress=True)
     conv_regimes.draw_distance(left, regimes)
 
     found = accuracies(digits, options.n_test, options.sizes, options.draws)

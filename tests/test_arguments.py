@@ -23,10 +23,10 @@ from nt_residual import (
     theory,
 )
 from nt_residual.experiments import (
+    classification,
     constant_alpha,
     conv_regimes,
     depth_sweep,
-    digits,
     parity,
     reproduce,
 )
@@ -52,7 +52,7 @@ def _recursion(**options):
 
 
 def _degenerate(depths=(1, 2), **options):
-    return constant_alpha.run(depths, **{"n_train": 5, "n_test": 5, "seeds": 1, **options})
+    return constant_alpha.run(depths, **{"n_train": 5, "n_seeds": 1, **options})
 
 
 def _sphere(**options):
@@ -130,13 +130,12 @@ INTEGERS = [
     (lambda v: _sphere(dim=v), "dim", 1),
     (lambda v: _sphere(seed=v), "seed", -1),
     (lambda v: _degenerate([v, 20]), "depths", 0),
-    (lambda v: _degenerate(seeds=v), "seeds", 0),
+    (lambda v: _degenerate(n_seeds=v), "n_seeds", 0),
     (lambda v: _degenerate(n_train=v), "n_train", 0),
-    (lambda v: parity.run([8], seeds=v), "seeds", 0),
+    (lambda v: parity.run([8], n_seeds=v), "n_seeds", 0),
     (lambda v: parity.run([8], n_test=v), "n_test", 0),
     (lambda v: conv_regimes.run([v]), "depths", 0),
     (lambda v: conv_regimes.run([1], n_images=v), "n_images", 9),
-    (lambda v: digits.run(v), "depth", 0),
     (lambda v: _conv(v), "depth", 0),
     (lambda v: _conv((1, v)), "depth", 0),
     (lambda v: _conv(image_shape=(v, 2)), "image_shape", 0),
@@ -158,7 +157,7 @@ INTEGERS = [
     (lambda v: _width_sweep(seed=v), "seed", -1),
     (lambda v: _depth_sweep(depths=[v]), "depths", 0),
     (lambda v: _depth_sweep(width=v), "width", 0),
-    (lambda v: _depth_sweep(seeds=v), "seeds", 0),
+    (lambda v: _depth_sweep(n_seeds=v), "n_seeds", 0),
     (lambda v: _depth_sweep(steps=v), "steps", 0),
     (lambda v: stax.FullyConnectedResNet(v, 2), "depth", 0),
     (lambda v: stax.FullyConnectedResNet(1, v), "width", 0),
@@ -186,7 +185,7 @@ NUMBERS = [
     (lambda v: data.sphere.source(SPECTRUM, v), "smoothness", -1.0),
     (lambda v: data.sphere.norm({1: 1.0}, SPECTRUM, v), "smoothness", -1.0),
     (lambda v: _sphere(noise=v), "noise", -1.0),
-    (lambda v: digits.run(2, label_noise=v), "label_noise", 1.0),
+    (lambda v: classification.run(label_noise=v), "label_noise", 1.0),
     (lambda v: _fit(ridge=v), "ridge", -1.0),
     (lambda v: _fit(tol=v), "tol", 0.0),
     (lambda v: regression.discrepancy(FLOW, v), "noise", -1.0),

@@ -48,7 +48,7 @@ FAST = os.environ.get("NT_RESIDUAL_FAST") == "1"
 CLAIMS = ["convergence"] if FAST else None  # None for all; or names, as listed below.
 SETTING = os.environ.get("NT_RESIDUAL_SETTING", "quick")  # Or 'full', for an accelerator.
 DATASET = os.environ.get("NT_RESIDUAL_DATASET", "digits")  # Or another name of data.load.
-OUT = os.environ.get("NT_RESIDUAL_OUT", "reproduction")  # A run that was ended goes on there.
+OUT = os.environ.get("NT_RESIDUAL_OUT", "reproduction")  # An interrupted run resumes there.
 
 # %%
 from IPython.display import Image, display
@@ -60,9 +60,7 @@ for name, claim in reproduce.CLAIMS.items():
     print(f"{name}: {claim.TITLE}")
 
 # %%
-outcomes = reproduce.run(
-    CLAIMS, setting=SETTING, dataset=DATASET, out=OUT, resume=True, progress=True
-)
+outcomes = reproduce.run(CLAIMS, setting=SETTING, dataset=DATASET, out=OUT, progress=True)
 
 # %% [markdown]
 # ## What the paper says, and what was measured

@@ -12,7 +12,6 @@ import dataclasses
 import json
 import math
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,23 +53,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Run the command."""
-    from tqdm import tqdm
-
-    from nt_residual.experiments import digits
+    from nt_residual.experiments import classification
 
     chosen.out.mkdir(parents=True, exist_ok=True)
     gammas = list(dict.fromkeys(chosen.gamma))
-    result = digits.run(
-        chosen.depth,
-        gammas,
+    result = classification.run(
+        gammas=gammas,
+        depths=list(dict.fromkeys([chosen.depth, math.inf])),
+        conv_gammas=[],
         n_train=chosen.n_train,
         label_noise=chosen.label_noise,
         seed=chosen.seed,
-        progress=lambda kernels: tqdm(kernels, desc="kernels", unit="kernel", file=sys.stderr),
+        progress=True,
     )
     print(_table(result.rows))
     _write(chosen, gammas, result)
-    digits.plot(result).savefig(chosen.out / "accuracy.png", dpi=120)
+    classification.plot_times(result).savefig(chosen.out / "accuracy.png", dpi=120)
     if not chosen.label_noise:
         print("\nWith clean labels early stopping hardly matters: try --label-noise 0.3")
     print(f"\nWrote results.csv, results.json and accuracy.png to {chosen.out.resolve()}")

@@ -1,7 +1,8 @@
-"""Check the claims of the paper (arXiv 2403.04545), and write a report.
+"""Test the claims of the paper (arXiv 2403.04545), and write a report.
 
 CLAIM is constant_alpha, slow_decay, convergence, minimax, parity, classification or
-finite_networks. The output folder gets numbers, figures and report.html.
+finite_networks. The output folder gets numbers, figures and report.html. If the command is
+interrupted, run it again: it resumes.
 
     nt-residual reproduce minimax parity --quick --out report
 """
@@ -12,7 +13,7 @@ import pathlib
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("claims", metavar="CLAIM", nargs="*", help="claims to check; none for all")
+    parser.add_argument("claims", metavar="CLAIM", nargs="*", help="claims to test; none for all")
     setting = parser.add_mutually_exclusive_group()
     setting.add_argument("--quick", action="store_true", help="minutes on two cores, the default")
     setting.add_argument("--full", action="store_true", help="for an accelerator, or a day")
@@ -28,7 +29,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=pathlib.Path("nt-residual-report"),
         help="output folder (default: %(default)s)",
     )
-    parser.add_argument("--resume", action="store_true", help="go on where an earlier run was")
 
 
 def run(chosen: argparse.Namespace) -> int:
@@ -42,7 +42,6 @@ def run(chosen: argparse.Namespace) -> int:
         dataset=chosen.dataset,
         root=chosen.root,
         out=chosen.out,
-        resume=chosen.resume,
         progress=True,
     )
     for outcome in outcomes:

@@ -1,13 +1,12 @@
-"""What the claims of the paper have in common.
+"""The form of a claim, and what claims share: findings, fitted powers and means.
 
-Each is a module of this package, with
+A claim is a module of this package with
 
-* `TITLE`, a few words, and `STATEMENT`, what the paper claims in a sentence or two;
-* `QUICK` and `FULL`, options of `run`: for some minutes on two cores at most, and for an
-  accelerator or for hours;
-* `run(**options)`, which returns a frozen dataclass with `rows`, a list of dataclasses;
+* `TITLE`, a few words, and `STATEMENT`, what the paper claims, in a sentence or two;
+* `QUICK` and `FULL`, options of `run`: for minutes on two cores, and for an accelerator or a day;
+* `run(**options)`, which returns an object with `rows`, a list of dataclasses;
 * `findings(result)`, a list of `Finding`;
-* `plot(result)`, a `matplotlib.figure.Figure`.
+* `plot(result)`, a `matplotlib.figure.Figure`. It raises `ImportError` without matplotlib.
 """
 
 import dataclasses
@@ -24,13 +23,13 @@ from nt_residual.theory.rates import fit_power_law
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing that theory says, beside what was measured.
+    """A prediction beside a measurement.
 
     Attributes:
-      claim: what the paper predicts, or what follows from it, with numbers where there are some.
-      measured: what came out, with numbers.
-      agrees: whether the one meets the other, by the criterion that `claim` states; `None` if
-        the measurement cannot tell the prediction from others, see `VERDICTS`.
+      claim: what the paper predicts, or what follows from it, and the criterion.
+      measured: the measurement, with numbers.
+      agrees: whether the measurement meets the criterion; `None` if it cannot tell the prediction
+        from others.
     """
 
     claim: str
@@ -47,7 +46,7 @@ class Slope:
 
     Attributes:
       value: the power.
-      margin: half the width of its confidence interval of 95%, NaN where it is unknown.
+      margin: half the width of its 95% confidence interval, NaN where it is unknown.
     """
 
     value: float
@@ -59,15 +58,14 @@ class Slope:
 
 
 def slope(x: ArrayLike, y: ArrayLike) -> Slope:
-    """Fits a power law to points, by least squares of log y against log x.
+    """Fit a power law, by least squares of log y against log x.
 
     Args:
-      x: shape (n,), n ≥ 2, positive, two values at least.
+      x: shape (n,), n ≥ 2, positive, at least two different values.
       y: shape (n,), positive.
 
     Returns:
-      The power, with the interval that points scattered independently about a line give, if
-      there are three or more.
+      The power, with its interval if n ≥ 3.
 
     Example:
       >>> print(slope([1, 10, 100], [1.0, 0.1, 0.01]))
@@ -79,10 +77,22 @@ def slope(x: ArrayLike, y: ArrayLike) -> Slope:
 
 
 def upper_half(rows: Sequence[Any]) -> Sequence[Any]:
-    """The later half of some rows, where asymptotic laws are to hold; of three at most, all.
+    """Return the later half of the rows, or all if there are at most three.
 
     Example:
       >>> upper_half([10, 30, 100, 300, 1000])
       [100, 300, 1000]
     """
     return rows[len(rows) // 2 :] if len(rows) > 3 else rows
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and its standard error, NaN where there are too few values.
+
+    Example:
+      >>> mean_and_error([1.0, 3.0])
+      (2.0, 1.0)
+    """
+    n = len(values)
+    error = float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    return float(np.mean(values)) if n else math.nan, error

@@ -1,4 +1,4 @@
-"""With a constant α the kernel of a deep network tends to 1/4, and learns nothing but the mean."""
+"""With a constant α the kernel of a deep network tends to 1/4, and learns only the mean."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from nt_residual.experiments import degeneration
 from nt_residual.experiments.claim import Finding, slope, upper_half
-from nt_residual.experiments.degeneration import Result as Result
+from nt_residual.experiments.degeneration import Result
 from nt_residual.experiments.degeneration import plot as plot
 
 TITLE = "A constant α degenerates"
@@ -15,53 +15,25 @@ STATEMENT = (
     "different inputs, like log(L)/L, and infinitely deep networks learn nothing but the mean of "
     "the targets."
 )
-QUICK = {"depths": (10, 30, 100, 300, 1000, 3000, 10_000, 30_000), "seeds": 2}
-FULL = {"depths": (10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000), "seeds": 10}
-_CONTROL = 1.0
+QUICK = {"depths": (10, 30, 100, 300, 1000, 3000, 10_000, 30_000), "n_seeds": 2}
+FULL = {"depths": (10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000), "n_seeds": 10}
 
 
-def run(
-    depths: Sequence[int] = QUICK["depths"],
-    *,
-    n_train: int = 100,
-    n_test: int = 500,
-    seeds: int = 3,
-) -> Result:
-    """Follows networks of α = 1 to great depth, beside ones of α = 1/L.
+def run(depths: Sequence[int] = QUICK["depths"], *, n_seeds: int = 3, n_train: int = 100) -> Result:
+    """Compute kernels with α = 1 up to great depth, and with α = 1/L for comparison.
 
-    Args:
-      depths: the numbers of blocks, finite, at least two.
-      n_train: training points on the sphere in three dimensions.
-      n_test: test points.
-      seeds: how many sets of points to average the error over.
-
-    Returns:
-      A row per γ and depth.
-
-    Raises:
-      TypeError, ValueError: if an argument is out of range.
+    Args, results and errors are those of `degeneration.run`.
 
     Example:
-      >>> found = run([10, 100], n_train=20, n_test=20, seeds=1)
+      >>> found = run([10, 100], n_train=32, n_seeds=1)
       >>> found.gammas, found.control
       ([0.0], 1.0)
     """
-    return degeneration.run(
-        [0.0], depths, control=_CONTROL, n_train=n_train, n_test=n_test, seeds=seeds
-    )
+    return degeneration.run([0.0], depths, control=1.0, n_train=n_train, n_seeds=n_seeds)
 
 
 def findings(result: Result) -> list[Finding]:
-    """What was measured, beside what the paper says.
-
-    Args:
-      result: what `run` returned.
-
-    Example:
-      >>> found = run([10, 100], n_train=20, n_test=20, seeds=1)  # Not deep enough to see it.
-      >>> [f.agrees for f in findings(found)]
-      [False, False, False, True]
-    """
+    """Return the predictions of the paper beside measurements."""
     rows = result.of(0.0)
     last = rows[-1]
     deep = upper_half(rows)
@@ -76,8 +48,8 @@ def findings(result: Result) -> list[Finding]:
             agrees=last.distance < 0.01,
         ),
         Finding(
-            claim="It does so like log(L)/L. At these depths the constant beside the logarithm "
-            "still counts, so the slope lies between that of 1/L and "
+            claim="The distance falls like log(L)/L. At these depths the constant beside the "
+            "logarithm still counts, so the slope lies between that of 1/L and "
             f"{logarithm:.2f} (criterion: over depths {deep[0].depth} to {deep[-1].depth}, within "
             "0.02 of that interval).",
             measured=f"The slope is {measured.value:.3f}.",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nt_residual import rntk, schedules, theory
+from nt_residual.experiments import figures
 from nt_residual.experiments.claim import Finding, slope, upper_half
 from nt_residual.theory.rates import default_angles
 
@@ -49,10 +50,10 @@ class Result:
 
     Attributes:
       rows: one per γ and depth, depths ascending for each γ.
-      convergences: what `theory.convergence` returned, by γ.
-      from_one_layer: how far the kernel of the greatest γ > 1/2 and the greatest depth is from
-        (κ1(cos θ) + cos θ κ0(cos θ))/2, at most; NaN where there is no such γ.
-      limit_range: the smallest and the largest value of limits over the angles, by γ.
+      convergences: the result of `theory.convergence`, by γ.
+      from_one_layer: the largest distance of the kernel of the greatest γ > 1/2 and the greatest
+        depth to (κ1(cos θ) + cos θ κ0(cos θ))/2; NaN where there is no such γ.
+      limit_range: the smallest and the largest value of the limit over the angles, by γ.
     """
 
     rows: list[Row]
@@ -64,7 +65,7 @@ class Result:
 def run(
     gammas: Sequence[float] = QUICK["gammas"], depths: Sequence[int] = QUICK["depths"]
 ) -> Result:
-    """Measures the distance of kernels of finite depth to their limits.
+    """Measure the distance of kernels of finite depth to their limits.
 
     Args:
       gammas: the exponents γ, at least 1/2.
@@ -104,7 +105,7 @@ def run(
 
 
 def _from_one_layer(gamma: float, depth: int, angles: np.ndarray) -> float:
-    """From the recursion at a finite depth: the limit is that formula by definition."""
+    """Use the recursion at a finite depth: the limit is that formula by definition."""
     if gamma == 0.5:
         return math.nan
     deep = rntk.ResidualKernel(depth, schedules.PowerLaw(gamma)).at_angle(angles)
@@ -117,16 +118,13 @@ def _predicted(found: theory.Convergence) -> np.ndarray:
 
 
 def _one_layer(theta: np.ndarray) -> np.ndarray:
-    """The kernel of one hidden layer of ReLU, written out."""
+    """Return the kernel of one hidden layer of ReLU in closed form."""
     u, open_angle = np.cos(theta), math.pi - theta
     return (u * open_angle + np.sin(theta) + u * open_angle) / (2 * math.pi)
 
 
 def findings(result: Result) -> list[Finding]:
-    """What was measured, beside what the paper says.
-
-    Args:
-      result: what `run` returned.
+    """Return the predictions of the paper beside measurements.
 
     Example:
       >>> [f.agrees for f in findings(run([1.0], [10, 30, 100]))]
@@ -168,19 +166,11 @@ def findings(result: Result) -> list[Finding]:
 
 
 def plot(result: Result) -> Any:
-    """Draws the limits against the angle, and the distance to them against depth.
+    """Draw the limits against the angle, and the distance to them against depth.
 
-    Args:
-      result: what `run` returned.
-
-    Returns:
-      A `matplotlib.figure.Figure`.
-
-    Raises:
-      ImportError: if matplotlib is missing.
+    Returns a `matplotlib.figure.Figure`.
     """
-    figure = theory.plots.new_figure(10, 4)
-    limits, distance = figure.subplots(1, 2)
+    figure, (limits, distance) = figures.panels(2)
     kernels = {
         "γ > 1/2" if gamma > 0.5 else "γ = 1/2": rntk.ResidualKernel(
             math.inf, schedules.PowerLaw(gamma)

@@ -1,16 +1,14 @@
-"""Regression on handwritten digits, stopped where the error on validation digits is least."""
+"""Kernel regression on images, stopped at the time with the least error on validation images."""
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from nt_residual import _checks, data, regression, theory
+from nt_residual import _checks, conv, data, regression, theory
 
-# Eigenvalues of these kernels lie between n/2 and 1e-3, so all is learned between these times.
+# Eigenvalues of these kernels lie between n/2 and 1e-3, so these times cover all of the learning.
 TIMES = np.append(np.geomspace(0.1, 1e7, 81), math.inf)
 
 Sets = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -21,16 +19,18 @@ class Row:
     """Early-stopped regression with one kernel.
 
     Attributes:
+      network: 'fully connected' or 'convolutional'.
       depth: the number of blocks, or infinity.
       gamma: γ in α = L^(−γ).
       effective_time: T = Σ log(1 + α²) at this depth.
-      regime: what this γ leads to as the depth grows.
+      regime: the regime of this γ.
       stopping_time: the time with the least squared error on the validation set.
       validation_accuracy: at that time, in [0, 1].
       test_accuracy: at that time, in [0, 1].
       test_accuracy_at_infinity: that of the interpolant, in [0, 1].
     """
 
+    network: str
     depth: int | float
     gamma: float
     effective_time: float
@@ -41,57 +41,40 @@ class Row:
     test_accuracy_at_infinity: float
 
 
-def split(n_train: int | None, label_noise: float, seed: int) -> Sets:
-    """Digits to train, to validate and to test on.
+def normalized(images: np.ndarray) -> np.ndarray:
+    """Return images (n, height, width, channels) scaled to |x|² = height · width."""
+    pixels = math.prod(images.shape[1:3])
+    return math.sqrt(pixels) * data.unit_norm(images).reshape(images.shape)
+
+
+def split(dataset: data.Dataset, label_noise: float, seed: int) -> Sets:
+    """Split off a quarter of the training images for validation, and replace some labels.
 
     Args:
-      n_train: the number to train on and, a quarter of them, to validate; `None` for all 1437.
-      label_noise: the fraction of training and validation labels, in [0, 1), that are
-        replaced by another one drawn at random. Test labels stay as they are.
-      seed: of the split, and of the noise.
-
-    Returns:
-      For 'train', 'validation' and 'test' images of unit norm, shape (n, 64), and labels.
-
-    Raises:
-      TypeError, ValueError: if an argument is out of range.
-      ImportError: if scikit-learn is missing.
-
-    Example:
-      >>> sets = split(100, label_noise=0.0, seed=0)
-      >>> {name: images.shape for name, (images, _) in sets.items()}
-      {'train': (75, 64), 'validation': (25, 64), 'test': (360, 64)}
-    """
-    return prepare(data.load("digits", n_train, seed=seed), label_noise, seed)
-
-
-def prepare(dataset: data.Dataset, label_noise: float, seed: int) -> Sets:
-    """Images to train, to validate and to test on.
-
-    Args:
-      dataset: with integer labels from 0.
-      label_noise: as for `split`.
+      dataset: images (n, height, width, channels) with integer labels from 0.
+      label_noise: the fraction of training and validation labels, in [0, 1), to replace by
+        another label drawn at random. Test labels stay as they are.
       seed: of the noise.
 
     Returns:
-      As `split`.
+      For 'train', 'validation' and 'test' images as `normalized` returns them, and labels.
 
     Raises:
-      ValueError: if `label_noise` is out of range.
+      TypeError, ValueError: if an argument is out of range.
+
+    Example:
+      >>> sets = split(data.load("digits", 100), label_noise=0.0, seed=0)
+      >>> {name: images.shape for name, (images, _) in sets.items()}
+      {'train': (75, 8, 8, 1), 'validation': (25, 8, 8, 1), 'test': (360, 8, 8, 1)}
     """
     if not _checks.number(label_noise, "label_noise") < 1:
         raise ValueError(f"label_noise must be in [0, 1), got {label_noise}.")
+
     n_val = len(dataset.x_train) // 4
-    x_val, x_train = np.split(data.unit_norm(dataset.x_train), [n_val])
+    x_val, x_train = np.split(normalized(dataset.x_train), [n_val])
     y_val, y_train = np.split(_with_noise(dataset.y_train, label_noise, seed), [n_val])
-    sets = {"train": (x_train, y_train), "validation": (x_val, y_val)}
-    sets["test"] = (data.unit_norm(dataset.x_test), dataset.y_test)
-    return sets
-
-
-def sizes(sets: Sets) -> dict[str, int]:
-    """The number of images in each set."""
-    return {name: len(labels) for name, (_, labels) in sets.items()}
+    test = normalized(dataset.x_test), dataset.y_test
+    return {"train": (x_train, y_train), "validation": (x_val, y_val), "test": test}
 
 
 def _with_noise(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
@@ -102,26 +85,32 @@ def _with_noise(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
 
 
 def evaluate(kernel: Any, sets: Sets) -> tuple[Row, np.ndarray]:
-    """Fits one kernel, and stops where the error on the validation set is least.
+    """Fit one kernel, and stop where the error on the validation set is least.
 
     Args:
-      kernel: a `ResidualKernel` with a `schedules.PowerLaw`.
-      sets: as `split` returns, images in the shape that the kernel takes.
+      kernel: an `rntk.ResidualKernel` or `conv.ResidualKernel` with a `schedules.PowerLaw`.
+      sets: as `split` returns.
 
     Returns:
       The row of the kernel, and its test accuracy at each of `TIMES`.
     """
-    (x_train, y_train), (x_val, y_val), (x_test, y_test) = (
-        sets[name] for name in ("train", "validation", "test")
+    convolutional = isinstance(kernel, conv.ResidualKernel)
+    names = ("train", "validation", "test")
+    x_train, x_val, x_test = (
+        # Flat inputs of unit norm have the same scale of time.
+        sets[name][0] if convolutional else data.unit_norm(sets[name][0])
+        for name in names
     )
-    n_classes = 1 + max(int(labels.max()) for _, labels in sets.values())
+    y_train, y_val, y_test = (sets[name][1] for name in names)
+    n_classes = 1 + max(int(labels.max()) for labels in (y_train, y_val, y_test))
     flow = regression.GradientFlow.fit(kernel(x_train), data.centered_one_hot(y_train, n_classes))
-    # One call, since each shape is a program of its own to compile.
-    others = kernel(np.concatenate([x_val, x_test]), x_train)
-    k_val, k_test = others[: len(x_val)], others[len(x_val) :]
+    # One call, since each shape compiles a program.
+    others = np.asarray(kernel(np.concatenate([x_val, x_test]), x_train))
+    k_val, k_test = np.split(others, [len(x_val)])
     stopping = regression.holdout(flow, k_val, data.centered_one_hot(y_val, n_classes), TIMES)
     curve = _accuracy(flow, k_test, y_test, TIMES)
     row = Row(
+        network="convolutional" if convolutional else "fully connected",
         depth=kernel.depth,
         gamma=kernel.schedule.gamma,
         effective_time=kernel.effective_time,
@@ -135,27 +124,7 @@ def evaluate(kernel: Any, sets: Sets) -> tuple[Row, np.ndarray]:
 
 
 def _accuracy(
-    flow: regression.GradientFlow, k: jax.Array, labels: np.ndarray, t: float | np.ndarray
+    flow: regression.GradientFlow, k: np.ndarray, labels: np.ndarray, t: float | np.ndarray
 ) -> np.ndarray:
-    """The fraction of labels predicted right, at each time."""
+    """Return the fraction of labels that are predicted right, at each time."""
     return (flow.predict(k, t).argmax(axis=-1) == labels).mean(axis=-1)
-
-
-def draw(axes: Any, rows: Sequence[Row], curves: np.ndarray, gammas: Sequence[float]) -> None:
-    """Draws test accuracy against stopping time, one curve per row, into one of matplotlib's axes.
-
-    Args:
-      axes: to draw into.
-      rows: of one depth, a γ each.
-      curves: test accuracy at each of `TIMES`, shape (len(rows), len(TIMES)).
-      gammas: all γ of the figure, by which curves are colored.
-    """
-    for row, accuracy in zip(rows, curves, strict=True):
-        i = gammas.index(row.gamma)
-        # Curves may coincide: every second one is dashed, and shows the one below it.
-        line = {"color": f"C{i}", "lw": 2, "ls": (0, (3, 2)) if i % 2 else "-"}
-        axes.plot(TIMES[:-1], 100 * accuracy[:-1], label=f"γ = {row.gamma:g}", **line)
-        if math.isfinite(row.stopping_time):
-            axes.plot(row.stopping_time, 100 * row.test_accuracy, "o", color=f"C{i}", ms=7)
-    axes.set(xscale="log", xlabel="stopping time t (dot: chosen on validation)", ylim=(0, 102))
-    axes.grid(alpha=0.3)

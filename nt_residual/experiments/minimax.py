@@ -1,4 +1,4 @@
-"""Stopped in time, regression with the limiting kernels attains the minimax rate on the sphere."""
+"""Early-stopped regression with the limiting kernels attains the minimax rate on the sphere."""
 
 import dataclasses
 import math
@@ -9,6 +9,7 @@ import numpy as np
 import scipy.linalg
 
 from nt_residual import _checks, data, regression, rntk, schedules, theory
+from nt_residual.experiments import figures
 from nt_residual.experiments.claim import Finding, Slope, slope
 
 TITLE = "Early stopping is minimax optimal, interpolation is not"
@@ -17,8 +18,8 @@ STATEMENT = (
     "risk of n^(−d/(2d−1)) on the sphere S^(d−1), which is the best rate for targets in the "
     "kernel's RKHS. If the targets are noisy, training for ever does not generalize."
 )
-QUICK = {"sizes": (64, 128, 256, 512, 1024, 2048, 4096), "seeds": 3}
-FULL = {"sizes": (64, 128, 256, 512, 1024, 2048, 4096, 8192), "seeds": 20}
+QUICK = {"sizes": (64, 128, 256, 512, 1024, 2048, 4096), "n_seeds": 3}
+FULL = {"sizes": (64, 128, 256, 512, 1024, 2048, 4096, 8192), "n_seeds": 20}
 
 _MAX_DEGREE = 40
 # The constant of the stopping time is found with points of other seeds.
@@ -37,7 +38,7 @@ class Row:
       depth: the number of blocks, or infinity.
       n_train: n, the number of training points.
       seed: of the points and the noise.
-      time: when gradient flow was stopped.
+      time: the stopping time of gradient flow.
       stopped: the excess risk at that time.
       interpolated: that of the interpolant.
     """
@@ -67,7 +68,7 @@ class Result:
     noise: float
 
     def of(self, dim: int, gamma: float, depth: int | float) -> list[Row]:
-        """The rows of one curve."""
+        """Return the rows of one curve."""
         key = (dim, gamma, depth)
         return [row for row in self.rows if (row.dim, row.gamma, row.depth) == key]
 
@@ -81,14 +82,14 @@ def run(
     noise: float = 0.3,
     n_test: int = 1000,
     n_calibration: int = 512,
-    seeds: int = 3,
+    n_seeds: int = 3,
 ) -> Result:
-    """Measures the excess risk of stopped and of interpolating regression, by number of points.
+    """Measure the excess risk of early-stopped and of interpolating regression.
 
     The target has unit mean square and is as rough as targets in the RKHS are
     (`data.sphere.source` with smoothness 1). The constant of the stopping time c·n^(d/(2d−1)) is
-    calibrated once for each dimension and γ, on points of other seeds: it makes the mean excess
-    risk of `n_calibration` of them least, at infinite depth.
+    calibrated once for each dimension and γ, on `n_calibration` points of other seeds, at infinite
+    depth: it has the least mean excess risk.
 
     Args:
       sizes: numbers of training points, two or more.
@@ -98,7 +99,7 @@ def run(
       noise: σ, the standard deviation of the noise in training targets, positive.
       n_test: fresh points to measure the risk on.
       n_calibration: training points to calibrate with.
-      seeds: how many sets of points of each size.
+      n_seeds: the number of sets of points of each size.
 
     Returns:
       A row per dimension, γ, number of points, depth and seed.
@@ -107,11 +108,11 @@ def run(
       TypeError, ValueError: if an argument is out of range.
 
     Example:
-      >>> found = run([64, 256, 1024], dims=[3], seeds=2)  # doctest: +SKIP
+      >>> found = run([64, 256, 1024], dims=[3], n_seeds=2)  # doctest: +SKIP
       >>> [f.agrees for f in findings(found)]  # doctest: +SKIP
       [True, True, True]
     """
-    _checks.integer(seeds, "seeds", 1, "Pass the number of sets of points.")
+    _checks.integer(n_seeds, "n_seeds", 1, "Pass the number of sets of points.")
     if math.inf not in depths:
         raise ValueError(f"depths must have infinity among them, got {depths}. Add math.inf.")
     rows, expected = [], {}
@@ -120,10 +121,10 @@ def run(
             limit = rntk.ResidualKernel(math.inf, schedules.PowerLaw(gamma))
             spectrum = theory.spectrum(limit, dim, _MAX_DEGREE)
             problem = _Problem(dim, data.sphere.source(spectrum, 1.0), noise, n_test)
-            scale = _calibrate(limit, problem, n_calibration, seeds)
+            scale = _calibrate(limit, problem, n_calibration, n_seeds)
             times = {n: float(theory.stopping_time(n, dim, scale=scale)) for n in sorted(sizes)}
             for n, time in times.items():
-                for seed in range(seeds):
+                for seed in range(n_seeds):
                     points = problem.draw(n, seed)
                     for depth in depths:
                         stopped, interpolated = _risks(limit.at_depth(depth), points, time)
@@ -151,7 +152,7 @@ class _Problem:
 
 
 def _expected(spectrum: theory.Spectrum, problem: _Problem, n: int, t: float) -> float:
-    """Bias and variance of gradient flow in the eigenbasis, for large n.
+    """Return bias and variance of gradient flow in the eigenbasis, for large n.
 
     Σ_k v_k² exp(−2 t λ_k) + σ²/n Σ_k N(d, k) (1 − exp(−t λ_k))²
     """
@@ -162,12 +163,12 @@ def _expected(spectrum: theory.Spectrum, problem: _Problem, n: int, t: float) ->
     return float(bias + variance)
 
 
-def _calibrate(kernel: Any, problem: _Problem, n: int, seeds: int) -> float:
-    """The constant c for which the mean risk with n points is least."""
+def _calibrate(kernel: Any, problem: _Problem, n: int, n_seeds: int) -> float:
+    """Return the constant c with the least mean risk of n points."""
     unit = float(theory.stopping_time(n, problem.dim))
     scales = np.geomspace(0.1, 1000, 81)
     risk = np.zeros(len(scales))
-    for seed in range(_FIRST_CALIBRATION_SEED, _FIRST_CALIBRATION_SEED + seeds):
+    for seed in range(_FIRST_CALIBRATION_SEED, _FIRST_CALIBRATION_SEED + n_seeds):
         points = problem.draw(n, seed)
         flow = regression.GradientFlow.fit(kernel(points.x_train), points.y_train, solver="eigh")
         predictions = flow.predict(kernel(points.x_test, points.x_train), scales * unit)
@@ -176,7 +177,7 @@ def _calibrate(kernel: Any, problem: _Problem, n: int, seeds: int) -> float:
 
 
 def _risks(kernel: Any, points: data.Dataset, time: float) -> tuple[float, float]:
-    """The excess risk at a time, and that of the interpolant."""
+    """Return the excess risk at a time, and that of the interpolant."""
     k_train, k_test = kernel(points.x_train), kernel(points.x_test, points.x_train)
     flow = regression.GradientFlow.fit(k_train, points.y_train, solver="lanczos")
     stopped = flow.predict(k_test, time)
@@ -201,13 +202,9 @@ def _slope(rows: list[Row], name: str) -> Slope:
 
 
 def findings(result: Result) -> list[Finding]:
-    """What was measured, beside what the paper says.
+    """Return the predictions of the paper beside measurements.
 
-    That no method does better for the worst target cannot be measured; for one target the risk
-    may fall faster.
-
-    Args:
-      result: what `run` returned.
+    The minimax rate is that of the worst target. For the target here the risk may fall faster.
 
     Example:
       >>> rows = [Row(3, 0.5, math.inf, n, 0, 1.0, n**-0.6, 0.1) for n in (10, 100, 1000)]
@@ -254,34 +251,23 @@ def _interpolation(where: str, rate: float, rows: list[Row]) -> Finding:
 
 
 def plot(result: Result) -> Any:
-    """Draws the excess risk against the number of points, a row per dimension, a column per γ.
+    """Draw the excess risk against the number of points, a row per dimension, a column per γ.
 
-    Args:
-      result: what `run` returned.
-
-    Returns:
-      A `matplotlib.figure.Figure`. Dots are single sets of points, lines their means; dashed is
-      the minimax rate through the first mean.
-
-    Raises:
-      ImportError: if matplotlib is missing.
+    Returns a `matplotlib.figure.Figure`. Dots are single sets of points, lines are their means,
+    and dashed is the minimax rate through the first mean.
     """
     n_columns = len({gamma for _, gamma in result.expected})
-    n_rows = len(result.expected) // n_columns
-    figure = theory.plots.new_figure(5 * n_columns, 4 * n_rows)
-    panels = figure.subplots(n_rows, n_columns, squeeze=False).flat
+    figure, panels = figures.panels(n_columns, len(result.expected) // n_columns)
     depths = list(dict.fromkeys(row.depth for row in result.rows))
     for axes, (dim, gamma) in zip(panels, result.expected, strict=True):
         for j, depth in enumerate(depths):
             rows = result.of(dim, gamma, depth)
-            name = "∞" if depth == math.inf else f"{depth}"
             for i, (column, word) in enumerate(
-                (("stopped", "stopped in time"), ("interpolated", "interpolated"))
+                (("stopped", "stopped early"), ("interpolated", "interpolated"))
             ):
                 means = _mean_by_size(rows, column)
-                # Curves coincide: smaller marks and dashes show the ones below.
-                style = {"color": f"C{i}", "marker": "os^"[j % 3], "ms": 9 - 3 * j, "mfc": "none"}
-                label = f"{word}, L = {name}: {_slope(rows, column)}"
+                style = {**figures.style(j), "color": f"C{i}"}
+                label = f"{word}, L = {figures.depth(depth)}: {_slope(rows, column)}"
                 axes.plot(*zip(*means.items(), strict=True), **style, label=label)
                 if j == 0:
                     values = [getattr(row, column) for row in rows]
@@ -289,9 +275,7 @@ def plot(result: Result) -> Any:
         _draw_rate(axes, dim, _mean_by_size(result.of(dim, gamma, math.inf), "stopped"))
         axes.set(xscale="log", yscale="log", xlabel="training points n", ylabel="excess risk")
         axes.set_title(f"d = {dim}, γ = {gamma:g}, σ = {result.noise:g}")
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
-    return figure
+    return figures.finish(figure)
 
 
 def _draw_rate(axes: Any, dim: int, means: dict[int, float]) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from nt_residual import _checks, data, rntk, schedules, theory
+from nt_residual import rntk, schedules, theory
+from nt_residual.experiments import figures, sphere_regression
 from nt_residual.experiments.claim import Finding
-from nt_residual.experiments.on_sphere import mean_best_error
 
 TITLE = "Odd harmonics are learned with γ = 1/2, not with γ > 1/2"
 STATEMENT = (
@@ -17,8 +17,8 @@ STATEMENT = (
     "odd degree from 3 on, so on a sphere it cannot learn them from any number of points. The "
     "limit for γ = 1/2 has them all. This follows from the limits; the paper does not speak of it."
 )
-QUICK = {"sizes": (64, 128, 256, 512), "seeds": 2}
-FULL = {"sizes": (64, 128, 256, 512, 1024, 2048, 4096), "seeds": 10}
+QUICK = {"sizes": (64, 128, 256, 512), "n_seeds": 2}
+FULL = {"sizes": (64, 128, 256, 512, 1024, 2048, 4096), "n_seeds": 10}
 _GAMMAS = (0.5, 1.0)
 _DIM, _DEGREE = 3, 3
 
@@ -31,8 +31,7 @@ class Row:
       gamma: γ in α = L^(−γ).
       depth: the number of blocks, or infinity.
       n_train: training points.
-      error: the least test error over all stopping times, relative to that of predicting the
-        mean; the mean over seeds.
+      error: the mean of `sphere_regression.best_error` over seeds.
       error_se: its standard error, NaN for one seed.
     """
 
@@ -56,7 +55,7 @@ class Result:
     eigenvalues: dict[float, float]
 
     def of(self, gamma: float, depth: int | float) -> list[Row]:
-        """The rows of one kernel, by number of points."""
+        """Return the rows of one kernel, by number of points."""
         return [row for row in self.rows if (row.gamma, row.depth) == (gamma, depth)]
 
 
@@ -65,15 +64,15 @@ def run(
     *,
     depths: Sequence[int | float] = (1000, math.inf),
     n_test: int = 1000,
-    seeds: int = 2,
+    n_seeds: int = 2,
 ) -> Result:
-    """Learns a harmonic of degree 3 on the sphere in three dimensions, without noise.
+    """Learn a harmonic of degree 3 on the sphere in three dimensions, without noise.
 
     Args:
       sizes: numbers of training points, ascending.
       depths: the numbers of blocks, infinity among them.
       n_test: test points.
-      seeds: how many sets of points to average the error over.
+      n_seeds: the number of sets of points to average the error over.
 
     Returns:
       A row per γ, of 1/2 and 1, depth and number of points.
@@ -82,35 +81,33 @@ def run(
       TypeError, ValueError: if an argument is out of range.
 
     Example:
-      >>> found = run([32], depths=[math.inf], n_test=50, seeds=1)
+      >>> found = run([32], depths=[math.inf], n_test=50, n_seeds=1)
       >>> abs(found.eigenvalues[1.0]) < 1e-12 < found.eigenvalues[0.5]
       True
     """
-    _checks.integer(seeds, "seeds", 1, "Pass the number of sets of points.")
     if math.inf not in depths:
         raise ValueError(f"depths must have infinity among them, got {depths}. Add math.inf.")
     # P_k has the mean square 1/(2k + 1).
     target = {_DEGREE: math.sqrt(2 * _DEGREE + 1)}
-    kernels = [rntk.ResidualKernel(d, schedules.PowerLaw(g)) for g in _GAMMAS for d in depths]
+    kernels = {
+        (gamma, depth): rntk.ResidualKernel(depth, schedules.PowerLaw(gamma))
+        for gamma in _GAMMAS
+        for depth in depths
+    }
     rows = []
     for n in sorted(sizes):
-        sets = [data.sphere.load(n, n_test, _DIM, target, seed=seed) for seed in range(seeds)]
-        for kernel in kernels:
-            error, error_se = mean_best_error(kernel, sets)
-            rows.append(Row(kernel.schedule.gamma, kernel.depth, n, error, error_se))
-    limits = {k.schedule.gamma: k for k in kernels if k.depth == math.inf}
+        sets = sphere_regression.draw_sets(n_seeds, n, n_test, _DIM, target)
+        for (gamma, depth), kernel in kernels.items():
+            rows.append(Row(gamma, depth, n, *sphere_regression.best_error(kernel, sets)))
     eigenvalues = {
-        gamma: float(theory.spectrum(limit, _DIM, _DEGREE).eigenvalue[_DEGREE])
-        for gamma, limit in limits.items()
+        gamma: float(theory.spectrum(kernels[gamma, math.inf], _DIM, _DEGREE).eigenvalue[_DEGREE])
+        for gamma in _GAMMAS
     }
     return Result(rows, eigenvalues)
 
 
 def findings(result: Result) -> list[Finding]:
-    """What was measured, beside what the paper says.
-
-    Args:
-      result: what `run` returned.
+    """Return the predictions beside measurements.
 
     Example:
       >>> rows = [Row(g, math.inf, n, g, 0.0) for g in (0.5, 1.0) for n in (64, 128)]
@@ -145,39 +142,26 @@ def findings(result: Result) -> list[Finding]:
 
 
 def plot(result: Result) -> Any:
-    """Draws test error against the number of points, for each kernel.
+    """Draw test error against the number of points, for each kernel.
 
-    Args:
-      result: what `run` returned.
-
-    Returns:
-      A `matplotlib.figure.Figure`.
-
-    Raises:
-      ImportError: if matplotlib is missing.
+    Returns a `matplotlib.figure.Figure`.
     """
-    figure = theory.plots.new_figure(6, 4)
-    axes = figure.subplots()
+    figure, (axes,) = figures.panels(1)
     depths = list(dict.fromkeys(row.depth for row in result.rows))
     for i, gamma in enumerate(_GAMMAS):
         for j, depth in enumerate(depths):
             rows = result.of(gamma, depth)
-            label = f"γ = {gamma:g}, L = {'∞' if depth == math.inf else depth}"
-            # Curves coincide: smaller marks show the ones below.
-            style = {"color": f"C{i}", "marker": "os^D"[j % 4], "ms": 9 - 3 * j, "mfc": "none"}
+            style = {**figures.style(j), "color": f"C{i}", "ls": "-" if j == 0 else "--"}
             bars = np.nan_to_num([row.error_se for row in rows])
             axes.errorbar(
                 [row.n_train for row in rows],
                 [row.error for row in rows],
                 bars,
                 capsize=3,
-                ls="-" if j == 0 else "--",
-                label=label,
+                label=f"γ = {gamma:g}, L = {figures.depth(depth)}",
                 **style,
             )
     axes.axhline(1, color="k", ls=":", lw=1)
     axes.set(xscale="log", yscale="log", xlabel="training points n")
-    axes.set_ylabel("test error of P₃, relative (dotted: the mean)")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
-    return figure
+    axes.set_ylabel("relative test error of P₃ (dotted: the mean)")
+    return figures.finish(figure)

@@ -1,4 +1,4 @@
-"""What is kept of a claim: its rows, its findings and its figure, and how they came about."""
+"""The files of a claim: its rows, its findings and its figure, with versions and device."""
 
 import csv
 import dataclasses
@@ -20,18 +20,18 @@ ROWS, RESULT, FIGURE = "rows.csv", "result.json", "figure.png"
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """A claim that was tested.
+    """The result of a test of a claim.
 
     Attributes:
       claim: its name.
       title: a few words.
       statement: what the paper claims.
-      config: the options it was run with, seeds included.
-      provenance: `versions` of packages, the `device`, when it was `finished`, the `seconds` it
-        took, and whether it was `resumed`.
-      findings: what was measured beside what the paper predicts.
-      rows: the numbers, names of columns with values.
-      folder: where `rows.csv`, `result.json` and `figure.png` are.
+      config: the options of the run, seeds included.
+      provenance: `versions` of packages, the `device` and `platform`, the time when it was
+        `finished`, the `seconds` it took, and whether it was `resumed`.
+      findings: measurements beside predictions.
+      rows: the numbers by the names of their columns.
+      folder: the folder with `rows.csv`, `result.json` and `figure.png`.
     """
 
     claim: str
@@ -45,13 +45,13 @@ class Outcome:
 
     @property
     def agrees(self) -> bool | None:
-        """Whether all of its findings agree with the paper; `None` if some are not decided."""
+        """Whether all findings agree with the paper; `None` if some are not decided."""
         verdicts = {finding.agrees for finding in self.findings}
         return False if False in verdicts else None if None in verdicts else True
 
 
 def plain(value: Any) -> Any:
-    """The same in what JSON has: lists and numbers; infinity as 'inf', NaN as `None`.
+    """Return the value in the types of JSON, with infinity as 'inf' and NaN as `None`.
 
     Example:
       >>> plain({"depths": (10, math.inf), "error": math.nan})
@@ -68,12 +68,28 @@ def plain(value: Any) -> Any:
     return value
 
 
+def csv_text(rows: Sequence[Any]) -> str:
+    """Return dataclasses of one type as CSV with a header.
+
+    Example:
+      >>> print(csv_text([Finding("said", "found", True)]), end="")
+      claim,measured,agrees
+      said,found,True
+    """
+    text = io.StringIO()
+    names = [field.name for field in dataclasses.fields(rows[0])]
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(map(dataclasses.asdict, rows))
+    return text.getvalue()
+
+
 def provenance(seconds: float, *, resumed: bool = False) -> dict[str, Any]:
-    """Versions, the device, the time of day, and the seconds that were taken.
+    """Return versions, the device, the time of day, and the seconds.
 
     Args:
-      seconds: of this run.
-      resumed: whether an earlier one did a part, maybe elsewhere, which is not counted.
+      seconds: the duration of this run.
+      resumed: whether an earlier run, whose time does not count, did a part.
 
     Example:
       >>> sorted(provenance(1.0))
@@ -90,7 +106,7 @@ def provenance(seconds: float, *, resumed: bool = False) -> dict[str, Any]:
 
 
 def write(outcome: Outcome, rows: Sequence[Any], figure: Any) -> None:
-    """Writes a claim to its folder, `result.json` last: where it is, all is.
+    """Write a claim to its folder, `result.json` last: if it is there, so are the others.
 
     Args:
       outcome: all but the figure; its folder exists.
@@ -100,19 +116,14 @@ def write(outcome: Outcome, rows: Sequence[Any], figure: Any) -> None:
     Raises:
       OSError: if a file cannot be written.
     """
-    from PIL import Image  # Which matplotlib depends on.
+    from PIL import Image  # matplotlib depends on it.
 
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=110)
     with _files.replacing(outcome.folder / FIGURE) as file:
-        # A figure has few colors, and takes a third of the space with no more.
+        # A figure needs few colors, and a third of the space with no more.
         Image.open(picture).convert("RGB").quantize(64).save(file, "png", optimize=True)
-    text = io.StringIO()
-    names = [field.name for field in dataclasses.fields(rows[0])]
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([getattr(row, name) for name in names] for row in rows)
-    _files.replace(outcome.folder / ROWS, text.getvalue())
+    _files.replace(outcome.folder / ROWS, csv_text(rows))
     values = dataclasses.asdict(outcome) | {"agrees": outcome.agrees}
     del values["folder"]
     document = json.dumps(plain(values), indent=1, ensure_ascii=False, allow_nan=False)
@@ -120,11 +131,21 @@ def write(outcome: Outcome, rows: Sequence[Any], figure: Any) -> None:
 
 
 def read(folder: pathlib.Path) -> Outcome | None:
-    """What `write` has written to a folder, `None` where it has not."""
+    """Return what `write` wrote to a folder, or `None` if it is not there.
+
+    Raises:
+      ValueError: if `result.json` is damaged.
+    """
     path = folder / RESULT
     if not (path.exists() and (folder / FIGURE).exists()):
         return None
-    values = json.loads(path.read_text("utf-8"))
-    del values["agrees"]
-    values["findings"] = [Finding(**finding) for finding in values["findings"]]
-    return Outcome(**values, folder=folder)
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        del values["agrees"]
+        values["findings"] = [Finding(**finding) for finding in values["findings"]]
+        return Outcome(**values, folder=folder)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} must hold the result of a claim as JSON, but cannot be read: {error!r}. "
+            f"Delete the file and run again: only {folder.name} is tested anew."
+        ) from None

@@ -1,4 +1,4 @@
-"""An α that falls more slowly than L^(−1/2) leads to the same constant kernel, only later."""
+"""With an α that falls more slowly than L^(−1/2) the kernel tends to the same constant, later."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,7 @@ import numpy as np
 
 from nt_residual.experiments import degeneration
 from nt_residual.experiments.claim import Finding, slope
-from nt_residual.experiments.degeneration import Result as Result
-from nt_residual.experiments.degeneration import Row
+from nt_residual.experiments.degeneration import Result, Row
 from nt_residual.experiments.degeneration import plot as plot
 
 TITLE = "An α that falls too slowly degenerates too"
@@ -18,12 +17,12 @@ STATEMENT = (
 QUICK = {
     "gammas": (0.1, 0.25, 0.4),
     "depths": (10, 30, 100, 300, 1000, 3000, 10_000, 30_000),
-    "seeds": 2,
+    "n_seeds": 2,
 }
 FULL = {
     "gammas": (0.1, 0.2, 0.25, 0.3, 0.4),
     "depths": (10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000),
-    "seeds": 10,
+    "n_seeds": 10,
 }
 _CONTROL = 0.5
 # The rate holds where T exceeds this (`theory.rate`).
@@ -34,29 +33,12 @@ def run(
     gammas: Sequence[float] = QUICK["gammas"],
     depths: Sequence[int] = QUICK["depths"],
     *,
+    n_seeds: int = 3,
     n_train: int = 100,
-    n_test: int = 500,
-    seeds: int = 3,
 ) -> Result:
-    """Follows networks of 0 < γ < 1/2 to great depth, beside ones of γ = 1/2.
+    """Compute kernels with 0 < γ < 1/2 up to great depth, and with γ = 1/2 for comparison.
 
-    Args:
-      gammas: the exponents γ.
-      depths: the numbers of blocks, finite, at least two.
-      n_train: training points on the sphere in three dimensions.
-      n_test: test points.
-      seeds: how many sets of points to average the error over.
-
-    Returns:
-      A row per γ and depth.
-
-    Raises:
-      TypeError, ValueError: if an argument is out of range.
-
-    Example:
-      >>> found = run([0.25], [10, 100, 1000], n_train=20, n_test=20, seeds=1)
-      >>> found.gammas, found.control
-      ([0.25], 0.5)
+    Args, results and errors are those of `degeneration.run`.
     """
     outside = [gamma for gamma in gammas if not 0 < gamma < 0.5]
     if outside:
@@ -64,22 +46,11 @@ def run(
             f"gammas must be between 0 and 1/2, got {outside}. See constant_alpha and convergence "
             "for others."
         )
-    return degeneration.run(
-        gammas, depths, control=_CONTROL, n_train=n_train, n_test=n_test, seeds=seeds
-    )
+    return degeneration.run(gammas, depths, control=_CONTROL, n_train=n_train, n_seeds=n_seeds)
 
 
 def findings(result: Result) -> list[Finding]:
-    """What was measured, beside what the paper says.
-
-    Args:
-      result: what `run` returned.
-
-    Example:
-      >>> found = run([0.25], [10, 100, 1000], n_train=20, n_test=20, seeds=1)
-      >>> print(findings(found)[0].agrees)  # T is too small at these depths to tell.
-      None
-    """
+    """Return the predictions of the paper beside measurements."""
     found = []
     for gamma in result.gammas:
         rows = result.of(gamma)
@@ -87,12 +58,6 @@ def findings(result: Result) -> list[Finding]:
         found.append(_rate(gamma, deep) if len(deep) > 1 else _on_its_way(gamma, rows))
         found.append(_regression(gamma, rows, result.of(result.control)[-1].error))
     return [*found, degeneration.control_finding(result)]
-
-
-def _slopes(rows: list[Row]) -> np.ndarray:
-    """Of log distance against log depth, between neighbors."""
-    distances, depths = np.log([(row.distance, row.depth) for row in rows]).T
-    return np.diff(distances) / np.diff(depths)
 
 
 def _rate(gamma: float, rows: list[Row]) -> Finding:
@@ -108,14 +73,15 @@ def _rate(gamma: float, rows: list[Row]) -> Finding:
 
 
 def _on_its_way(gamma: float, rows: list[Row]) -> Finding:
-    """Where no depth within reach is near the limit, all that can be seen is the way to it."""
-    slopes, predicted, last = _slopes(rows), 2 * gamma - 1, rows[-1]
+    """Return what can be seen where no depth within reach is near the limit."""
+    distances, depths = np.log([(row.distance, row.depth) for row in rows]).T
+    slopes = np.diff(distances) / np.diff(depths)
+    predicted, last = 2 * gamma - 1, rows[-1]
     steeper = predicted - 0.1 < slopes[-1] < slopes[0] < 0 and np.all(np.diff(slopes) < 0)
     return Finding(
-        claim=f"γ = {gamma:g}: the distance of the kernel to 1/4 falls like L^({predicted:.2g}) at "
-        f"last, beyond the depths computed, where T is {last.effective_time:.2g} at most "
-        "(criterion: it falls ever more steeply. That can refute this limit, and cannot tell it "
-        "from others).",
+        claim=f"γ = {gamma:g}: the distance of the kernel to 1/4 falls like L^({predicted:.2g}) "
+        f"beyond the depths computed, where T is at most {last.effective_time:.2g} (criterion: it "
+        "falls ever more steeply. That can refute this limit, and cannot tell it from others).",
         measured=f"The slope goes from {slopes[0]:.2f} to {slopes[-1]:.2f}; at depth {last.depth} "
         f"the distance is still {last.distance:.2g}.",
         agrees=None if steeper else False,

@@ -1,4 +1,4 @@
-"""Networks of many depths and α, what is measured of them, and the folder of a sweep."""
+"""Networks of many depths and α, measurements on them, and the folder of a sweep."""
 
 import functools
 import json
@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from helpers import full
 
 from nt_residual import data
-from nt_residual.experiments import depth_sweep, trained_network
+from nt_residual.experiments import depth_sweep, finite_networks, trained_network
 from nt_residual.experiments.depth_table import DepthRun, DepthSweep
 from nt_residual.finite_width import ResNet
-from nt_residual.finite_width.networks import as_network
 
-OPTIONS = {"width": 8, "steps": 3, "batch_size": 4, "seeds": 2, "rate": 0.5}
+OPTIONS = {"width": 8, "steps": 40, "batch_size": 4, "n_seeds": 2, "rate": 0.2, "depths": (2,)}
 
 
 @functools.cache
@@ -28,157 +28,162 @@ def few_images():
     )
 
 
-@functools.cache
-def small_sweep():
-    return depth_sweep.run(few_images(), gammas=(0.0, 1.0), depths=(2,), **OPTIONS)
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """A folder of four networks; one was there before, one is damaged and then deleted."""
+    out = tmp_path_factory.mktemp("sweep") / "out"
+    depth_sweep.run(few_images(), gammas=(0.0,), out=out, **OPTIONS | {"n_seeds": 1})
+    (there,) = (out / "runs").iterdir()
+    there.write_text(json.dumps(json.loads(there.read_text("utf-8")) | {"ntk_drift": 0.123}))
+    return out, depth_sweep.run(few_images(), gammas=(0.0, 1.0), out=out, **OPTIONS)
 
 
-def network(x, *arguments, **options):
-    return as_network(ResNet(*arguments, rngs=nnx.Rngs(0), **options), x)
-
-
-def test_rows_are_complete_and_means_over_seeds():
-    found = small_sweep()
+def test_rows_are_means_over_seeds(interrupted):
+    out, found = interrupted
     assert [(row.gamma, row.depth) for row in found.rows] == [(0, 2), (1, 2)]
     for row in found.rows:
-        runs = [run for run in found.runs if (run.gamma, run.depth) == (row.gamma, row.depth)]
+        runs = found.of(row.gamma, row.depth)
         assert [run.seed for run in runs] == [0, 1]
-        errors = np.array([run.test_error for run in runs])
-        np.testing.assert_allclose(row.test_error, errors.mean())
-        np.testing.assert_allclose(row.test_error_se, abs(errors[0] - errors[1]) / 2, atol=1e-12)
         drifts = [run.ntk_drift for run in runs]
+        np.testing.assert_allclose(row.ntk_drift, np.mean(drifts))
         np.testing.assert_allclose(row.ntk_drift_se, abs(drifts[0] - drifts[1]) / 2)
-        assert (row.runs, row.diverged, len(row.gradient_norms)) == (2, 0, row.depth)
+        assert (row.networks, row.diverged) == (2, 0)
         np.testing.assert_allclose(np.mean(np.square(runs[0].gradient_norms)), 1, rtol=1e-5)
     trained, *text = found.table().splitlines()
     assert "blocks are trained, the first and the last layer are not" in trained
-    best = min(100 * row.test_error for row in found.rows)
-    assert repr(found).startswith(f"DepthSweep(4 runs, 0 diverged, least test error {best:.1f} ±")
-    assert len(text) == 4
     assert len({len(line) for line in text}) == 1
-    figure = found.plot()
-    assert [len(axes.get_legend().get_texts()) for axes in figure.axes] == [2, 2, 2]
+    assert [len(axes.get_legend().get_texts()) for axes in found.plot().axes] == [2, 2, 2]
+    assert len((out / "table.csv").read_text("utf-8").splitlines()) == 3
 
 
-def test_the_learning_rate_follows_the_scale_of_the_ntk():
-    rates = {(run.gamma, run.depth): run.learning_rate for run in small_sweep().runs}
+def test_networks_learn_two_digits(interrupted):
+    for run in interrupted[1].runs:
+        # The loss of zero outputs is ½ |y|² = 1/4.
+        assert run.train_loss < 0.1
+        assert run.test_error <= 1 / 8
+
+
+@pytest.mark.full
+def test_convolutional_networks_learn_two_digits_too():
+    (row,) = depth_sweep.run(few_images(), gammas=[0.5], architecture="conv", **OPTIONS).rows
+    assert row.train_loss < 0.1
+    assert row.test_error <= 1 / 8
+
+
+def test_the_learning_rate_follows_the_scale_of_the_ntk(interrupted):
+    rates = {run.gamma: run.learning_rate for run in interrupted[1].runs}
     # Σ α²/(1 + α²) is 2/5 for γ = 1; for γ = 0 it is 1.
-    assert rates[1, 2] > 1.5 * rates[0, 2]
+    assert rates[1] > 1.5 * rates[0]
 
 
-def test_a_step_without_length_leaves_the_ntk():
-    found = depth_sweep.run(few_images(), gammas=[0.5], depths=[2], **OPTIONS | {"rate": 1e-12})
-    assert all(run.ntk_drift < 1e-5 for run in found.runs)
-    assert all(run.ntk_drift > 1e-3 for run in small_sweep().runs if run.best_step)
+def test_finished_networks_of_the_same_configuration_are_kept(interrupted):
+    out, found = interrupted
+    assert found.runs[0].ntk_drift == 0.123
+    assert depth_sweep.run(few_images(), gammas=(0.0, 1.0), out=out, **OPTIONS) == found
+    with pytest.raises(ValueError, match=r"differs in momentum \(there 0.9, now 0.5\)"):
+        depth_sweep.run(few_images(), momentum=0.5, out=out, **OPTIONS)
+    other = few_images()._replace(y_test=few_images().y_test[::-1].copy())
+    with pytest.raises(ValueError, match="differs in dataset"):
+        depth_sweep.run(other, out=out, **OPTIONS)
 
 
-def test_convolutional_networks_are_swept_too():
-    found = depth_sweep.run(
-        few_images(), gammas=[0.5], depths=[2], architecture="conv", **OPTIONS | {"seeds": 1}
-    )
-    (row,) = found.rows
-    assert 0 <= row.test_error <= 1
-    assert math.isnan(row.test_error_se)
-    assert len(row.gradient_norms) == 2
+def test_a_damaged_file_is_named_with_the_remedy_and_kept(interrupted, tmp_path):
+    out, found = interrupted
+    file = sorted((out / "runs").iterdir())[-1]
+    whole = file.read_text("utf-8")
+    file.write_text(whole[:30], "utf-8")
+    with pytest.raises(ValueError, match=r"seed 1\.json must hold .* Delete the file and run"):
+        depth_sweep.run(few_images(), gammas=(0.0, 1.0), out=out, **OPTIONS)
+    assert file.read_text("utf-8") == whole[:30]
+    file.unlink()
+    assert depth_sweep.run(few_images(), gammas=(0.0, 1.0), out=out, **OPTIONS) == found
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(FileExistsError, match="out must be a new folder"):
+        depth_sweep.run(few_images(), out=tmp_path, **OPTIONS)
 
 
-@pytest.mark.parametrize("mirrored", [False, True])
+@functools.cache
+def _network(mirrored):
+    model = ResNet(3, 8, 2, in_dim=5, mirrored=mirrored, rngs=nnx.Rngs(0))
+    graph, params, rest = trained_network.Network.of(model)
+    return graph, params, rest, lambda p, x: nnx.merge(graph, p, rest)(x)
+
+
+X, Y = (np.random.default_rng(0).standard_normal((6, n)).astype(np.float32) for n in (5, 2))
+
+
+@pytest.mark.parametrize("mirrored", [False, *full(True)])
 def test_gradient_norms_are_those_of_jax_grad(mirrored):
-    rng = np.random.default_rng(0)
-    x, y = jnp.asarray(rng.standard_normal((6, 5))), jnp.asarray(rng.standard_normal((6, 2)))
-    net = network(x, 3, 8, 2, in_dim=5, mirrored=mirrored)
-
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-    @jax.grad
-    def gradient_of(params):
-        return jnp.mean(jnp.sum((net(params, x) - y) ** 2, axis=1)) / 2
-
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(gradient_of(net.params))]
+    graph, params, rest, f = _network(mirrored)
+    gradient = jax.grad(lambda p: jnp.mean(jnp.sum((f(p, X) - Y) ** 2, axis=1)) / 2)(params)
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(gradient)]
     leaves = leaves if mirrored else [leaf[None] for leaf in leaves]
     assert len(leaves) == 2
     norms = np.sqrt([sum(np.sum(leaf[:, i] ** 2) for leaf in leaves) for i in range(3)])
-    found = trained_network.gradient_norms(net, x, y, axis=int(mirrored))
+    network = trained_network.Network(graph, params, rest)
+    found = trained_network.gradient_norms(network, X, Y, axis=int(mirrored))
     np.testing.assert_allclose(found, norms / np.sqrt(np.mean(norms**2)), rtol=1e-4)
 
 
 def test_the_measured_ntk_is_the_mean_over_outputs():
-    x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 5)), jnp.float32)
-    net = network(x, 2, 4, 2, in_dim=5)
-    jacobian_of = jax.jit(
-        jax.jacobian(lambda params: net(params, x)),
-        compiler_options={"xla_backend_optimization_level": 0},
-    )
-    leaves = jax.tree.leaves(jacobian_of(net.params))
-    flat = np.concatenate([leaf.reshape(3, 2, -1) for leaf in leaves], axis=-1)
+    graph, params, rest, f = _network(False)
+    leaves = jax.tree.leaves(jax.jacobian(lambda p: f(p, X))(params))
+    flat = np.concatenate([leaf.reshape(6, 2, -1) for leaf in leaves], axis=-1)
     expected = np.einsum("aop,bop->ab", flat, flat) / 2
-    np.testing.assert_allclose(trained_network.mean_ntk(net, x), expected, rtol=1e-4, atol=1e-5)
+    found = trained_network.mean_ntk(trained_network.Network(graph, params, rest), X)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_sweep_that_was_interrupted_goes_on(tmp_path):
-    arguments = {"gammas": (0.0, 1.0), "depths": (2,), "out": tmp_path / "sweep", **OPTIONS}
-    depth_sweep.run(few_images(), **arguments | {"gammas": (0.0,)})
-    runs = tmp_path / "sweep" / "runs.jsonl"
-    lines = runs.read_text("utf-8").splitlines(keepends=True)
-    assert len(lines) == 2
-    kept = json.loads(lines[0]) | {"test_error": 0.123}
-    # As a kill in the middle of the second line leaves it.
-    runs.write_text(json.dumps(kept) + "\n" + lines[1][:30], "utf-8")
-
-    found = depth_sweep.run(few_images(), **arguments)
-    expected = small_sweep().runs
-    # The first was not done again, the others are as without an interruption.
-    assert found.runs[0].test_error == 0.123
-    assert found.runs[1:] == expected[1:]
-    assert len(runs.read_text("utf-8").splitlines()) == 4
-
-    again = depth_sweep.run(few_images(), **arguments)
-    assert again == found
-    table = (tmp_path / "sweep" / "table.csv").read_text("utf-8").splitlines()
-    assert table[0].startswith("gamma,depth,test_error,test_error_se")
-    assert len(table) == 3
-    # Damage elsewhere is no kill, and what is damaged is not deleted.
-    damaged = "{" + runs.read_text("utf-8")
-    runs.write_text(damaged, "utf-8")
-    with pytest.raises(ValueError, match=r"line 1 of .*runs.jsonl must be a run as JSON"):
-        depth_sweep.run(few_images(), **arguments)
-    assert runs.read_text("utf-8") == damaged
+def test_training_on_all_inputs_is_gradient_descent_with_momentum():
+    graph, params, rest, f = _network(False)
+    gradient = jax.jit(jax.grad(lambda p: jnp.mean(jnp.sum((f(p, X) - Y) ** 2, axis=1)) / 2))
+    expected, velocity = params, jax.tree.map(jnp.zeros_like, params)
+    for _ in range(3):
+        velocity = jax.tree.map(lambda v, g: 0.5 * v + g, velocity, gradient(expected))
+        expected = jax.tree.map(lambda p, v: p - 0.01 * v, expected, velocity)
+    network = trained_network.Network(graph, params, rest)
+    options = {"learning_rate": 0.01, "momentum": 0.5, "steps": 3, "batch_size": 6, "patience": 9}
+    found = trained_network.train(network, (X, Y), (X, Y), **options, seed=0)
+    assert found.best_step == 3
+    for one, other in zip(*map(jax.tree.leaves, (found.network.params, expected)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    # Targets of other signs: what is learned is wrong, and the first network is the best.
+    found = trained_network.train(network, (X, Y), (X, -50 * Y), **options, seed=0)
+    assert found.best_step == 0
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path):
-    arguments = {"gammas": (0.0,), "depths": (2,), **OPTIONS, "seeds": 1}
-    depth_sweep.run(few_images(), **arguments, out=tmp_path / "sweep")
-    with pytest.raises(ValueError, match=r"differs in momentum \(there 0.9, now 0.5\)"):
-        depth_sweep.run(few_images(), **arguments, momentum=0.5, out=tmp_path / "sweep")
-    other = few_images()._replace(y_test=few_images().y_test[::-1].copy())
-    with pytest.raises(ValueError, match="differs in dataset"):
-        depth_sweep.run(other, **arguments, out=tmp_path / "sweep")
-    (tmp_path / "sweep" / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"config.json must hold .* as JSON, but cannot be read"):
-        depth_sweep.run(few_images(), **arguments, out=tmp_path / "sweep")
-    with pytest.raises(FileExistsError, match="out must be a new folder"):
-        depth_sweep.run(few_images(), **arguments, out=tmp_path)
-
-
-def test_diverged_runs_are_counted_and_kept(tmp_path):
+def test_diverged_networks_are_counted_and_kept(tmp_path):
     # Without normalization outputs of 300 blocks of α = 1 leave float32.
-    arguments = {"gammas": (0.0,), "depths": (300,), "out": tmp_path / "sweep", **OPTIONS}
-    (row,) = depth_sweep.run(few_images(), normalize_blocks=False, **arguments).rows
-    assert (row.runs, row.diverged) == (2, 2)
-    assert math.isnan(row.test_error)
+    arguments = {**OPTIONS, "gammas": (0.0,), "depths": (300,), "out": tmp_path / "sweep"}
+    first = depth_sweep.run(few_images(), normalize_blocks=False, **arguments)
     found = depth_sweep.run(few_images(), normalize_blocks=False, **arguments)
     assert [run.diverged for run in found.runs] == [True, True]
-    assert math.isnan(found.runs[0].test_error)
+    assert math.isnan(first.rows[0].test_error)
+    assert math.isnan(found.rows[0].test_error)
     assert "2 of 2" in found.table()
-    assert repr(found) == "DepthSweep(2 runs, 2 diverged)"
     found.plot()
 
 
-def test_diverged_runs_do_not_count_in_means():
+def test_diverged_networks_do_not_count_in_means():
     good = {"test_error": 0.25, "ntk_drift": 0.5, "gradient_norms": (1.2, 0.75)}
     runs = [DepthRun(0.5, 2, 0, **good), DepthRun(0.5, 2, 1, diverged=True)]
     (row,) = DepthSweep(runs).rows
-    assert (row.test_error, row.ntk_drift, row.runs, row.diverged) == (0.25, 0.5, 2, 1)
+    assert (row.test_error, row.ntk_drift, row.networks, row.diverged) == (0.25, 0.5, 2, 1)
     assert row.gradient_ratio == pytest.approx(1.6)
+
+
+def test_finite_networks_are_judged_by_their_errors():
+    def sweep(**errors):
+        pairs = [(0.0, 4), (0.0, 64), (1.0, 4), (1.0, 64)]
+        return DepthSweep(
+            [DepthRun(*p, 0, test_error=e) for p, e in zip(pairs, errors["by"], strict=True)]
+        )
+
+    def verdicts(by):
+        return [finding.agrees for finding in finite_networks.findings(sweep(by=by))]
+
+    assert verdicts([0.05, 0.5, 0.05, 0.05]) == [True, True]
+    assert verdicts([0.05, 0.055, 0.05, 0.3]) == [False, False]
 
 
 @pytest.mark.parametrize(
@@ -186,26 +191,14 @@ def test_diverged_runs_do_not_count_in_means():
     [
         ({"gammas": []}, ValueError, "gammas and depths must not be empty"),
         ({"gammas": [-1.0]}, ValueError, "gamma must be finite and ≥ 0"),
-        ({"depths": [0]}, ValueError, "depths must be at least 1"),
-        ({"seeds": 0}, ValueError, "seeds must be at least 1"),
         ({"rate": 1.0}, ValueError, "rate must be less than 1"),
-        ({"rate": 0.0}, ValueError, "rate must be positive"),
-        ({"seeds": True}, TypeError, "seeds must be an integer, got True"),
-        ({"rate": True}, TypeError, "rate must be a real number, got True"),
-        ({"steps": 2.5}, TypeError, "steps must be an integer"),
         ({"batch_size": 1000}, ValueError, "batch_size must be at most"),
         ({"validation_fraction": 0.01}, ValueError, "validation_fraction must leave"),
-        ({"architecture": "cnn"}, ValueError, "architecture must be 'fc' or 'conv'"),
-        (
-            {"depths": [1000], "width": 100_000},
-            MemoryError,
-            "parameters of a network of 1000 blocks",
-        ),
     ],
 )
 def test_bad_arguments_are_refused(change, error, message):
     with pytest.raises(error, match=message):
-        depth_sweep.run(few_images(), **{"gammas": [0.5], "depths": [2], **OPTIONS, **change})
+        depth_sweep.run(few_images(), **{"gammas": [0.5], **OPTIONS, **change})
 
 
 def test_data_that_cannot_be_classified_is_refused():

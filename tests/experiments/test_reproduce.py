@@ -1,4 +1,4 @@
-"""Running claims, going on with an interrupted run, and the report in a browser."""
+"""Running claims, resuming an interrupted run, and the report in a browser."""
 
 import csv
 import dataclasses
@@ -11,20 +11,29 @@ import subprocess
 
 import pytest
 
-from nt_residual.experiments import convergence, finite_networks, record, report, reproduce
+from nt_residual.experiments import convergence, parity, record, report, reproduce
 from nt_residual.experiments.claim import Finding
 
-NAMES = ["convergence", "finite_networks"]
+NAMES = ["convergence", "parity"]
+TINY = {
+    "constant_alpha": {"depths": (10, 100), "n_seeds": 1},
+    "slow_decay": {"gammas": (0.25,), "depths": (10, 100, 1000), "n_seeds": 1},
+    "convergence": {"gammas": (1.0,), "depths": (10, 30, 100)},
+    "minimax": {"sizes": (32, 64), "n_seeds": 1},
+    "parity": {"sizes": (32,), "n_seeds": 1},
+    "classification": {"depths": (10,), "conv_depths": (1,), "n_train": 120, "n_conv": 40},
+    "finite_networks": {
+        "depths": (2,), "n_train": 100, "width": 8, "n_seeds": 1, "steps": 2, "batch_size": 20
+    },
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny():
-    """Claims of a second."""
+    """Claims of a few seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convergence, "QUICK", {"gammas": (1.0,), "depths": (10, 30, 100)})
-        small = {"n_train": 100, "width": 8, "seeds": 1, "steps": 2, "batch_size": 20}
-        options = {"gammas": (1.0,), "depths": (2,), **small}
-        patch.setattr(finite_networks, "QUICK", options)
+        for name, options in TINY.items():
+            patch.setattr(reproduce.CLAIMS[name], "QUICK", options)
         yield
 
 
@@ -44,72 +53,64 @@ def finished(tmp_path_factory):
     return out, reproduce.run(NAMES, out=out)
 
 
-def test_each_claim_has_its_folder_and_all_have_one_report(finished):
+def test_each_claim_has_its_files_and_all_have_one_report(finished):
     out, outcomes = finished
     assert [outcome.claim for outcome in outcomes] == NAMES
     assert outcomes[0].agrees
-    for name in NAMES:
-        files = {file.name for file in (out / name).iterdir()}
-        assert {"rows.csv", "result.json", "figure.png"} <= files
-    assert (out / "report.html").exists()
-
-
-def test_files_tell_what_was_found_and_how(finished):
-    out, (first, _) = finished
     kept = json.loads((out / "convergence" / "result.json").read_text("utf-8"))
     assert kept["config"] == {"gammas": [1.0], "depths": [10, 30, 100]}
-    assert {"versions", "device", "platform", "finished", "seconds"} <= kept["provenance"].keys()
     assert kept["provenance"]["versions"]["jax"][0].isdigit()
-    assert kept["findings"] == [dataclasses.asdict(finding) for finding in first.findings]
+    assert kept["findings"] == [dataclasses.asdict(finding) for finding in outcomes[0].findings]
     with (out / "convergence" / "rows.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["distance"]) for row in rows] == [row["distance"] for row in kept["rows"]]
+    # Defaults are recorded, too.
+    assert outcomes[1].config == {
+        "sizes": [32],
+        "depths": [1000, "inf"],
+        "n_test": 1000,
+        "n_seeds": 1,
+    }
+    assert [record.read(out / outcome.claim) for outcome in outcomes] == outcomes
 
 
-def test_the_seeds_and_the_data_set_are_kept(finished):
-    out, _ = finished
-    config = json.loads((out / "finite_networks" / "result.json").read_text("utf-8"))["config"]
-    assert config["dataset"] == "digits"
-    assert config["seeds"] == 1
-
-
-def test_what_is_read_is_what_was_written(finished):
-    out, outcomes = finished
-    for outcome in outcomes:
-        assert record.read(out / outcome.claim) == outcome
-
-
-def test_resuming_does_not_do_again_what_is_done(finished, monkeypatch):
-    out, outcomes = finished
-
-    for claim in (convergence, finite_networks):
-        monkeypatch.setattr(claim, "run", _raising(AssertionError("again"), claim.run))
-    assert reproduce.run(NAMES, out=out, resume=True) == outcomes
-
-
-def test_an_interrupted_run_loses_the_claim_under_way_alone(tmp_path, monkeypatch):
-    killed = _raising(KeyboardInterrupt(), finite_networks.run)
+def test_the_same_call_resumes_without_what_is_done(tmp_path, monkeypatch):
+    out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(finite_networks, "run", killed)
+        patch.setattr(parity, "run", _raising(KeyboardInterrupt(), parity.run))
         with pytest.raises(KeyboardInterrupt):
-            reproduce.run(NAMES, out=tmp_path / "out")
+            reproduce.run(NAMES, out=out)
     # The report has what there was.
-    assert convergence.TITLE in (tmp_path / "out" / "report.html").read_text("utf-8")
-    before = (tmp_path / "out" / "convergence" / "result.json").read_bytes()
-    outcomes = reproduce.run(NAMES, out=tmp_path / "out", resume=True)
-    assert [outcome.claim for outcome in outcomes] == NAMES
-    assert (tmp_path / "out" / "convergence" / "result.json").read_bytes() == before
-
-
-def test_folders_of_other_things_are_refused(finished, tmp_path):
-    out, _ = finished
-    with pytest.raises(FileExistsError, match=r"Resume it \(resume=True, --resume\)"):
-        reproduce.run(NAMES, out=out)
+    assert convergence.TITLE in (out / "report.html").read_text("utf-8")
+    monkeypatch.setattr(convergence, "run", _raising(AssertionError("again"), convergence.run))
+    assert [outcome.claim for outcome in reproduce.run(NAMES, out=out)] == NAMES
+    with pytest.raises(ValueError, match="differs in setting"):
+        reproduce.run(NAMES, setting="full", out=out)
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(FileExistsError, match="holds something else"):
-        reproduce.run(NAMES, out=tmp_path, resume=True)
-    with pytest.raises(ValueError, match="differs in setting"):
-        reproduce.run(NAMES, setting="full", out=out, resume=True)
+        reproduce.run(NAMES, out=tmp_path)
+
+
+def test_a_damaged_result_is_named_with_the_remedy(tmp_path):
+    out = tmp_path / "out"
+    reproduce.run(["convergence"], out=out)
+    path = out / "convergence" / "result.json"
+    path.write_text(path.read_text("utf-8")[:50], "utf-8")
+    with pytest.raises(
+        ValueError, match=r"result\.json must hold .* Delete the file and run again"
+    ):
+        reproduce.run(["convergence"], out=out)
+    path.unlink()
+    assert reproduce.run(["convergence"], out=out)[0].agrees
+
+
+@pytest.mark.full
+def test_all_claims_run_in_their_smallest_setting(tmp_path):
+    outcomes = reproduce.run(out=tmp_path / "out", progress=True)
+    assert [outcome.claim for outcome in outcomes] == list(reproduce.CLAIMS)
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert page.count("<img") == 7
+    assert (tmp_path / "out" / "finite_networks" / "networks" / "table.csv").exists()
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_all_claims_keep_the_protocol():
     for claim in reproduce.CLAIMS.values():
         assert claim.TITLE
         assert claim.STATEMENT.endswith(".")
-        assert claim.QUICK.keys() <= claim.FULL.keys()
+        assert claim.FULL.keys() >= {"depths"} & claim.QUICK.keys()
 
 
 def test_what_is_not_decided_is_no_agreement(finished):
@@ -183,6 +184,7 @@ window.addEventListener("load", function () {
 </script>"""
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("width", [1400, 400])
 def test_a_browser_shows_every_figure_without_errors(finished, tmp_path, width):
     browser = shutil.which("chromium") or shutil.which("google-chrome")

@@ -1,0 +1,58 @@
+"""Parts of the figures of experiments."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nt_residual import schedules, theory
+
+
+def panels(columns: int, rows: int = 1, **options: Any) -> tuple[Any, list[Any]]:
+    """Return a new figure of matplotlib, and its axes row by row.
+
+    Args:
+      columns: the number of axes in a row.
+      rows: the number of rows.
+      **options: of matplotlib's `subplots`, such as `sharey`.
+
+    Raises:
+      ImportError: if matplotlib is missing.
+    """
+    figure = theory.plots.new_figure(1 + 4.2 * columns, 4 * rows)
+    return figure, list(figure.subplots(rows, columns, squeeze=False, **options).flat)
+
+
+def style(i: int) -> dict[str, Any]:
+    """Return the color and marker of curve i. Later markers are smaller, to show those below."""
+    shape = {"marker": "os^Dv"[i % 5], "ms": max(3.0, 8.0 - 1.5 * i), "mfc": "none"}
+    return {"color": f"C{i}", **shape}
+
+
+def finish(figure: Any) -> Any:
+    """Return the figure with a grid, and a legend where curves have labels, in all axes."""
+    for axes in figure.axes:
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(fontsize="small")
+    return figure
+
+
+def depth(value: float) -> str:
+    """Return a depth as text.
+
+    Example:
+      >>> depth(math.inf)
+      '∞'
+    """
+    return "∞" if value == math.inf else f"{value}"
+
+
+def decay(axes: Any, i: int, gamma: float, depths: Sequence[int], distances: Any) -> None:
+    """Draw distances to a limit against depth; dashed is `theory.rate`, through the last point."""
+    axes.plot(depths, distances, ls="", label=f"γ = {gamma:g}", **style(i))
+    if (rate := theory.rate(schedules.PowerLaw(gamma))) is not None:
+        law = rate(np.array(depths))
+        axes.plot(depths, law * distances[-1] / law[-1], f"C{i}--", lw=1.2)
+    axes.set(xscale="log", yscale="log", xlabel="depth L")

@@ -1,0 +1,62 @@
+"""Regression of zonal targets on the sphere, at the best of all stopping times."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from nt_residual import _checks, data, regression
+from nt_residual.experiments.claim import mean_and_error
+
+
+def draw_sets(
+    n_seeds: int, n_train: int, n_test: int, dim: int, coefficients: Mapping[int, float]
+) -> list[data.Dataset]:
+    """Return `n_seeds` sets of points, of seeds from 0, in float32; see `data.sphere.load`.
+
+    Raises:
+      TypeError, ValueError: if an argument is out of range.
+
+    Example:
+      >>> draw_sets(1, 50, 20, 3, {1: 1.0})[0].x_test.shape
+      (20, 3)
+    """
+    _checks.integer(n_seeds, "n_seeds", 1, "Pass the number of sets of points.")
+    sets = [
+        data.sphere.load(n_train, n_test, dim, coefficients, seed=seed) for seed in range(n_seeds)
+    ]
+    return [
+        points._replace(
+            x_train=points.x_train.astype(np.float32), x_test=points.x_test.astype(np.float32)
+        )
+        for points in sets
+    ]
+
+
+def best_error(kernel: Any, sets: Sequence[data.Dataset]) -> tuple[float, float]:
+    """Return the least test error over all stopping times, relative to that of a constant.
+
+    No stopping rule does better, so the error bounds what a kernel can learn. It is the mean
+    squared error divided by that of the mean of the training targets.
+
+    Args:
+      kernel: a function of inputs, as `rntk.ResidualKernel`.
+      sets: points on the sphere with targets without noise.
+
+    Returns:
+      The mean over the sets, and its standard error, NaN for one set.
+
+    Example:
+      >>> from nt_residual import rntk, schedules
+      >>> kernel = rntk.ResidualKernel(10, schedules.PowerLaw(0.5))
+      >>> best_error(kernel, draw_sets(1, 32, 50, 3, {1: 1.0}))[0] < 0.02
+      True
+    """
+    errors = []
+    for points in sets:
+        flow = regression.GradientFlow.fit(kernel(points.x_train), points.y_train, solver="eigh")
+        k_test = kernel(points.x_test, points.x_train)
+        predictions = flow.predict(k_test, regression.time_grid(flow))
+        best = np.square(predictions - points.y_test).mean(axis=1).min()
+        errors.append(float(best / np.square(points.y_test - points.y_train.mean()).mean()))
+    return mean_and_error(errors)
