@@ -1,12 +1,11 @@
-"""How wide a residual network must be to have the kernel of infinite width.
+"""Compare the NTK of random networks of several widths with that of infinite width.
 
     uv run python examples/finite_width_check.py [--out FILE] [--quick]
 
-Networks of several widths are drawn, and their NTK is compared with the closed form. That of one
-network is off by a constant over √width; the constant grows with the depth where α is not small.
-With α = L^(−γ), γ ≥ 1/2, networks of 100 blocks are as close to their kernel as those of 10. With
-α = 1 they are not: they must be wider than deep by far, and until then the error does not fall like
-1/√width. That the kernel is the right one shows by what the mean over networks tends to.
+The error of one network is a constant over √width. With α = L^(−γ), γ ≥ 1/2, networks of 100 blocks
+are as close to their kernel as networks of 10 blocks. With α = 1 the constant grows with the depth:
+the law 1/√width holds only for networks that are much wider than deep. The bias is the deviation of
+the mean over networks, extrapolated to infinite width; it is zero for the right kernel.
 """
 
 import argparse
@@ -23,13 +22,13 @@ SHAPE = (8, 8)
 
 
 def fully_connected(depth, gammas):
-    """Kernels by γ, and two points of the sphere."""
+    """Return kernels by γ, and two points of the sphere."""
     kernels = {g: rntk.ResidualKernel(depth, schedules.PowerLaw(g)) for g in gammas}
     return kernels, data.sphere.uniform(2, 4)
 
 
 def convolutional(depth, gammas):
-    """Kernels by γ, and two handwritten digits of mean square 1."""
+    """Return kernels by γ, and two handwritten digits of mean square 1."""
     kernels = {
         g: conv.ResidualKernel(depth, schedules.PowerLaw(g), SHAPE, padding="CIRCULAR")
         for g in gammas
@@ -39,7 +38,7 @@ def convolutional(depth, gammas):
 
 
 def main(arguments=None):
-    """Prints what was found, and draws the figure."""
+    """Print slopes and biases, and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=pathlib.Path, default="finite_width_check.png")
     parser.add_argument("--quick", action="store_true", help="few, small networks")

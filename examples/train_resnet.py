@@ -1,12 +1,12 @@
-"""Train residual networks of finite width, and see when their kernel describes them.
+"""Train residual networks of finite width, and compare them with the flow of their kernel.
 
     uv run python examples/train_resnet.py [--quick] [--out FILE] [--runs FOLDER]
 
-On the left are networks with α = L^(−γ) that learn handwritten digits of which some have a wrong
-label. Each is trained in minibatches by Adam, and stopped when the loss on validation digits no
-longer falls; a cross shows the network that is kept. On the right are networks of several widths in
-full-batch gradient descent on points of the sphere, beside the gradient flow of the kernel of
-infinitely wide ones: both come together as the width grows.
+Left: networks with α = L^(−γ) learn handwritten digits, some of which have a wrong label. Adam
+trains each in minibatches until the loss on validation digits stops to fall; a cross marks the
+network with the least validation loss, which is kept. Right: networks of several widths learn a
+function on the sphere by gradient descent. Their distance from the gradient flow of the kernel of
+infinite width falls as the width grows.
 
 With --runs, training is saved in FOLDER; the same command resumes what was interrupted.
 """
@@ -30,7 +30,7 @@ OPTIMIZER = optax.adam(1e-3)
 
 
 def noisy_digits(n):
-    """Training and validation digits with wrong labels, and test digits, of mean square 1."""
+    """Return noisy training and validation digits, and test digits, all of mean square 1."""
     digits = data.load("digits", n)
     generator = np.random.default_rng(0)
     wrong = generator.random(n) < WRONG_LABELS
@@ -41,7 +41,7 @@ def noisy_digits(n):
 
 
 def train_on_digits(gamma, sets, options):
-    """What `train` returns, and the test error of the network it keeps."""
+    """Return the result of `train`, and the test error of its network."""
     (x, y), validation, (x_test, y_test) = sets
     model = ResNet(
         options.depth,
@@ -71,7 +71,7 @@ def train_on_digits(gamma, sets, options):
 
 
 def draw_history(ax, gamma, trained, color):
-    """Draws the loss of training and of validation digits against steps."""
+    """Draw the loss of training and of validation digits against steps."""
     history = trained.history
     label = f"γ = {gamma:g}"
     ax.plot(history["step"], history["loss"], color=color, ls="--", label=f"{label}, training")
@@ -81,7 +81,7 @@ def draw_history(ax, gamma, trained, color):
 
 
 def compare_with_flow(width, depth, n, times):
-    """A network of this width beside the flow of the kernel of infinitely wide ones."""
+    """Compare a network of this width with the flow of the kernel of infinite width."""
     points = data.sphere.load(n, n, dim=3, coefficients={1: 1.0, 2: 1.0})
     x, x_test = (math.sqrt(3) * x.astype("float32") for x in (points.x_train, points.x_test))
     options = {"schedule": schedules.PowerLaw(0.5), "normalize_blocks": True}
@@ -92,7 +92,7 @@ def compare_with_flow(width, depth, n, times):
 
 
 def main(arguments=None):
-    """Trains, prints errors, and draws the figure."""
+    """Train, print errors, and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=pathlib.Path, default="train_resnet.png")
     parser.add_argument("--runs", type=pathlib.Path, help="folder to save the training in")

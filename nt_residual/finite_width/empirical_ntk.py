@@ -20,15 +20,8 @@ def empirical_ntk(
 
     Products with derivatives hold one or two gradients for each output, whatever n1 and n2 are.
 
-    Args:
-      f: `f(params, x)`, shape (n, outputs).
-      params: a pytree of arrays.
-      x1: inputs, shape (n1, …).
-      x2: inputs, shape (n2, …); `None` for `x1`.
-      all_outputs: whether to return the NTK of each pair of outputs, not the mean over outputs.
-
-    Returns:
-      Shape (n1, n2), or (n1, n2, outputs, outputs) with `all_outputs`.
+    With `f(params, x)` of shape (n, outputs), the result is the mean over outputs, shape (n1, n2).
+    With `all_outputs` it has all pairs of outputs, shape (n1, n2, outputs, outputs).
     """
     x2 = x1 if x2 is None else x2
     ntk: Any = nt.empirical_ntk_fn(

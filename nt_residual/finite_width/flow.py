@@ -49,11 +49,9 @@ class FlowMatch:
     distance: np.ndarray
 
     def __repr__(self) -> str:
-        worst = int(np.argmax(self.distance))
         return (
             f"FlowMatch(distance={self.distance[-1]:.2g} at t={self.times[-1]:.3g}, at most "
-            f"{self.distance[worst]:.2g} at t={self.times[worst]:.3g}, {self.steps[-1]} steps, "
-            f"learning_rate={self.learning_rate:.3g})"
+            f"{self.distance.max():.2g}, learning_rate={self.learning_rate:.3g})"
         )
 
     def plot(self, ax: Any = None, *, label: str | None = None) -> Any:

@@ -31,44 +31,37 @@ _LOSSES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 
 
 def per_input(loss: Loss) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Return the function `loss(outputs, targets)`, shape (n,), of a name or a function.
-
-    Raises:
-      TypeError: if `loss` is neither a string nor a function.
-      ValueError: if the name is unknown.
-    """
+    """Return the function `loss(outputs, targets)`, shape (n,), of a name or a function."""
     return loss if callable(loss) else _LOSSES[_checks.choice(loss, "loss", tuple(_LOSSES))]
 
 
 def check_targets(y: Any, loss: Loss, outputs: jax.ShapeDtypeStruct, name: str) -> np.ndarray:
-    """Return the targets in the dtype that `loss` needs.
+    """Return the targets in the dtype that `loss` needs, after checks against the outputs.
 
-    Args:
-      y: the targets.
-      loss: the loss.
-      outputs: shape (n, n_outputs) and dtype of the outputs of the network.
-      name: of `y`, for errors.
-
-    Returns:
-      Labels, shape (n,), int32, for 'cross_entropy'; floats in the dtype of the outputs, shape
-      (n, n_outputs), for a squared loss; `y` as an array for a function.
-
-    Raises:
-      TypeError: if `y` does not hold real numbers, or labels are not integers.
-      ValueError: if its shape is wrong, a value is not finite, or a label has no output.
+    They are int32 labels, shape (n,), for 'cross_entropy'; floats in the dtype of the outputs,
+    shape (n, n_outputs), for a squared loss; `y` as an array for a function.
     """
+    n, n_outputs = outputs.shape
     if callable(loss):
-        return _check_function(loss, np.asarray(y), outputs, name)
+        y = np.asarray(y)
+        if y.ndim < 1 or len(y) != n:
+            raise ValueError(f"{name} must hold one target for each of {n} inputs, got {y.shape}.")
+        found = jax.eval_shape(loss, outputs, y).shape
+        if found != (n,):
+            raise ValueError(
+                f"loss must return one number for each input, shape ({n},), got shape {found}. Sum "
+                "over outputs, and leave the mean over inputs to train."
+            )
+        return y
     if loss == "cross_entropy":
         return _check_labels(np.asarray(y), outputs, name)
     y = _checks.real_array(y, name)
-    if y.ndim == 1 and outputs.shape[1] == 1:
+    if y.ndim == 1 and n_outputs == 1:
         y = y[:, None]
     if y.shape != outputs.shape:
         raise ValueError(
             f"{name} must have the shape of the outputs of the network, {outputs.shape}, got shape "
-            f"{y.shape}. Labels become targets with data.centered_one_hot(labels, "
-            f"{outputs.shape[1]})."
+            f"{y.shape}. Labels become targets with data.centered_one_hot(labels, {n_outputs})."
         )
     return y.astype(outputs.dtype)
 
@@ -88,16 +81,3 @@ def _check_labels(y: np.ndarray, outputs: Any, name: str) -> np.ndarray:
             f"network, got {y.min()} to {y.max()}."
         )
     return y.astype(np.int32)
-
-
-def _check_function(loss: Callable, y: np.ndarray, outputs: Any, name: str) -> np.ndarray:
-    n = len(outputs)
-    if y.ndim < 1 or len(y) != n:
-        raise ValueError(f"{name} must hold one target for each of {n} inputs, got {y.shape}.")
-    found = jax.eval_shape(loss, outputs, y)
-    if found.shape != (n,):
-        raise ValueError(
-            f"loss must return one number for each input, shape ({n},), got shape {found.shape}. "
-            "Sum over outputs, and leave the mean over inputs to train."
-        )
-    return y

@@ -1,12 +1,10 @@
 """Conversion of Flax modules and functions of parameters to one form, with checks."""
 
-import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import flax.errors
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,16 +18,13 @@ _BATCH_TOLERANCE = 1e-3
 class Network(NamedTuple):
     """A network in the form that all functions of this package use.
 
-    Attributes:
-      apply: `apply(params, rest, x)`, the outputs for a batch, shape (n, outputs). It is hashable,
-        and equal for networks that differ in numbers only: they share compiled programs.
-      params: the trained parameters, a pytree of arrays.
-      rest: the other variables, a pytree of arrays.
+    `apply(params, rest, x)` is hashable, and equal for networks that differ in numbers only: they
+    share compiled programs.
     """
 
     apply: Callable[[Any, Any, jax.Array], Any]
-    params: Any
-    rest: Any = ()
+    params: Any  # The trained parameters, a pytree of arrays.
+    rest: Any = ()  # The other variables, likewise.
 
     def __call__(self, params: Any, x: jax.Array) -> Any:
         """Return the outputs with other parameters."""
@@ -53,18 +48,10 @@ class _Function:
 
 
 def as_network(network: Any, x: ArrayLike) -> Network:
-    """Return a network with parameters as a `Network`.
+    """Return a network with parameters as a `Network`, after checks with a batch of inputs.
 
-    Args:
-      network: an `nnx.Module`, whose `nnx.Param` are trained; or a pair `(apply_fn, params)` with
-        `apply_fn(params, x)`, as of `stax` or of a Flax linen module.
-      x: a batch of inputs to check the network with.
-
-    Raises:
-      TypeError: if `network` is something else, or a parameter does not hold real floats.
-      ValueError: if the network has no trained parameters, its output does not have shape
-        (n, outputs), or it depends on the other inputs of a batch or on random numbers, as with
-        BatchNorm and Dropout in training.
+    It is an `nnx.Module`, whose `nnx.Param` are trained; or a pair `(apply_fn, params)` with
+    `apply_fn(params, x)`, as of `stax` or of a Flax linen module.
     """
     if isinstance(network, Network):  # It was checked when it was made.
         return network
@@ -86,22 +73,16 @@ def initializer(
 ) -> Callable[[jax.Array], Network]:
     """Return a function of a random key that makes a `Network`; JAX can transform it.
 
-    Args:
-      network: a function of `rngs=` that makes an `nnx.Module`, such as
-        `functools.partial(ResNet, 10, 64, in_dim=3)`; a Flax linen module; or a tuple that begins
-        with `init_fn(key, shape)` and `apply_fn(params, x)`, as of `stax`.
-      x: a batch of inputs.
-      check: whether to make one network and check it.
-
-    Raises:
-      TypeError, ValueError: as `as_network`.
+    `network` is a function of `rngs=` that makes an `nnx.Module`, such as
+    `functools.partial(ResNet, 10, 64, in_dim=3)`; a Flax linen module; or a tuple that begins with
+    `init_fn(key, shape)` and `apply_fn(params, x)`, as of `stax`. With `check` one is made and
+    checked as by `as_network`.
     """
     if isinstance(network, linen.Module):
 
         def make(key):
-            with _without_random_numbers():
-                variables = network.init(key, x[:1])
-            _refuse_statistics(name for name in variables if name != "params")
+            variables = network.init(key, x[:1])
+            _refuse_statistics(variables)
             return Network(_Function(hashable(network.apply)), variables)
 
     elif isinstance(network, tuple) and len(network) >= 2 and all(map(callable, network[:2])):
@@ -165,8 +146,7 @@ def _checked(network: Network, x: ArrayLike) -> Network:
     some = jnp.asarray(x)[:2]
     if isinstance(network.apply, _Module):
         _refuse_changes(network.apply.graph, network, some)
-    with _without_random_numbers():
-        out = outputs(network, some)
+    out = outputs(network, some)
     if not isinstance(out, jax.Array) or out.ndim != 2 or len(out) != len(some):
         raise ValueError(
             f"network must return one row of outputs for each input, shape ({len(some)}, outputs), "
@@ -183,38 +163,23 @@ def _checked(network: Network, x: ArrayLike) -> Network:
 
 def _checked_params(params: Any) -> Any:
     for path, leaf in jax.tree.leaves_with_path(params):
-        dtype = getattr(leaf, "dtype", None)
-        if dtype is None:
-            dtype = np.asarray(leaf).dtype
+        dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
         if not jnp.issubdtype(dtype, jnp.floating):
             name = "params" + jax.tree_util.keystr(path).removesuffix(".value")
-            got = type(leaf).__name__ if dtype == np.dtype(object) else f"dtype {dtype}"
             raise TypeError(
-                f"{name} must hold real floats, as all of params are trained, got {got}. Close "
-                "over what is not trained, or convert it to float32."
+                f"{name} must hold real floats, as all of params are trained, got dtype {dtype}. "
+                "Close over what is not trained, or convert it to float32."
             )
     return jax.tree.map(jnp.asarray, params)
 
 
-def _refuse_statistics(names: Iterable[str]) -> None:
-    if "batch_stats" in names:
+def _refuse_statistics(variables: Mapping[str, Any]) -> None:
+    if "batch_stats" in variables:
         raise ValueError(
-            "network must not train the statistics of batches, batch_stats, that BatchNorm keeps. "
-            "Make them constants: with BatchNorm(use_running_average=True) pass "
-            "apply_fn = lambda params, x: module.apply({'params': params, 'batch_stats': stats}, "
-            "x) in place of module.apply, and variables['params'] in place of variables."
+            "network must not train batch_stats, which BatchNorm keeps. Make them constants: with "
+            "BatchNorm(use_running_average=True) pass lambda params, x: module.apply({'params': "
+            "params, 'batch_stats': stats}, x) and variables['params']."
         )
-
-
-@contextlib.contextmanager
-def _without_random_numbers() -> Iterator[None]:
-    try:
-        yield
-    except flax.errors.InvalidRngError as error:
-        raise ValueError(
-            f"network must be the same function in each call, but draws random numbers: {error}. "
-            "Pass deterministic=True to Dropout, as for evaluation."
-        ) from None
 
 
 def _refuse_changes(graph: Any, network: Network, x: jax.Array) -> None:

@@ -25,15 +25,9 @@ class Frozen(nnx.Variable):
 
 @dataclasses.dataclass(frozen=True)
 class Linear:
-    """A dense layer or a convolution.
+    """A dense layer or a convolution, whose weights are multiplied by W_std / √fan-in."""
 
-    Attributes:
-      shape: of its weights: (inputs, outputs) or (height, width, inputs, outputs).
-      W_std: the standard deviation of the weights, times √fan-in.
-      stride: of a convolution.
-    """
-
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # (inputs, outputs) or (height, width, inputs, outputs).
     W_std: float = 1.0
     stride: int = 1
 
@@ -58,19 +52,12 @@ class Linear:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """Blocks of one width.
+    """Blocks of one width that keep the shape of their input, after one with a stride if any."""
 
-    Attributes:
-      blocks: the number of blocks that keep the shape of their input.
-      layers: of the branch of each of these.
-      strided: of the branch of an additional first block with a stride, if there is one.
-      shortcut: of that block.
-    """
-
-    blocks: int
-    layers: tuple[Linear, ...]
-    strided: tuple[Linear, ...] = ()
-    shortcut: Linear | None = None
+    blocks: int  # The number of blocks that keep the shape.
+    layers: tuple[Linear, ...]  # Of the branch of each of these.
+    strided: tuple[Linear, ...] = ()  # Of the branch of the block with a stride.
+    shortcut: Linear | None = None  # Of that block.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,24 +19,18 @@ from nt_residual.finite_width.training_programs import Program
 def opened(
     out: str | os.PathLike | None, config: dict[str, Any]
 ) -> Iterator[ocp.CheckpointManager | None]:
-    """Open the folder of a run, or make it, and keep other processes from writing to it.
-
-    Raises:
-      BlockingIOError: if another process, or this one, is training into it.
-      FileExistsError: if it holds something else.
-      ValueError: if it holds a run of another configuration.
-    """
+    """Open the folder of a run, or make it, with the checks and the lock of `claimed`."""
     if out is None:
         yield None
         return
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=1, enable_async_checkpointing=False, cleanup_tmp_directories=True
+        max_to_keep=1, enable_async_checkpointing=False, cleanup_tmp_directories=True, create=True
     )
-    with claimed(out, config, "out") as folder:
-        states = folder / "states"
-        states.mkdir(exist_ok=True)
-        with ocp.CheckpointManager(states, options=options) as manager:
-            yield manager
+    with (
+        claimed(out, config, "out") as folder,
+        ocp.CheckpointManager(folder / "states", options=options) as manager,
+    ):
+        yield manager
 
 
 def configuration(program: Program, start: Any, rest: Any, sets: dict[str, Any]) -> dict:
@@ -70,12 +64,7 @@ def save(manager: ocp.CheckpointManager, step: int, state: Any, history: dict) -
 
 
 def restore(manager: ocp.CheckpointManager, like: Any) -> tuple[Any, dict] | None:
-    """Return the last state and its history, or `None` if there is none.
-
-    Args:
-      manager: of the folder.
-      like: a state of the same structure, on the devices to restore to.
-    """
+    """Return the last state, on the devices of `like`, and its history; `None` without one."""
     if manager.latest_step() is None:
         return None
     leaves, structure = jax.tree.flatten(like)

@@ -44,16 +44,7 @@ class Trained:
     stopped: str
 
     def __repr__(self) -> str:
-        at_best = self.history["step"] == self.best_step if self.history else []
-        shown = "".join(
-            f", {name}={float(values[at_best][0]):.3g}"
-            for name, values in self.history.items()
-            if name != "step"
-        )
-        return (
-            f"Trained(steps={self.steps}, best_step={self.best_step}{shown}, "
-            f"stopped={self.stopped!r})"
-        )
+        return f"Trained(steps={self.steps}, best_step={self.best_step}, stopped={self.stopped!r})"
 
 
 class TrainingDiverged(ArithmeticError):
@@ -65,12 +56,10 @@ class TrainingDiverged(ArithmeticError):
     """
 
     def __init__(self, step: int, result: Trained):
-        remedy = (
-            f"Use a lower learning rate; result has the network of step {result.best_step}."
-            if step
-            else "Look at the inputs, the targets and the outputs of the network before training."
+        super().__init__(
+            f"the loss is not finite at step {step}. Use a lower learning rate, or look at the "
+            f"inputs and targets; result has the network of step {result.best_step}."
         )
-        super().__init__(f"the loss is not finite at step {step}. {remedy}")
         self.step = step
         self.result = result
 
@@ -278,8 +267,7 @@ def _checked_set(net: Network, x: Any, y: Any, loss: Loss, prefix: str) -> tuple
 def _check_batch_size(batch_size: int | None, n: int, mesh: Mesh | None) -> None:
     if batch_size is not None and batch_size > n:
         raise ValueError(
-            f"batch_size must be at most the number of inputs, {n}, got {batch_size}. Pass None "
-            "for all of them."
+            f"batch_size must be at most the number of inputs, {n}, got {batch_size}. None is all."
         )
     size, name = (n, "inputs") if batch_size is None else (batch_size, "inputs of a batch")
     if mesh is not None and size % mesh.size:

@@ -17,37 +17,22 @@ _LEAST_CHUNK, _MORE = 256, 16
 
 
 class State(NamedTuple):
-    """The state of a training run.
+    """The state of a training run."""
 
-    Attributes:
-      step: the number of steps taken, int32.
-      params: the trained parameters.
-      optimizer: the state of the optimizer.
-      loss: the loss of the last batch, before its step.
-    """
-
-    step: jax.Array
+    step: jax.Array  # The number of steps taken.
     params: Any
     optimizer: Any
-    loss: jax.Array
+    loss: jax.Array  # Of the last batch, before its step.
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """The static part of a run. Networks that differ in numbers only share its compiled methods.
+    """The static part of a run. Networks that differ in numbers only share its compiled methods."""
 
-    Attributes:
-      apply: `apply(params, rest, x)`, see `networks.Network`.
-      loss: `loss(outputs, targets)`, shape (n,).
-      optimizer: as the user passed it; two optimizers are never equal.
-      batch_size: inputs per step; `None` for all.
-      mesh: the devices that share a batch, or `None`.
-    """
-
-    apply: Callable
-    loss: Callable
+    apply: Callable  # apply(params, rest, x), see `networks.Network`.
+    loss: Callable  # loss(outputs, targets), shape (n,).
     optimizer: optax.GradientTransformation
-    batch_size: int | None
+    batch_size: int | None  # None for all inputs.
     mesh: Mesh | None
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -58,37 +43,29 @@ class Program:
 
     @functools.partial(jax.jit, static_argnums=0)
     def advance(
-        self, state: State, rest: Any, data: Any, batches: jax.Array | None, until: Any
+        self, state: State, rest: Any, data: Any, rows: jax.Array | None, until: Any
     ) -> State:
         """Take steps until there are `until`, or the loss is not finite.
 
-        Args:
-          state: the state now.
-          rest: the variables of the network that are not trained.
-          data: inputs and targets, shapes (n, …).
-          batches: the indices of the batch of each step from now on, shape (steps, batch_size);
-            `None` for all inputs.
-          until: the number of steps to stop at, int32.
+        `rows` has the indices of the batch of each step from now on, shape (steps, batch_size), or
+        is `None` for all inputs.
         """
         now = state.step
 
         def step(state: State) -> State:
             x, y = data
-            if batches is not None:
-                some = batches[state.step - now]
+            if rows is not None:
+                some = rows[state.step - now]
                 x, y = self._constrain((x[some], y[some]), spread=True)
 
             def mean_loss(params):
                 return jnp.mean(self._losses(self.apply(params, rest, x), y))
 
             value, gradient = jax.value_and_grad(mean_loss)(state.params)
+            # For optimizers such as L-BFGS, which search along the step.
+            extra = {"value": value, "grad": gradient, "value_fn": mean_loss}
             updates, optimizer = optax.with_extra_args_support(self.optimizer).update(
-                gradient,
-                state.optimizer,
-                state.params,
-                value=value,
-                grad=gradient,
-                value_fn=mean_loss,
+                gradient, state.optimizer, state.params, **extra
             )
             params = optax.apply_updates(state.params, updates)
             after = State(state.step + 1, params, optimizer, value.astype(state.loss.dtype))

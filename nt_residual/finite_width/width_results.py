@@ -125,17 +125,9 @@ class WidthSweep:
         new = ax is None
         ax = plots.new_figure(5, 4).subplots() if new else ax
         text = f"slope {self.slope:.2f} ± {self.slope_interval[1] - self.slope:.2f}"
-        bars = ax.errorbar(
-            self.widths,
-            self.error,
-            2 * self.error_bar,
-            ls="",
-            marker="o",
-            ms=5,
-            mfc="none",
-            capsize=2,
-            label=f"{label}: {text}" if label else text,
-        )
+        style = {"ls": "", "marker": "o", "ms": 5, "mfc": "none", "capsize": 2}
+        style["label"] = f"{label}: {text}" if label else text
+        bars = ax.errorbar(self.widths, self.error, 2 * self.error_bar, **style)
         fitted = np.exp(self._line[0]) * self.widths**self.slope
         ax.plot(self.widths, fitted, color=bars.lines[0].get_color(), lw=1.2)
         if new:

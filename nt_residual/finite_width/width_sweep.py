@@ -45,9 +45,8 @@ def width_sweep(
     A wrong kernel shows as a `bias` of many standard errors: some dozens of networks reveal a
     deviation of 5%. See `WidthSweep.agrees`.
 
-    Networks are made and measured one by one. The NTK is the mean over outputs, of networks with
-    one output by default. So is the NNGP; to have a limit it needs networks with as many outputs
-    as their width.
+    Networks are made and measured one by one. Both kernels are means over outputs: the NTK of one
+    output by default, the NNGP of as many as the width, without which it has no limit.
 
     Args:
       kernel: an `rntk.ResidualKernel` or `conv.ResidualKernel` of finite depth; or, with
@@ -84,10 +83,6 @@ def width_sweep(
     key = jax.random.key(_checks.integer(seed, "seed", 0))
     kind = _kind(kernel, kind)
     x = jnp.asarray(_checks.finite_batch(x, "x"))
-    if x.ndim < 2:
-        raise ValueError(
-            f"x must have shape (n, features) or (n, height, width, channels), got shape {x.shape}."
-        )
     network = _network_of(kernel, kind, x) if network is None else network
     draws = []
     # Accelerators multiply matrices in less than float32 by default.
@@ -96,20 +91,21 @@ def width_sweep(
         tqdm.tqdm(total=sum(counts), unit="network", disable=not progress) as bar,
     ):
         expected = _expected(kernel, kind, x)
-        # The check makes a network: the smallest one.
-        makers = [initializer(network(m), x, check=m == widths[0]) for m in widths]
-        if kind == "nngp":
-            _check_outputs([_n_outputs(make, x) for make in makers])
-        for width, count, make in zip(widths, counts, makers, strict=True):
+        for width, count in zip(widths, counts, strict=True):
             bar.set_description(f"width {width}")
+            # The check makes a network: the smallest one.
+            make = initializer(network(width), x, check=width == widths[0])
             draw = _compiled(make, x, kind, width)
-            kernels = []
+            kernels = np.empty((count, len(x), len(x)))
             for i in range(count):
-                new_key = jax.random.fold_in(jax.random.fold_in(key, width), i)
-                kernels.append(np.asarray(draw(new_key), np.float64))
-                _check_finite(kernels[-1], width)
+                kernels[i] = draw(jax.random.fold_in(jax.random.fold_in(key, width), i))
                 bar.update()
-            draws.append(np.stack(kernels))
+            if not np.all(np.isfinite(kernels)):
+                raise FloatingPointError(
+                    f"the empirical kernel of a network of width {width} must be finite, got NaN "
+                    "or infinity. Deep networks need normalize_blocks=True or smaller α."
+                )
+            draws.append(kernels)
     return WidthSweep(np.array(widths), expected, tuple(draws))
 
 
@@ -130,23 +126,6 @@ def _compiled(
         need = {f"a network of width {width} and its gradients": reserved.temp_size_in_bytes}
         memory.check(need, *memory.share(jax.devices()[:1]), "Choose smaller widths.")
     return program
-
-
-def _n_outputs(make: Callable[[jax.Array], Network], x: jax.Array) -> int:
-    def outputs(key):
-        net = make(key)
-        return net(net.params, x)
-
-    return jax.eval_shape(outputs, jax.random.key(0)).shape[-1]
-
-
-def _check_outputs(counts: list[int]) -> None:
-    if any(b <= a for a, b in itertools.pairwise(counts)):
-        raise ValueError(
-            "network must have more outputs the wider it is for kind='nngp', got "
-            f"{counts} outputs: the NNGP is a mean over outputs, and that of a fixed number of "
-            "them has no limit. Give it as many outputs as its width."
-        )
 
 
 def _network_of(kernel: Any, kind: Kind, x: jax.Array) -> Callable[[int], Any]:
@@ -185,8 +164,11 @@ def _network_of(kernel: Any, kind: Kind, x: jax.Array) -> Callable[[int], Any]:
 
 def _expected(kernel: Any, kind: Kind, x: jax.Array) -> np.ndarray:
     """The kernel in the units of networks, float64."""
-    values = kernel(x, None, kind) if _has_get(kernel) else kernel(x)
-    values = np.asarray(values, np.float64)
+    try:
+        has_get = "get" in inspect.signature(kernel).parameters
+    except ValueError:  # Some functions that are not written in Python have no signature.
+        has_get = False
+    values = np.asarray(kernel(x, None, kind) if has_get else kernel(x), np.float64)
     if values.shape != (len(x), len(x)) or not np.all(np.isfinite(values)) or not values.any():
         raise ValueError(
             f"kernel must give a finite matrix that is not zero, of shape {(len(x), len(x))} for "
@@ -217,13 +199,6 @@ def _kind(kernel: Any, kind: Any) -> Kind:
     return kind
 
 
-def _has_get(kernel: Callable) -> bool:
-    try:
-        return "get" in inspect.signature(kernel).parameters
-    except ValueError:  # Some functions that are not written in Python have no signature.
-        return False
-
-
 def _check_widths(widths: Sequence[int]) -> list[int]:
     found = [_checks.integer(width, "widths", 1, "Pass whole numbers.") for width in widths]
     if len(found) < 2 or any(b <= a for a, b in itertools.pairwise(found)):
@@ -243,11 +218,3 @@ def _check_counts(n_seeds: Any, widths: int) -> list[int]:
         )
     remedy = "One network has no mean over draws and gives no standard error: pass 30, for example."
     return [_checks.integer(count, "n_seeds", 2, remedy) for count in given]
-
-
-def _check_finite(values: np.ndarray, width: int) -> None:
-    if not np.all(np.isfinite(values)):
-        raise FloatingPointError(
-            f"the empirical kernel of a network of width {width} must be finite, got NaN or "
-            "infinity. Deep networks need normalize_blocks=True or smaller α."
-        )

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import linen, nnx
+from flax import nnx
 from helpers import mainly, run_python
-from neural_tangents import stax
 
 from nt_residual import data, finite_width, regression
 from nt_residual.finite_width import training
@@ -59,7 +58,7 @@ def test_classes_are_learned_and_frozen_layers_stay():
     likelihood = np.exp(outputs)[np.arange(10), VALIDATION[1]] / np.exp(outputs).sum(axis=-1)
     loss = found.history["validation_loss"]
     assert loss[best] == loss.min() == pytest.approx(-np.log(likelihood).mean(), rel=1e-5)
-    assert repr(found).startswith(f"Trained(steps=60, best_step={found.best_step}, loss=")
+    assert repr(found) == f"Trained(steps=60, best_step={found.best_step}, stopped='steps')"
 
 
 @mainly("float64")
@@ -108,23 +107,6 @@ def test_batches_depend_on_the_seed_and_evaluations_change_nothing():
     )
     assert_equal(one.network, same.network)
     assert np.any(one.network.stage0_layer0[...] != other.network.stage0_layer0[...])
-
-
-def test_networks_of_linen_and_stax_and_any_loss_are_trained():
-    def absolute(outputs, targets):
-        return jnp.abs(outputs[:, 0] - targets)
-
-    module = linen.Dense(1)
-    init_fn, apply_fn, _ = stax.Dense(1)
-    for apply, params in (
-        (module.apply, module.init(jax.random.key(0), X)),
-        (apply_fn, init_fn(jax.random.key(0), X.shape)[1]),
-    ):
-        found = train((apply, params), X, X[:, 0], optimizer=SGD, steps=20, loss=absolute)
-        assert found.network[0] is apply
-        out = apply(found.network[1], X)[:, 0]
-        assert found.history["loss"][-1] == pytest.approx(np.abs(out - X[:, 0]).mean(), rel=1e-4)
-        assert found.history["loss"][-1] < 0.95 * found.history["loss"][0]
 
 
 def test_a_run_that_is_interrupted_resumes_to_the_same_result(tmp_path, monkeypatch):
@@ -248,7 +230,7 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_network(tmp_pa
     np.testing.assert_array_equal(result.network[1], train(*problem, steps=5, **options).network[1])
     saved = train(*problem, steps=5, out=tmp_path / "run", **options)
     np.testing.assert_array_equal(result.network[1], saved.network[1])
-    with pytest.raises(TrainingDiverged, match=r"not finite at step 0\. Look at the inputs"):
+    with pytest.raises(TrainingDiverged, match=r"not finite at step 0\. "):
         train((linear, jnp.full((4, 1), jnp.inf)), X, X[:, 0], optimizer=SGD, steps=1, loss=loss)
 
 
@@ -304,22 +286,11 @@ except ValueError as error:
     assert "divides the 3 inputs of a batch, got 8. Take 8 inputs" in ran.stdout
 
 
-@pytest.mark.usefixtures("x64")
-def test_the_largest_learning_rate_is_that_of_the_jacobian():
-    x = X.astype("float64")
-    network = model(dtype="float64")
-    graph, params, rest = nnx.split(network, nnx.Param, ...)
-    outputs = jax.jit(jax.jacobian(lambda p: nnx.merge(graph, p, rest)(x)))(params)
-    flat = np.concatenate([j.reshape(72, -1) for j in jax.tree.leaves(outputs)], axis=1)
-    expected = 2 * 24 / np.linalg.eigvalsh(flat @ flat.T)[-1]
-    assert largest_learning_rate(network, x) == pytest.approx(expected, rel=2e-3)
-    assert largest_learning_rate(np.diag([1.0, 4.0])) == 1.0
-
-
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
 def test_the_largest_learning_rate_is_in_the_units_of_the_network(scale):
     found = largest_learning_rate((lambda p, x: scale * (x @ p), jnp.ones((4, 1))), X)
     assert found * scale**2 == pytest.approx(48 / np.linalg.eigvalsh(X @ X.T)[-1], rel=1e-3)
+    assert largest_learning_rate(np.diag([1.0, 4.0])) == 1.0
 
 
 def test_gradient_descent_converges_below_the_largest_learning_rate_only():
