@@ -57,19 +57,30 @@ def arc_cosines(sin2: jax.Array, cos2: jax.Array) -> tuple[jax.Array, jax.Array,
       >>> kappa0
       Array([1. , 0.5], dtype=float32)
     """
-    root = _root(jnp.clip(jnp.minimum(sin2, cos2), 0, 0.5))
-    least = jnp.finfo(root.dtype).eps
-    # sin(θ/2) if θ is acute, −cos(θ/2) if it is obtuse, so that everything below follows from one
-    # array. Without the barrier XLA would compute that anew for each of the three results.
-    signed = jnp.where(cos2 < sin2, -jnp.maximum(root, least), root)
-    signed = jax.lax.optimization_barrier(signed)
-    obtuse, root = signed < 0, jnp.abs(signed)
+    obtuse = cos2 < sin2
+    obtuse, root = _root_and_flag(jnp.clip(jnp.where(obtuse, cos2, sin2), 0, 0.5), obtuse)
     t = root**2
     of_angle, of_gain = _coefficients(20 if t.dtype == jnp.float64 else 9)
     gain = root * t * horner(of_gain, t)
     lost = root * horner(of_angle, t) / math.pi
     loss = jnp.where(obtuse, 1, 2 * t) - gain
     return loss, 1 - loss, jnp.where(obtuse, lost, 1 - lost)
+
+
+def _root_and_flag(t: jax.Array, flag: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`flag` and √t for t in [0, 1/2], such that XLA computes their arguments only once.
+
+    XLA keeps the result of an expensive operation, such as a root, and computes cheap ones anew for
+    each array that needs them. So the root must carry the flag: where it is true, t is multiplied
+    by m², so that the root is m √t. With m = 2/ε and √t ≥ ε that is at least 2, while roots without
+    the flag are at most √(1/2). In float32, m = 2^24: t = 1/4 gives 1/2 or, with the flag, 2^23.
+    Powers of two leave all digits as they are.
+    """
+    least = jnp.finfo(t.dtype).eps
+    mark = 2 / least
+    marked = _root(jnp.where(flag, jnp.maximum(t, least**2) * mark**2, t))
+    flag = marked > 1
+    return flag, jnp.where(flag, marked / mark, marked)
 
 
 @jax.custom_jvp
