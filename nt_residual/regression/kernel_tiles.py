@@ -1,8 +1,7 @@
-"""Kernel matrices of prepared rows, by one compiled program for every number of rows."""
+"""Kernel matrices of prepared rows, by one compiled program for all depths and numbers of rows."""
 
 from collections.abc import Iterator
 
-import jax
 import numpy as np
 
 from nt_residual.compat import enable_x64
@@ -48,7 +47,8 @@ def _tiles(
     for i in range(0, len(x1), _SIDE):
         for j in range(i if upper else 0, len(x2), _SIDE):
             with enable_x64(x1.dtype == np.float64):
-                tile = np.asarray(_evaluate(kernel, left[i : i + _SIDE], right[j : j + _SIDE]))
+                # Not within `jax.jit`, which would compile once more for every kernel.
+                tile = np.asarray(kernel(left[i : i + _SIDE], right[j : j + _SIDE]))
             rows, columns = slice(i, min(i + _SIDE, len(x1))), slice(j, min(j + _SIDE, len(x2)))
             yield rows, columns, tile[: rows.stop - i, : columns.stop - j]
 
@@ -59,8 +59,3 @@ def _padded(x: np.ndarray, width: int, row: np.ndarray) -> np.ndarray:
     out[: len(x), : x.shape[1]] = x
     out[len(x) :] = row
     return out
-
-
-@jax.jit
-def _evaluate(kernel: ResidualKernel, x1: jax.Array, x2: jax.Array) -> jax.Array:
-    return kernel(x1, x2)

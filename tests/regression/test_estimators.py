@@ -143,15 +143,17 @@ def test_the_matrix_in_tiles_is_that_of_the_kernel(dtype, features):
     np.testing.assert_allclose(np.diag(matrix), np.diag(expected), rtol=3 * np.finfo(dtype).eps)
 
 
-def test_one_program_serves_every_number_of_rows(points):
+def test_one_program_serves_every_number_of_rows_and_every_depth(points, caplog):
     x, y, new, _ = points
     RNTKRegressor(stopping=1.0).fit(x, y).predict(new)
-    compiled = kernel_tiles._evaluate._cache_size()
-    for n in (50, 51):
-        RNTKRegressor(stopping=1.0).fit(x[:n], y[:n]).predict(new[: n // 2])
     big = np.random.default_rng(0).standard_normal((300, 3))
-    RNTKRegressor(stopping=1.0).fit(big, big[:, 0]).predict(big)
-    assert kernel_tiles._evaluate._cache_size() == compiled
+    with jax.log_compiles():
+        RNTKRegressor(stopping=1.0).fit(x[:50], y[:50]).predict(new[:25])
+        RNTKRegressor(100, stopping=1.0).fit(big, big[:, 0]).predict(big)
+        assert not caplog.records
+        # What would be seen.
+        RNTKRegressor(stopping=1.0, solver="lanczos").fit(x[:51], y[:51])
+        assert any("Compiling" in record.getMessage() for record in caplog.records)
 
 
 def test_a_prediction_does_not_depend_on_the_other_rows(points):
@@ -482,7 +484,7 @@ def test_too_many_rows_for_the_memory_are_refused_with_remedies_that_estimators_
 def test_strict_modes_of_jax_change_nothing(points, dtype):
     x, y, new, _ = points
     expected = RNTKRegressor(dtype=dtype).fit(x, y).predict(new)
-    kernel_tiles._evaluate.clear_cache()
+    jax.clear_caches()
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         model = RNTKRegressor(dtype=dtype).fit(x, y)
         np.testing.assert_array_equal(model.predict(new), expected)
