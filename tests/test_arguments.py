@@ -189,7 +189,6 @@ NUMBERS = [
     (lambda v: _fit(ridge=v), "ridge", -1.0),
     (lambda v: _fit(tol=v), "tol", 0.0),
     (lambda v: regression.discrepancy(FLOW, v), "noise", -1.0),
-    (lambda v: regression.discrepancy(FLOW, 1.0, factor=v), "factor", 0.0),
     (lambda v: _time(learning_rate=v), "learning_rate", 0.0),
 ]
 BOOLEANS = [

@@ -34,8 +34,7 @@ class RNTKRegressor(RegressorMixin, KernelEstimator):
     - `normalize_inputs=False` against `True`: mostly within 0.01. Pass `True` for inputs with heavy
       tails: for Student's t with 1.5 degrees of freedom R² is 0.71 instead of 0.60.
     - `gamma=1/2` against 1: within 0.03. Without a bias only 1/2 learns odd functions.
-    - `sklearn.svm.SVC` is better by 0.03 on iris, and else by less than 0.01; `sklearn.svm.SVR` is
-      better for the length alone (0.86).
+    - `sklearn.svm.SVC` is better by 0.03 on iris, and else by less than 0.01.
 
     Save a fitted estimator with joblib, or with skops where pickles are unwelcome. skops asks which
     types to trust: the class of the estimator, and `nt_residual.regression.stopping.Stopping`.

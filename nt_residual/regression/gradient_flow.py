@@ -53,7 +53,6 @@ class GradientFlow:
 
     Attributes:
       ridge: δ.
-      vector_targets: whether `y` had one dimension, and predictions leave it out too.
       offset: f_0, the mean of the targets with `center_targets` and else 0, float64, shape
         (n_outputs,), or a scalar where `y` had one dimension.
 
@@ -69,8 +68,8 @@ class GradientFlow:
     """
 
     ridge: float
-    vector_targets: bool
     offset: np.ndarray
+    _one_output: bool  # y had one dimension, and predictions have none for outputs.
     _solver: Eigh | Lanczos
     _kernel: gram.MatrixFree | None
     _largest: float  # Of |y|.
@@ -115,13 +114,12 @@ class GradientFlow:
         Raises:
           MemoryError: if what the solver needs does not fit.
           TypeError: if an argument does not hold real numbers, or an option has another type.
-          ValueError: if a shape is wrong, the number of targets differs from n, a
-            value is NaN or infinite, `k_train` is not symmetric or has a clearly
-            negative eigenvalue, an option is out of range, or the solver is unknown.
+          ValueError: if a shape is wrong, a value is NaN or infinite, `k_train` is not symmetric
+            or has a clearly negative eigenvalue, or an option is out of range.
 
         Warns:
-          UserWarning: if `center_targets` is `None`, and the mean of the targets is larger than
-            their standard deviation. Targets with two values only are classes, and do not warn.
+          UserWarning: if `center_targets` is `None` and the mean of the targets, unless they
+            have two values only, is larger than their standard deviation.
         """
         kernel = kernel_matrix.square(k_train)
         targets = arguments.check_targets(y, kernel.shape[0])
@@ -143,7 +141,7 @@ class GradientFlow:
         )
         data = kernel if isinstance(kernel, gram.MatrixFree) else None
         largest = float(np.max(np.abs(targets)))
-        return cls(ridge, targets.ndim == 1, offset, fitted, data, largest)
+        return cls(ridge, offset, targets.ndim == 1, fitted, data, largest)
 
     @no_mesh()
     def predict(
@@ -324,16 +322,6 @@ class GradientFlow:
         """The number of training inputs."""
         return self._solver.n_train
 
-    @property
-    def eigenvalues(self) -> np.ndarray:
-        """The eigenvalues of K that exceed rounding, shape (r,), descending; of 'eigh' only."""
-        if not isinstance(self._solver, Eigh):
-            raise AttributeError(
-                f"eigenvalues exists with solver='eigh' only, and the solver is {self.solver!r}. "
-                "spectral_range() exists with both."
-            )
-        return self._solver.eigenvalues
-
     def _eigh(self, name: str) -> Eigh:
         if not isinstance(self._solver, Eigh):
             raise ValueError(
@@ -362,5 +350,5 @@ class GradientFlow:
 
     def _shaped(self, values: np.ndarray, times: np.ndarray) -> np.ndarray:
         """Drop the axis of outputs where `y` had none, and that of times where `t` was a scalar."""
-        values = values[..., 0] if self.vector_targets else values
+        values = values[..., 0] if self._one_output else values
         return values if times.ndim else values[0]

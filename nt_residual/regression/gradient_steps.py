@@ -83,9 +83,9 @@ def steps_of_time(
 
     Args:
       time: the time t of a `GradientFlow`, ≥ 0; a scalar or an array.
-      learning_rate: η, positive.
-      loss: as in `time_of_steps`.
-      n_outputs: the number of outputs of the network.
+      learning_rate: as in `time_of_steps`.
+      loss: likewise.
+      n_outputs: likewise.
 
     Returns:
       A float, or a float64 array of the shape of `time`.

@@ -6,7 +6,6 @@ import warnings
 from typing import Any, Literal, cast
 
 import numpy as np
-import scipy.sparse
 
 from nt_residual import _checks, memory, schedules, theory
 from nt_residual.regression import kernel_tiles, preparation
@@ -93,75 +92,62 @@ class KernelEstimator(BaseEstimator):
         self.x_train_ = preparation.apply(x, **self.preparation_, dtype=np.dtype(self.dtype))
         self.offset_ = y.mean(axis=0)
         targets = y - self.offset_
-        rule = self._rule(len(targets))
         k = self._kernel_matrix()
-        found = self._choose_by_parts(rule, k, targets, strata)
-        flow = self._flow(rule, k, targets)
-        if rule == "gcv":
-            found = generalized_cross_validation(flow)
-        elif rule == "loo":
-            found = leave_one_out(flow, targets)
-        self.stopping_ = found
-        self.stopping_time_ = self._time_without_data(x) if found is None else found.time
+        rule = self.stopping
+        if rule == "auto":
+            rule = "loo" if len(y) <= _LARGEST_LOO and self.solver != "lanczos" else "holdout"
+        # These need all eigenvalues.
+        all_values = self.solver == "auto" and rule in ("gcv", "loo")
+        options: Any = {"solver": "eigh" if all_values else self.solver, "ridge": self.ridge}
+        options["center_targets"] = False  # They are centered already.
+        flow = GradientFlow.fit(k, targets, **options)
+        self.stopping_ = self._choose_time(rule, flow, k, targets, strata, options)
+        if self.stopping_ is not None:
+            self.stopping_time_ = self.stopping_.time
+        else:
+            known = theory.stopping_time(*x.shape) if rule == "theory" else rule
+            self.stopping_time_ = float(known)
         solution = flow.solve(self.stopping_time_)
         if solution.status != "converged":
             warnings.warn(solution.message, ConvergenceWarning, stacklevel=3)
         self.dual_coef_ = solution.value
         self.solver_ = flow.solver
 
-    def _rule(self, n: int) -> Any:
-        """Return `stopping`, with 'auto' resolved."""
-        if self.stopping != "auto":
-            return self.stopping
-        return "loo" if n <= _LARGEST_LOO and self.solver != "lanczos" else "holdout"
-
     def _kernel_matrix(self) -> np.ndarray:
-        n, itemsize = len(self.x_train_), self.x_train_.dtype.itemsize
+        size = self.x_train_.itemsize * len(self.x_train_) ** 2
         # Parts of it for the choice of the time, and the solver's own.
-        parts = {"the kernel matrix": n * n * itemsize, "copies of it": 3 * n * n * itemsize // 2}
+        parts = {"the kernel matrix": size, "copies of it": 3 * size // 2}
         remedy = "Pass dtype='float32', or train" if self.dtype == "float64" else "Train"
-        memory.check(
-            parts,
-            memory.available(),
-            "this machine",
-            f"{remedy} on fewer rows of X. GradientFlow with gram.MatrixFree stores no matrix.",
-        )
+        remedy += " on fewer rows of X. GradientFlow with gram.MatrixFree stores no matrix."
+        memory.check(parts, memory.available(), "this machine", remedy)
         return kernel_tiles.matrix(self.kernel_, self.x_train_)
 
-    def _choose_by_parts(
-        self, rule: Any, k: np.ndarray, targets: np.ndarray, strata: np.ndarray | None
+    def _choose_time(
+        self,
+        rule: Any,
+        flow: GradientFlow,
+        k: np.ndarray,
+        targets: np.ndarray,
+        strata: np.ndarray | None,
+        options: dict[str, Any],
     ) -> Stopping | None:
-        """Choose the time by predicting parts of the data from others, if asked for."""
-        if rule not in ("holdout", "kfold"):
-            return None
+        """Return the time that the rule chooses, or `None` if it uses no data."""
         n, random = len(targets), check_random_state(self.random_state)
+        if rule == "gcv":
+            return generalized_cross_validation(flow)
+        if rule == "loo":
+            return leave_one_out(flow, targets)
         if rule == "kfold":
             seed = int(random.randint(2**31 - 1))
-            options: Any = {"solver": self.solver, "ridge": self.ridge, "center_targets": False}
             return kfold(k, targets, min(_FOLDS, n), seed=seed, **options)
-        train, held_out = _split(n, self.validation_fraction, random, strata)
-        flow = self._flow(rule, k[np.ix_(train, train)], targets[train])
-        return holdout(flow, k[np.ix_(held_out, train)], targets[held_out])
-
-    def _time_without_data(self, x: np.ndarray) -> float:
-        if self.stopping == "theory":
-            return float(theory.stopping_time(len(x), x.shape[1]))
-        return float(self.stopping)
-
-    def _flow(self, rule: Any, k: np.ndarray, targets: np.ndarray) -> GradientFlow:
-        # The criteria need all eigenvalues.
-        needs_eigh = self.solver == "auto" and rule in ("gcv", "loo")
-        solver: Any = "eigh" if needs_eigh else self.solver
-        # The targets are centered already.
-        return GradientFlow.fit(k, targets, solver=solver, ridge=self.ridge, center_targets=False)
+        if rule == "holdout":
+            train, held_out = _split(n, self.validation_fraction, random, strata)
+            part = GradientFlow.fit(k[np.ix_(train, train)], targets[train], **options)
+            return holdout(part, k[np.ix_(held_out, train)], targets[held_out])
+        return None
 
     def _validated(self, X: Any, y: Any = "no_validation", **options) -> Any:
         """Return X, or X and y, as scikit-learn converts and checks them."""
-        if scipy.sparse.issparse(X):
-            raise TypeError(
-                f"X must be a dense array, got a sparse {type(X).__name__}. Pass X.toarray(), or "
-                "sparse_output=False to the transformer that made it."
-            )
         floats = (np.float64, np.float32)
         return validate_data(self, cast(Any, X), y, dtype=floats, **options)
 

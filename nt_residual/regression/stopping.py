@@ -118,9 +118,8 @@ def generalized_cross_validation(flow: GradientFlow, times: ArrayLike | None = N
       freedom is left, as for an interpolant.
 
     Raises:
-      TypeError: if the times are not real numbers.
-      ValueError: as `GradientFlow.predict`, if the flow was fitted by 'lanczos', or if GCV
-        is infinite at all times.
+      TypeError, ValueError: as `GradientFlow.degrees_of_freedom`.
+      ValueError: if GCV is infinite at all times.
 
     Example:
       >>> flow = GradientFlow.fit(np.diag([4.0, 0.4, 0.4, 0.4]), np.array([3.0, 0.1, -0.1, 0.1]))
@@ -156,9 +155,8 @@ def leave_one_out(flow: GradientFlow, y: ArrayLike, times: ArrayLike | None = No
       The first listed of the best times, with the mean squared error at each.
 
     Raises:
-      TypeError: if an argument does not hold real numbers.
-      ValueError: as `GradientFlow.leave_one_out`, or if the shape of `y` is not that of the
-        predictions.
+      TypeError, ValueError: as `GradientFlow.leave_one_out`.
+      ValueError: if `y` does not have the shape of the predictions.
 
     Example:
       >>> x = np.linspace(-1, 1, 20)
@@ -177,20 +175,18 @@ def leave_one_out(flow: GradientFlow, y: ArrayLike, times: ArrayLike | None = No
     return least(times, mean_squares(predictions, targets))
 
 
-def discrepancy(
-    flow: GradientFlow, noise: float, times: ArrayLike | None = None, factor: float = 1.0
-) -> Stopping:
+def discrepancy(flow: GradientFlow, noise: float, times: ArrayLike | None = None) -> Stopping:
     r"""Return the first time at which the training residual is no larger than the noise.
 
-        √((1/(n·n_outputs)) Σ_i |f_t(x_i) − y_i|²) ≤ factor · noise
+        √((1/(n·n_outputs)) Σ_i |f_t(x_i) − y_i|²) ≤ noise
 
     After it the flow would fit noise. The time may lie between those of the grid.
 
     Args:
       flow: a fitted flow.
-      noise: the standard deviation of the noise of each output, in units of y, positive.
+      noise: the standard deviation of the noise of each output, in units of y, positive. If it is
+        not quite known, a little more is on the safe side.
       times: the times to look at first, shape (T,); `None` for `time_grid(flow)`.
-      factor: a little more than 1 is on the safe side if the noise is not quite known.
 
     Returns:
       The time, 0 if f_0 is as close to the targets as the noise, with the mean squared residual
@@ -198,8 +194,7 @@ def discrepancy(
 
     Raises:
       TypeError: if an argument is not real.
-      ValueError: if `noise` or `factor` is not positive and finite, or the residual is always
-        larger than the noise; and as `GradientFlow.training_error`.
+      ValueError: if `noise` is not positive and finite, or the residual is always larger.
 
     Example:
       >>> flow = GradientFlow.fit(np.eye(2), np.array([1.0, -1.0]))
@@ -209,21 +204,20 @@ def discrepancy(
     Reference: Morozov 1966; Engl, Hanke & Neubauer 1996, section 4.3.
     """
     noise = _checks.number(noise, "noise", positive=True)
-    wanted = _checks.number(factor, "factor", positive=True) * noise
     times = times_or_grid(flow, times)
     errors = flow.training_error(times)
-    reached = np.flatnonzero(errors <= wanted**2)
+    reached = np.flatnonzero(errors <= noise**2)
     if not reached.size:
         raise ValueError(
             f"the rms training residual is still {math.sqrt(errors[-1]):.4g} at t = "
-            f"{times[-1]:.4g}, above factor·noise = {wanted:.4g}. Pass later times, "
+            f"{times[-1]:.4g}, above the noise {noise:.4g}. Pass later times, "
             "less ridge if there is any, or the noise that these data have."
         )
     first = int(reached[0])
     before, after = float(times[first - 1]) if first else 0.0, float(times[first])
     found = 0.0
-    if first > 0 or flow.training_error(0.0) > wanted**2:
-        found = _crossing(flow, wanted**2, before, after)
+    if first > 0 or flow.training_error(0.0) > noise**2:
+        found = _crossing(flow, noise**2, before, after)
     times = np.insert(times, first, found)
     return Stopping(found, times, np.insert(errors, first, flow.training_error(found)))
 

@@ -6,7 +6,6 @@ import jax
 import joblib
 import numpy as np
 import pytest
-import scipy.sparse
 import skops.io
 from helpers import enable_x64, full, run_python
 from sklearn import datasets
@@ -460,15 +459,6 @@ def test_lengths_that_the_dtype_cannot_hold_are_refused_unless_they_do_not_matte
         model.predict(1e30 * x)
     model = RNTKRegressor(stopping=1.0, normalize_inputs=True).fit(x, x[:, 0])
     assert np.isfinite(model.predict(1e30 * x)).all()
-
-
-@pytest.mark.parametrize("estimator", BOTH)
-def test_sparse_inputs_are_refused_with_what_to_do(estimator):
-    x = scipy.sparse.csr_array(np.eye(4))
-    model = estimator(stopping=1.0).fit(np.eye(4), [0, 1, 0, 1])
-    for call in (lambda: estimator().fit(x, [0, 1, 0, 1]), lambda: model.predict(x)):
-        with pytest.raises(TypeError, match=r"toarray\(\), or sparse_output=False"):
-            call()
 
 
 def test_too_many_rows_for_the_memory_are_refused_with_remedies_that_estimators_have(

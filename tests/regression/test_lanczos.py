@@ -1,16 +1,19 @@
 import dataclasses
 import functools
 import math
+import re
 import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import full, matrix_of_spectrum, run_python
+from helpers import full, mainly, matrix_of_spectrum
+from jax.sharding import NamedSharding, PartitionSpec
 from matfree import decomp
 
 from nt_residual import gram, memory, regression
+from nt_residual.gram import owned
 from nt_residual.gram.operators import as_operator
 from nt_residual.regression import krylov
 from nt_residual.regression.lanczos import Lanczos
@@ -130,6 +133,7 @@ def test_a_process_in_parts_is_that_of_matfree_in_one(x64):
         np.testing.assert_allclose(following, expected.residual, atol=1e-9)
 
 
+@mainly("float32")
 def test_the_basis_stays_orthonormal_as_it_grows(dtype):
     process = _krylov(_matrix(SPECTRA["algebraic"], dtype), _targets())
     for _ in range(10):
@@ -190,15 +194,15 @@ def test_other_targets_and_times_need_no_compilation():
     k_train = _matrix(SPECTRA["geometric"], np.float32)
     fit = functools.partial(regression.GradientFlow.fit, k_train, solver="lanczos")
     fit(_targets()).predict(k_train, [1.0, 1e3])
-    program = jax.jit(krylov._continued, static_argnames="count")
+    program = owned.shared(krylov._continued, static_argnames="count")
     before = program._cache_size()
     fit(3 * _targets()[::-1]).predict(k_train, [2.0, 1e3])
     assert program._cache_size() == before
 
 
-def test_an_interrupted_flow_goes_on_where_it_was(monkeypatch):
+def test_an_interrupted_flow_continues_and_a_progress_bar_shows_the_error(monkeypatch, capsys):
     k_train, y = _matrix(SPECTRA["geometric"]), _targets()
-    flow = regression.GradientFlow.fit(k_train, y, solver="lanczos")
+    flow = regression.GradientFlow.fit(k_train, y, solver="lanczos", progress=True)
 
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
@@ -208,14 +212,7 @@ def test_an_interrupted_flow_goes_on_where_it_was(monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             flow.solve(1e3)
     assert _error(flow, k_train, y, np.array([1e3])) < 1e-4
-
-
-def test_a_progress_bar_shows_products_and_the_error(capsys):
-    k_train, y = _matrix(SPECTRA["geometric"]), _targets()
-    regression.GradientFlow.fit(k_train, y, solver="lanczos", progress=True).solve(1e3)
-    shown = capsys.readouterr().err
-    assert "Lanczos" in shown
-    assert "error=" in shown
+    assert "error=" in capsys.readouterr().err
 
 
 # Krylov spaces that are exhausted.
@@ -233,6 +230,7 @@ def test_a_progress_bar_shows_products_and_the_error(capsys):
     }.values(),
     ids=lambda value: "",
 )
+@mainly("float64")
 def test_an_exhausted_space_is_exact(k_train, y, dtype):
     k_train = k_train.astype(dtype)
     tol = {"float32": 1e-5, "float64": 1e-12}[dtype.name]
@@ -311,63 +309,56 @@ def test_one_entry_without_its_mirror_image_is_found():
 # Many devices.
 
 
-_SHARDED = """
-import os
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
-import re
-import jax, jax.numpy as jnp, numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
-from nt_residual import regression
-from nt_residual.regression import krylov
+@pytest.fixture(scope="module")
+def points():
+    """Kernel matrices of training and of new points, and targets."""
+    rng = np.random.default_rng(0)
+    x, new = (rng.standard_normal((n, 3)) for n in (64, 16))
+    k_train, k_test = (np.exp(-((a[:, None] - x) ** 2).sum(2)).astype(np.float32) for a in (x, new))
+    return k_train, k_test, rng.standard_normal((64, 3))
 
-rng = np.random.default_rng(0)
-n, n_outputs = 64, 3
-x, x_test = (rng.standard_normal((m, 3)).astype(np.float32) for m in (n, 16))
-kernel = lambda a, b: np.exp(-((a[:, None] - b) ** 2).sum(2)).astype(np.float32)
-k_train, k_test = kernel(x, x), kernel(x_test, x)
-y = rng.standard_normal((n, n_outputs))
-times = [1.0, 100.0, 1e3]
-rows = NamedSharding(jax.make_mesh((8,), ("rows",)), PartitionSpec("rows"))
-sharded = jax.device_put(k_train, rows)
-flow = regression.GradientFlow.fit(sharded, y, ridge=1e-2)
-assert flow.solver == "lanczos"
-whole = regression.GradientFlow.fit(k_train, y, ridge=1e-2, solver="lanczos")
-expected = whole.predict(k_test, times)
-np.testing.assert_allclose(flow.predict(k_test, times), expected, atol=1e-4)
-np.testing.assert_allclose(flow.predict(jax.device_put(k_test, rows), times), expected, atol=1e-4)
-gathered = regression.GradientFlow.fit(sharded, y, ridge=1e-2, solver="eigh")
-np.testing.assert_allclose(gathered.predict(k_test, times), expected, atol=1e-4)
-scaled = (jax.device_put(np.ldexp(k, 100), rows) for k in (k_train, k_test))
-found = regression.GradientFlow.fit(next(scaled), y, ridge=np.ldexp(1e-2, 100))
-found = found.predict(next(scaled), np.ldexp(times, -100))
-np.testing.assert_array_equal(found, flow.predict(jax.device_put(k_test, rows), times))
 
-process = flow._solver._krylov
-program = jax.jit(krylov._continued, static_argnames="count").lower(
-    process._operator, process.basis, process.next, 0, np.float32(1), np.float32(1e-6), count=16
-).compile().as_text()
-collectives = re.findall(
-    r"= (.*?) (?:all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)"
-    r"(?:-start)?\\(", program
+def _sharded(array):
+    mesh = jax.make_mesh((8,), ("rows",))
+    return jax.device_put(array, NamedSharding(mesh, PartitionSpec("rows")))
+
+
+@pytest.mark.parametrize("solver", ["auto", "eigh"])
+def test_a_sharded_matrix_gives_the_predictions_of_one_that_is_not(points, solver):
+    k_train, k_test, y = points
+    fit = functools.partial(regression.GradientFlow.fit, ridge=1e-2)
+    expected = fit(k_train, y, solver="lanczos").predict(k_test, TIMES[1:3])
+    flow = fit(_sharded(k_train), y, solver=solver)
+    assert flow.solver == {"auto": "lanczos"}.get(solver, solver)
+    for k in (k_test, _sharded(k_test)):
+        np.testing.assert_allclose(flow.predict(k, TIMES[1:3]), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda k: np.where(np.eye(64), np.nan, k), r"first at index \[0, 0\]"),
+        (np.triu, "k_train must be symmetric"),
+    ],
 )
-assert collectives
-for shapes in collectives:
-    for dims in re.findall(r"\\[([\\d,]*)\\]", shapes):
-        assert np.prod([int(d) for d in dims.split(",") if d]) <= n * n_outputs, shapes
-
-for bad, message in ((np.where(np.eye(n), np.nan, k_train), "first at index [0, 0]"),
-                     (np.triu(k_train), "must be symmetric")):
-    try:
-        regression.GradientFlow.fit(jax.device_put(bad.astype(np.float32), rows), y)
-    except ValueError as error:
-        assert message in str(error), error
-    else:
-        raise AssertionError(message)
-print("fine")
-"""
+def test_a_sharded_matrix_is_checked(points, change, message):
+    with pytest.raises(ValueError, match=message):
+        regression.GradientFlow.fit(_sharded(change(points[0]).astype(np.float32)), points[2])
 
 
-def test_on_eight_devices_nothing_larger_than_the_vectors_is_sent():
-    result = run_python(_SHARDED)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.endswith("fine\n")
+def test_nothing_larger_than_the_vectors_is_sent_between_devices(points):
+    k_train, _, y = points
+    flow = regression.GradientFlow.fit(_sharded(k_train), y, ridge=1e-2)
+    process, one = flow._solver._krylov, np.float32(1)
+    program = process._operator.jit(krylov._continued, static_argnames="count").lower(
+        process._operator, process.basis, process.next, 0, one, one, count=16
+    )
+    collectives = re.findall(
+        r"= (.*?) (?:all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)"
+        r"(?:-start)?\(",
+        program.compile().as_text(),
+    )
+    assert collectives
+    for shapes in collectives:
+        for dims in re.findall(r"\[([\d,]*)\]", shapes):
+            assert np.prod([int(d) for d in dims.split(",") if d]) <= y.size, shapes
