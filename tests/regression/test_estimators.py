@@ -97,14 +97,6 @@ def test_every_rule_learns_from_noisy_data(points, stopping):
         assert len(model.stopping_.errors) == len(model.stopping_.times)
 
 
-def test_what_is_held_out_chooses_the_time_and_then_is_trained_on(points):
-    x, y, new, _ = points
-    model = RNTKRegressor(random_state=0).fit(x, y)
-    again = RNTKRegressor(stopping=model.stopping_time_).fit(x, y)
-    np.testing.assert_array_equal(model.predict(new), again.predict(new))
-    assert len(model.dual_coef_) == 120
-
-
 def test_the_same_fraction_of_each_class_is_held_out():
     strata = np.repeat([0, 1, 2], [50, 20, 5])
     train, held_out = kernel_estimator._split(75, 0.2, np.random.RandomState(0), strata)
@@ -166,15 +158,6 @@ def test_a_prediction_does_not_depend_on_the_other_rows(points):
     )
 
 
-def test_lanczos_gives_the_same_as_eigh(points):
-    x, y, new, _ = points
-    first, second = (
-        RNTKRegressor(solver=solver, stopping=20.0).fit(x, y) for solver in ("eigh", "lanczos")
-    )
-    assert (first.solver_, second.solver_) == ("eigh", "lanczos")
-    np.testing.assert_allclose(second.predict(new), first.predict(new), atol=1e-3)
-
-
 # What the defaults learn.
 
 
@@ -208,36 +191,22 @@ def _functions():
     length = np.linalg.norm(x, axis=1)
     line = rng.uniform(-3, 3, (100, 1))
     noise = 0.1 * rng.standard_normal(300)
-    ray = rng.uniform(0, 3, (200, 1))
     return {
         "Friedman's first": (0.87, *datasets.make_friedman1(400, noise=0.5, random_state=0)),
         "an odd cubic of the direction": (0.985, x, (x[:, 0] / length) ** 3),
         "one feature": (0.95, line, np.sin(line[:, 0]) + noise[:100]),
-        "one feature in a wide range": (
-            0.95,
-            np.linspace(-31, 31, 100)[:, None],
-            np.linspace(-31, 31, 100) ** 3,
-        ),
         "the length": (0.75, x, np.cos(2 * length) + noise),
-        "the length along a line": (0.95, ray * [1.0, 2.0], np.sin(3 * ray[:, 0]) + noise[:200]),
     }
 
 
-@pytest.mark.parametrize("normalize", [False, *full(True)])
 @pytest.mark.parametrize(
     "name",
-    [
-        "one feature",
-        "an odd cubic of the direction",
-        *full("Friedman's first", "one feature in a wide range"),
-        *full("the length", "the length along a line"),
-    ],
+    ["one feature", "an odd cubic of the direction", *full("Friedman's first", "the length")],
 )
-def test_the_default_regressor_learns(name, normalize):
+def test_the_default_regressor_learns(name):
     least, x, y = _functions()[name]
     folds = KFold(5, shuffle=True, random_state=0)
-    model = RNTKRegressor(normalize_inputs=normalize)
-    assert np.mean(cross_val_score(_scaled(model), x, y, cv=folds)) >= least
+    assert np.mean(cross_val_score(_scaled(RNTKRegressor()), x, y, cv=folds)) >= least
 
 
 @pytest.mark.parametrize("exponent", [-100, 100])

@@ -79,16 +79,6 @@ def test_repeated_inputs_with_different_targets_give_the_mean(solver):
         np.testing.assert_allclose(flow.leave_one_out(math.inf), (50 - y) / 99, rtol=1e-9)
 
 
-def test_a_float32_kernel_is_factorized_in_float64_and_predictions_are_float32():
-    x = np.random.default_rng(0).standard_normal((50, 5)).astype(np.float32)
-    kernel = rntk.ResidualKernel(100, schedules.PowerLaw(1.0))
-    y = x[:, 0]
-    flow = regression.GradientFlow.fit(kernel(x), y)
-    predictions = flow.predict(kernel(x), math.inf)
-    assert predictions.dtype == np.float32
-    np.testing.assert_allclose(predictions, y, atol=1e-4)
-
-
 # With a ridge.
 
 

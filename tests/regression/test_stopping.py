@@ -56,12 +56,8 @@ def test_the_grid_of_lanczos_ends_before_infinity_where_predictions_have_converg
     np.testing.assert_allclose(times[0], exact[0], rtol=1e-4)
     assert times[-1] < math.inf
     assert flow.solve(times).status == "converged"
-
-
-def test_the_grid_of_lanczos_with_a_ridge_ends_where_all_is_learned(noisy):
-    k, y, *_ = noisy
-    flow = GradientFlow.fit(k, y, solver="lanczos", ridge=5.0)
-    np.testing.assert_allclose(time_grid(flow)[-1], 10 * len(y) / 5.0)
+    with_ridge = GradientFlow.fit(k, y, solver="lanczos", ridge=5.0)
+    np.testing.assert_allclose(time_grid(with_ridge)[-1], 10 * len(y) / 5.0)
 
 
 def test_the_grid_of_times_runs_from_nothing_learned_to_everything(problem):
@@ -130,7 +126,6 @@ def test_kfold_passes_solver_and_ridge_on(noisy):
     ("arguments", "error", "message"),
     [
         ((np.ones((2, 3)), np.ones(2)), ValueError, r"k_train must have shape \(n, n\), n ≥ 2"),
-        ((np.eye(1), np.ones(1)), ValueError, r"k_train must have shape \(n, n\), n ≥ 2"),
         ((np.eye(4), np.ones(3)), ValueError, r"y must have shape \(n,\).*with n = 4"),
         ((np.eye(4), np.ones(4), 5), ValueError, "n_splits must be at most n = 4, got 5"),
     ],
@@ -138,19 +133,6 @@ def test_kfold_passes_solver_and_ridge_on(noisy):
 def test_kfold_refuses_what_it_cannot_divide(arguments, error, message):
     with pytest.raises(error, match=message):
         kfold(*arguments)
-
-
-def test_kfold_from_the_mean_has_the_errors_of_flows_from_the_mean(problem):
-    k, y = problem
-    y = y + 100
-    expected = 0.0
-    for part in np.array_split(np.random.default_rng(0).permutation(9), 3):
-        others = [i for i in range(9) if i not in part]
-        flow = GradientFlow.fit(k[others][:, others], y[others], center_targets=True)
-        off = flow.predict(k[part][:, others], TIMES) - y[part]
-        expected += np.sum(off**2, axis=(1, 2)) / y.size
-    stopping = kfold(k, y, 3, times=TIMES, center_targets=True)
-    np.testing.assert_allclose(stopping.errors, expected, rtol=1e-8)
 
 
 # From the training data alone.
@@ -175,21 +157,16 @@ def test_generalized_cross_validation_needs_a_time_at_which_something_is_left(pr
         generalized_cross_validation(flow, [1e9, math.inf])
 
 
-@pytest.mark.parametrize("outputs", ["vector", "matrix"])
-def test_leave_one_out_has_the_errors_of_leaving_each_out(problem, outputs):
+def test_leave_one_out_is_the_error_of_predictions_without_each_point(problem):
     k, y = problem
-    y = y[:, 0] if outputs == "vector" else y
-    stopping = leave_one_out(GradientFlow.fit(k, y), y, TIMES)
-    expected = np.zeros(len(TIMES))
-    for out in range(9):
-        rest = [i for i in range(9) if i != out]
-        for i, t in enumerate(TIMES):
-            # The loss stays divided by 9.
-            predicted = _smoother(k[out, rest], k[rest][:, rest], t * 8 / 9) @ y[rest]
-            expected[i] += np.sum((predicted - y[out]) ** 2) / y.size
-    np.testing.assert_allclose(stopping.errors, expected, rtol=1e-8)
+    flow = GradientFlow.fit(k, y)
+    expected = np.mean((flow.leave_one_out(TIMES) - y) ** 2, axis=(1, 2))
+    np.testing.assert_allclose(leave_one_out(flow, y, TIMES).errors, expected, rtol=1e-12)
+    # The same as by division into single points, of which each has n/(n − 1) of the time.
+    found = kfold(k, y, 9, times=[math.inf]).errors
+    np.testing.assert_allclose(found, expected[-1:], rtol=1e-8)
     with pytest.raises(ValueError, match="y must have the shape of the predictions"):
-        leave_one_out(GradientFlow.fit(k, y), y[:5])
+        leave_one_out(flow, y[:5])
 
 
 @pytest.mark.parametrize("rule", [generalized_cross_validation, leave_one_out])
@@ -204,7 +181,7 @@ def test_criteria_that_need_all_eigenvalues_refuse_lanczos(problem, rule):
 
 
 @pytest.mark.parametrize("solver", ["eigh", "lanczos"])
-@pytest.mark.parametrize("noise", [0.05, 0.5, 0.9])
+@pytest.mark.parametrize("noise", [0.05, 0.9])
 def test_at_the_time_of_discrepancy_the_residual_is_the_noise(problem, noise, solver, x64):
     k, y = problem
     flow = GradientFlow.fit(k, y, solver=solver)
