@@ -111,14 +111,13 @@ def on_host(kernel: Matrix) -> np.ndarray:
 
 
 def operator(kernel: Matrix) -> Operator:
-    """Return the products of the matrix. What is in memory is checked: finite, and symmetric.
+    """Return the products of the matrix, having checked those in memory: finite, and symmetric.
 
-    Tiles that each product computes or reads are not. They are symmetric by construction, and the
-    first product shows values that are not finite.
+    Tiles that each product computes or reads are symmetric by construction, and the first product
+    shows values that are not finite.
 
     Raises:
-      ValueError: if the matrix is not finite or not symmetric, or sharded in a way that does not
-        suit products.
+      ValueError: if the matrix is not finite or not symmetric, or is not sharded over a mesh.
     """
     if isinstance(kernel, np.ndarray | jax.Array) and kernel.dtype != float_dtype(kernel):
         kernel = kernel.astype(float_dtype(kernel))

@@ -2,13 +2,19 @@
 
 from collections.abc import Iterator
 
+import jax
 import numpy as np
 
 from nt_residual.compat import enable_x64
-from nt_residual.rntk import ResidualKernel
+from nt_residual.rntk import ResidualKernel, tiles
+from nt_residual.rntk.kernel import _profile
 
 # The side of the tiles, and what their number of features is a multiple of.
 _SIDE, _WIDTH = 256, 8
+
+# Of the numbers that a kernel is evaluated with, and not of the kernel itself, for each of which
+# `jax.jit` would compile once more.
+_evaluate = jax.jit(tiles.evaluate)
 
 
 def matrix(kernel: ResidualKernel, x: np.ndarray) -> np.ndarray:
@@ -44,11 +50,11 @@ def _tiles(
     width = (features // _WIDTH + 1) * _WIDTH
     left = _padded(x1, width, np.pad(x1[0], (0, width - features)))
     right = _padded(x2, width, np.eye(1, width, features)[0])
+    profile = _profile(kernel, x1.dtype.name)
     for i in range(0, len(x1), _SIDE):
         for j in range(i if upper else 0, len(x2), _SIDE):
             with enable_x64(x1.dtype == np.float64):
-                # Not within `jax.jit`, which would compile once more for every kernel.
-                tile = np.asarray(kernel(left[i : i + _SIDE], right[j : j + _SIDE]))
+                tile = np.asarray(_evaluate(profile, left[i : i + _SIDE], right[j : j + _SIDE]))
             rows, columns = slice(i, min(i + _SIDE, len(x1))), slice(j, min(j + _SIDE, len(x2)))
             yield rows, columns, tile[: rows.stop - i, : columns.stop - j]
 

@@ -17,9 +17,8 @@ _FIRST_CAPACITY = 64
 class Krylov:
     """Orthonormal bases Q of the Krylov spaces of s K, and T = Qᵀ (s K) Q.
 
-    A process that has found an invariant space, within rounding, is over: what K does
-    beyond that space never reaches its start. Until all are over they continue together, so
-    that K is applied to all outputs at once.
+    A process that finds an invariant space, within rounding, is over. Until all are over they
+    continue together, so that K is applied to all outputs at once.
 
     Args:
       operator: K.

@@ -52,9 +52,8 @@ def time_grid(flow: GradientFlow, count: int = 64) -> np.ndarray:
     The eigendirection of eigenvalue λ is learned at t ~ n/λ, so the grid runs
     geometrically from n/(100 λ_max) to 10 n/λ_min, and ends with `math.inf`.
 
-    With Lanczos' method late times cost ever more products with K, and infinity may never
-    converge. There the grid ends at 10^4 n/λ_max (with a ridge δ at 10 n/δ, if that is earlier),
-    without infinity. If the error still falls at its end, pass later times.
+    With 'lanczos', where late times cost more and more products, it ends at 10^4 n/λ_max (with a
+    ridge δ at 10 n/δ, if that is earlier). If the error still falls there, pass later times.
 
     Args:
       flow: a fitted flow.

@@ -67,7 +67,7 @@ def kfold(
     equally far for any n.
 
     Args:
-      k_train: kernel of the training inputs, shape (n, n).
+      k_train: kernel of the training inputs, an array of shape (n, n).
       y: targets, shape (n,) or (n, n_outputs).
       n_splits: the number of parts, from 2 to n.
       times: the times to try, shape (T,); `None` for `time_grid` of the first flow.
