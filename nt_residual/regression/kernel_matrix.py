@@ -13,8 +13,8 @@ from nt_residual.gram.operators import Dense, Operator, as_operator
 
 Matrix = np.ndarray | jax.Array | MatrixFree | Sharded | Stored
 
-# The number of rows that are compared with columns at a time.
-_PANEL = 256
+# The side of the tiles that are compared, small enough for a processor's cache.
+_TILE = 256
 _REMEDY = "Use solver='lanczos', which needs products with it only."
 
 
@@ -65,7 +65,8 @@ def is_sharded(array: np.ndarray | jax.Array) -> bool:
 def check_finite(array: np.ndarray | jax.Array, name: str) -> None:
     """Raise `ValueError` if a value is NaN or infinite. A sharded array is not gathered."""
     if isinstance(array, jax.Array):
-        count = int(_count_not_finite(array))
+        # A sum is several times faster than a count.
+        count = 0 if np.isfinite(_sum(array)) else int(_count_not_finite(array))
     else:
         # In parts, so that no mask of the size of the matrix is allocated.
         parts = np.array_split(array, 1 + array.nbytes // 2**26)
@@ -79,6 +80,11 @@ def check_finite(array: np.ndarray | jax.Array, name: str) -> None:
             f"{name} must be finite, got {count} values that are NaN or infinite{where}. "
             "Check the data it was computed from."
         )
+
+
+@jax.jit
+def _sum(array: jax.Array) -> jax.Array:
+    return jnp.sum(array)
 
 
 @jax.jit
@@ -122,12 +128,10 @@ def operator(kernel: Matrix) -> Operator:
     if isinstance(kernel, np.ndarray | jax.Array) and kernel.dtype != float_dtype(kernel):
         kernel = kernel.astype(float_dtype(kernel))
     found = as_operator(kernel)
-    if isinstance(found, Dense):
-        check_finite(found.matrix, "k_train")
-        check_symmetric(float(_asymmetry(found.matrix)), found.dtype, found.diagonal())
-    elif isinstance(found, Sharded) or (isinstance(found, Stored) and not found.symmetric):
-        off = _sampled_asymmetry(found)
-        if not np.isfinite(off) and isinstance(found, Sharded):
+    if isinstance(found, Dense | Sharded) or (isinstance(found, Stored) and not found.symmetric):
+        dense = isinstance(found, Dense)
+        off = float(_asymmetry(found.matrix)) if dense else _sampled_asymmetry(found)
+        if not np.isfinite(off) and isinstance(found, Dense | Sharded):
             check_finite(found.matrix, "k_train")
         check_symmetric(off, found.dtype, found.diagonal())
     return found
@@ -135,17 +139,26 @@ def operator(kernel: Matrix) -> Operator:
 
 @jax.jit
 def _asymmetry(matrix: jax.Array) -> jax.Array:
-    """Return the largest |K − Kᵀ|, without a copy of K."""
+    """Return the largest |K − Kᵀ|, or NaN if K has a value that is NaN or infinite."""
     n, dtype = len(matrix), jnp.promote_types(matrix.dtype, jnp.float32)
-    size = min(_PANEL, n)
+    size = min(_TILE, n)
+    count = -(-n // size)
 
-    def step(i: jax.Array, largest: jax.Array) -> jax.Array:
-        start = jnp.minimum(i * size, n - size)
-        rows = jax.lax.dynamic_slice_in_dim(matrix, start, size, axis=0).astype(dtype)
-        columns = jax.lax.dynamic_slice_in_dim(matrix, start, size, axis=1).astype(dtype)
-        return jnp.maximum(largest, jnp.max(jnp.abs(rows - columns.T)))
+    def tile(i: jax.Array, j: jax.Array) -> jax.Array:
+        start = (jnp.minimum(k * size, n - size) for k in (i, j))
+        return jax.lax.dynamic_slice(matrix, tuple(start), (size, size)).astype(dtype)
 
-    return jax.lax.fori_loop(0, -(-n // size), step, jnp.zeros((), dtype))
+    def compare(i: jax.Array, j: jax.Array, state: tuple) -> tuple:
+        off = jnp.abs(tile(i, j) - tile(j, i).T)
+        return jnp.maximum(state[0], jnp.max(off)), state[1] + jnp.sum(off)
+
+    def row(i: jax.Array, state: tuple) -> tuple:
+        return jax.lax.fori_loop(i, count, lambda j, state: compare(i, j, state), state)
+
+    zero = jnp.zeros((), dtype)
+    largest, total = jax.lax.fori_loop(0, count, row, (zero, zero))
+    # XLA's maximum may leave NaN out, its sum does not.
+    return jnp.where(jnp.isfinite(total), largest, jnp.nan)
 
 
 def _sampled_asymmetry(found: Operator) -> float:

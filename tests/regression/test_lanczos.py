@@ -347,6 +347,7 @@ def test_a_sharded_matrix_is_checked(points, change, message):
 def test_nothing_larger_than_the_vectors_is_sent_between_devices(points):
     k_train, _, y = points
     flow = regression.GradientFlow.fit(_sharded(k_train), y, ridge=1e-2)
+    assert isinstance(flow._solver, Lanczos)
     process, one = flow._solver._krylov, np.float32(1)
     program = process._operator.jit(krylov._continued, static_argnames="count").lower(
         process._operator, process.basis, process.next, 0, one, one, count=16
