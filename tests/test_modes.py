@@ -60,7 +60,7 @@ USES = {
     ),
     "lanczos in tiles": lambda x, images, folder: GradientFlow.fit(
         gram.MatrixFree(_linear, x), x[:, :2]
-    ).predict(x_test=x[:2], t=TIMES),
+    ).predict(gram.MatrixFree(_linear, x[:2], x), TIMES),
     "stopping": lambda x, images, folder: _rules(x),
     "layers": lambda x, images, folder: LAYERS(np.asarray(x, np.float32), None, "ntk"),
     "estimator": lambda x, images, folder: (

@@ -2,9 +2,8 @@
 
 import dataclasses
 import warnings
-from typing import Any, Literal
+from typing import Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
@@ -71,7 +70,6 @@ class GradientFlow:
     offset: np.ndarray
     _one_output: bool  # y had one dimension, and predictions have none for outputs.
     _solver: Eigh | Lanczos
-    _kernel: gram.MatrixFree | None
     _largest: float  # Of |y|.
 
     def __repr__(self) -> str:
@@ -139,44 +137,34 @@ class GradientFlow:
             max_iterations=max_iterations,
             progress=_checks.boolean(progress, "progress"),
         )
-        data = kernel if isinstance(kernel, gram.MatrixFree) else None
         largest = float(np.max(np.abs(targets)))
-        return cls(ridge, offset, targets.ndim == 1, fitted, data, largest)
+        return cls(ridge, offset, targets.ndim == 1, fitted, largest)
 
     @no_mesh()
     def predict(
         self,
-        k_test_train: ArrayLike | gram.Sharded | gram.Stored | None = None,
-        t: ArrayLike | None = None,
+        k_test_train: ArrayLike | gram.MatrixFree | gram.Sharded | gram.Stored,
+        t: ArrayLike,
         *,
-        kernel: Any = None,
-        x_test: ArrayLike | None = None,
-        x_train: ArrayLike | None = None,
-        tile_size: int | None = None,
         progress: bool = False,
     ) -> np.ndarray:
         """Return the predictions at one or many times.
 
         Args:
           k_test_train: kernel between new and training inputs, shape (n_test, n): an array,
-            which may be sharded, a `gram.Sharded` or a `gram.Stored`. Instead of it, `x_test`
-            may be passed.
+            which may be sharded, a `gram.Sharded`, a `gram.Stored`, or, to compute and use one
+            tile at a time, a `gram.MatrixFree(kernel, x_test, x_train)`.
           t: the training time, ≥ 0, dimensionless; a scalar or shape (T,), not decreasing.
             `math.inf` is allowed.
-          kernel: a kernel as for `gram.compute`, of which tiles are made and used one by
-            one; `None` for that of the `gram.MatrixFree` that the flow was fitted with.
-          x_test: new inputs, shape (n_test, …).
-          x_train: the training inputs, shape (n, …); `None` as for `kernel`.
-          tile_size: the largest side of a tile; `None` picks one.
-          progress: whether to show a progress bar over tiles.
+          progress: whether to show a progress bar over the tiles of a `gram.MatrixFree`.
 
         Returns:
           Shape (n_test, n_outputs), or (T, n_test, n_outputs) for a vector of times,
-          without the last axis where `y` had one dimension. The dtype of `k_test_train` (of
-          tiles, that of the kernel) if that is a float dtype whose range has y's, else float64.
+          without the last axis where `y` had one dimension. The dtype of `k_test_train` if
+          that is a float dtype whose range has y's, else float64.
 
         Raises:
-          TypeError: if an argument is missing, is not used, or does not hold real numbers.
+          TypeError: if an argument does not hold real numbers.
           ValueError: if a shape is wrong, a value is NaN, or a time is negative or less than
             the one before it.
 
@@ -184,36 +172,16 @@ class GradientFlow:
           RuntimeWarning: if the predictions at the training points are not known to `tol`: see
             `Solution.residual`.
         """
-        if t is None or (k_test_train is None) == (x_test is None):
-            raise TypeError("predict needs t, and either k_test_train or x_test.")
         times = arguments.check_times(t)
-        if k_test_train is not None:
-            given = {"kernel": kernel, "x_train": x_train, "tile_size": tile_size}
-            extra = [name for name, value in given.items() if value is not None]
-            if extra:
-                raise TypeError(
-                    f"{', '.join(extra)} must be left out with k_test_train, got both. Or pass "
-                    "x_test instead of k_test_train."
-                )
-            matrix = predictions.check_shape(k_test_train, self.n_train)
-            columns, sizes = self._columns(times)
-            flat = predictions.from_matrix(matrix, columns)
-            dtype = kernel_matrix.float_dtype(matrix)
-        else:
-            data = predictions.training_data(kernel, x_train, self._kernel, self.n_train)
-            columns, sizes = self._columns(times)
-            options = {"tile_size": tile_size, "progress": progress}
-            # JAX's float64 stays what it is, as in `fit`, whatever the caller's context.
-            source = self._kernel if x_train is None else x_train
-            jaxs = isinstance(source, gram.MatrixFree | jax.Array)
-            with predictions.precision(source.dtype if jaxs else None):
-                flat = predictions.from_inputs(data[0], x_test, data[1], columns, **options)
-            dtype = flat.dtype
-        values = (flat.astype(np.float64) * sizes).reshape(len(flat), times.size, -1)
-        values = np.moveaxis(values, 1, 0) + self.offset
+        progress = _checks.boolean(progress, "progress")
+        kernel = predictions.check_shape(k_test_train, self.n_train)
+        columns, sizes = self._columns(times)
+        flat = predictions.product(kernel, columns, progress=progress).astype(np.float64) * sizes
+        values = np.moveaxis(flat.reshape(len(flat), times.size, -1), 1, 0) + self.offset
+        dtype = kernel_matrix.float_dtype(kernel)
         limits = jnp.finfo(dtype)
-        range_ = float(limits.tiny), float(limits.max)
-        fits = self._largest == 0 or range_[0] <= self._largest <= range_[1]
+        least, most = float(limits.tiny), float(limits.max)
+        fits = self._largest == 0 or least <= self._largest <= most
         return self._shaped(values.astype(dtype if fits else np.float64), times)
 
     @no_mesh()

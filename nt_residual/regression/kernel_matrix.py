@@ -128,7 +128,9 @@ def operator(kernel: Matrix) -> Operator:
     if isinstance(kernel, np.ndarray | jax.Array) and kernel.dtype != float_dtype(kernel):
         kernel = kernel.astype(float_dtype(kernel))
     found = as_operator(kernel)
-    if isinstance(found, Dense | Sharded) or (isinstance(found, Stored) and not found.symmetric):
+    other = isinstance(found, Stored) and not found.symmetric
+    other = other or (isinstance(found, MatrixFree) and found.x2 is not None)
+    if isinstance(found, Dense | Sharded) or other:
         dense = isinstance(found, Dense)
         off = float(_asymmetry(found.matrix)) if dense else _sampled_asymmetry(found)
         if not np.isfinite(off) and isinstance(found, Dense | Sharded):

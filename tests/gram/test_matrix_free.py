@@ -145,7 +145,7 @@ def _applied(matrix, v):
 
 def _fit(kernel):
     flow = GradientFlow.fit(gram.MatrixFree(kernel, _inputs(4)), np.arange(4.0))
-    flow.predict(x_test=_inputs(2), t=1.0)
+    flow.predict(gram.MatrixFree(kernel, _inputs(2), _inputs(4)), 1.0)
 
 
 def _compute(kernel):

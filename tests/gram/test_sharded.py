@@ -205,7 +205,9 @@ USES = {
     "diagonal": lambda: gram.MatrixFree(_linear, x).diagonal(),
     "two batches": lambda: gram.MatrixFree(_linear, x, x[:5]) @ v[:5],
     "flow": lambda: _fit(_linear(x, x)).predict(_linear(x[:3], x), 1.0),
-    "flow of tiles": lambda: _fit(gram.MatrixFree(KERNEL, x)).predict(x_test=x[:3], t=1.0),
+    "flow of tiles": lambda: _fit(gram.MatrixFree(KERNEL, x)).predict(
+        gram.MatrixFree(KERNEL, x[:3], x), 1.0
+    ),
     "flow on a mesh": lambda: _fit(gram.compute(KERNEL, x, mesh=_mesh(8))).training_error(1.0),
 }
 

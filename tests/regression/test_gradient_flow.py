@@ -244,15 +244,11 @@ def test_a_kernel_that_is_not_in_memory_gives_the_same_predictions(form, solver,
     if form == "stored":
         k_train = gram.compute(kernel, x, tile_size=8, store=tmp_path / "train")
         k_test = gram.compute(kernel, x_test, x, tile_size=8, store=tmp_path / "test")
-        flow = regression.GradientFlow.fit(k_train, y, solver=solver)
-        predictions = [flow.predict(k_test, times)]
-        data = {"kernel": kernel, "x_train": x}
     else:
         k_train = gram.MatrixFree(kernel, x, tile_size=8)
-        flow = regression.GradientFlow.fit(k_train, y, solver=solver)
-        predictions = [flow.predict(kernel(x_test, x), times)]
-        data = {}
-    predictions.append(flow.predict(x_test=x_test, t=times, tile_size=8, **data))
+        k_test = gram.MatrixFree(kernel, x_test, x, tile_size=8)
+    flow = regression.GradientFlow.fit(k_train, y, solver=solver)
+    predictions = [flow.predict(k, times) for k in (k_test, kernel(x_test, x))]
     for found in predictions:
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=2e-4)
@@ -262,9 +258,9 @@ def test_a_kernel_that_is_not_in_memory_gives_the_same_predictions(form, solver,
 def test_a_matrix_free_kernel_in_float64_predicts_in_any_context(solver):
     x = np.random.default_rng(0).standard_normal((12, 12))
     with enable_x64():
-        matrix = gram.MatrixFree(_linear, x)
+        matrix, new = gram.MatrixFree(_linear, x), gram.MatrixFree(_linear, x[:3], x)
     flow = regression.GradientFlow.fit(matrix, x[:, 0], solver=solver, ridge=0.1)
-    found = flow.predict(x_test=x[:3], t=5.0)
+    found = flow.predict(new, 5.0)
     assert found.dtype == np.float64
     expected = regression.GradientFlow.fit(x @ x.T, x[:, 0], ridge=0.1)
     np.testing.assert_allclose(found, expected.predict(x[:3] @ x.T, 5.0), rtol=1e-3)
@@ -348,25 +344,11 @@ def test_bad_requests_for_predictions_are_refused():
         flow.predict(np.ones((2, 4)), 1.0)
     with pytest.raises(ValueError, match="k_test_train must be finite"):
         flow.predict(np.full((2, 3), np.nan), 1.0)
-    for arguments in ({"t": 1.0}, {"k_test_train": np.eye(3)}, {"x_test": np.eye(3)}):
-        with pytest.raises(TypeError, match="predict needs t, and either k_test_train or x_test"):
-            flow.predict(**arguments)
-    with pytest.raises(TypeError, match="predict needs kernel and x_train with x_test, unless"):
-        flow.predict(x_test=np.eye(3), t=1.0)
-    with pytest.raises(ValueError, match="x_train must hold the 3 training inputs, got 2"):
-        flow.predict(x_test=np.eye(2), x_train=np.eye(2), kernel=_linear, t=1.0)
-    for option in ({"kernel": _linear}, {"x_train": np.eye(3)}, {"tile_size": 2}):
-        with pytest.raises(TypeError, match=f"{next(iter(option))} must be left out with k_test"):
-            flow.predict(np.eye(3), 1.0, **option)
 
 
-def test_a_matrix_free_kernel_is_refused_where_an_array_is_needed():
-    matrix = gram.MatrixFree(_linear, np.eye(3, dtype=np.float32))
-    flow = regression.GradientFlow.fit(matrix, np.ones(3))
-    with pytest.raises(TypeError, match=r"got a gram.MatrixFree\. Pass x_test="):
-        flow.predict(matrix, 1.0)
+def test_kfold_refuses_a_matrix_without_blocks():
     with pytest.raises(TypeError, match=r"got a gram.MatrixFree.*Pass gram.compute"):
-        regression.kfold(matrix, np.ones(3))
+        regression.kfold(gram.MatrixFree(_linear, np.eye(3, dtype=np.float32)), np.ones(3))
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -378,7 +360,7 @@ def test_a_new_input_at_which_the_kernel_is_not_finite_is_refused(solver):
     x = np.eye(4, dtype=np.float32)
     flow = regression.GradientFlow.fit(gram.MatrixFree(cosine, x), np.ones(4), solver=solver)
     with pytest.raises(ValueError, match=r"finite|NaN"):
-        flow.predict(x_test=np.append(x[:2], np.zeros((1, 4), np.float32), axis=0), t=1.0)
+        flow.predict(gram.MatrixFree(cosine, np.zeros((1, 4), np.float32), x), 1.0)
 
 
 def test_what_only_an_eigendecomposition_knows_is_refused_without_one():
