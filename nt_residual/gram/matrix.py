@@ -88,19 +88,24 @@ def compute(
     of_kernel = _checks.kernel(kernel, x1, x1 if x2 is None else x2)
     entry = of_kernel if dtype is None else _checks.float_dtype(dtype)
     mesh = sharded.mesh_of(mesh, x1=x1, x2=x2)
-    options = {"tile_size": tile_size, "dtype": entry}
     if mesh is not None:
         if store is not None:
             raise ValueError(
                 "store= cannot be combined with mesh=, or with inputs that are spread over "
                 "devices: one process writes tiles from one device. Pass inputs of one device."
             )
-        return sharded.compute(kernel, x1, x2, mesh, progress=progress, **options)
-    if store is not None:
-        return stores.compute(kernel, x1, x2, store, progress=progress, **options)
+        return sharded.compute_sharded(
+            kernel, x1, x2, mesh, tile_size=tile_size, dtype=entry, progress=progress
+        )
     size = len(x1) * len(x1 if x2 is None else x2) * entry.itemsize
-    held = {"the matrix": size}
-    tiles = Tiles(kernel, x1, x2, held=held, remedies=_REMEDIES, **options)
+    held, remedies = {"the matrix": size}, _REMEDIES
+    if store is not None:
+        held, remedies = {}, "Pass a smaller tile_size."
+        tile_size = tile_size or stores.tile_size_of(stores.folder_of(store))
+    options = {"tile_size": tile_size, "dtype": entry, "held": held, "remedies": remedies}
+    tiles = Tiles(kernel, x1, x2, **options)
+    if store is not None:
+        return stores.compute_stored(kernel, tiles, stores.folder_of(store), progress=progress)
     return _in_memory(tiles, progress)
 
 

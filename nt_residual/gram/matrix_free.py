@@ -122,7 +122,7 @@ class MatrixFree:
     @property
     def jit(self) -> Any:
         """`jax.jit` for functions of it. Nothing that it compiles keeps the kernel alive."""
-        return functools.partial(tiles.jit, self.kernel)
+        return functools.partial(tiles.jit_for, self.kernel)
 
     @property
     def seconds(self) -> float:

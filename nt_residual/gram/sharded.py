@@ -149,7 +149,7 @@ def mesh_of(mesh: Mesh | None, **inputs: Any) -> Mesh | None:
     return None
 
 
-def compute(
+def compute_sharded(
     kernel: Kernel,
     x1: jax.Array | np.ndarray,
     x2: jax.Array | np.ndarray | None,
@@ -213,7 +213,7 @@ def _filled(
     matrix = jax.jit(zeros, out_shardings=by_rows)()
     finite = jax.jit(lambda: jnp.ones(mesh.size, bool), out_shardings=by_rows)()
     static = ("kernel", "rows", "columns", "mesh", "symmetric")
-    step = tiles.jit(kernel, _step, static_argnames=static, donate_argnums=(1, 2))
+    step = tiles.jit_for(kernel, _step, static_argnames=static, donate_argnums=(1, 2))
     options = {"rows": rows, "columns": columns, "mesh": mesh, "symmetric": symmetric}
     pairs = [(i, j) for i in range(rows.count) for j in range(columns.count)]
     for i, j in tqdm(pairs, desc=f"Gram matrix on {mesh.size} devices", unit="tile", disable=quiet):

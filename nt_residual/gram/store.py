@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
@@ -27,48 +26,38 @@ _DTYPES = ("bfloat16", "float16", "float32", "float64")
 _MARGIN = 2**20
 
 
-def compute(
-    kernel: Kernel,
-    x1: jax.Array | np.ndarray,
-    x2: jax.Array | np.ndarray | None,
-    path: str | os.PathLike,
-    *,
-    tile_size: int | None,
-    dtype: np.dtype,
-    progress: bool,
-) -> Stored:
-    """Return the matrix k(x1, x2) in a folder, of which only missing tiles are computed.
-
-    Arguments and errors are those of `gram.compute`.
-    """
-    if dtype.name not in _DTYPES:
-        raise ValueError(f"dtype must be one of {_DTYPES} to be stored, got {dtype}.")
+def folder_of(path: str | os.PathLike) -> pathlib.Path:
+    """Return the absolute path, or raise `ValueError` if it is an address."""
     if "://" in os.fspath(path):
         raise ValueError(f"store must be a path on this machine, got {path!r}.")
-    folder = pathlib.Path(path).expanduser().absolute()
-    if tile_size is None and is_ours(folder):
-        # Resume in tiles of the same size, however much memory there is now.
-        tile_size = max(Stored(folder).tile_shape)
-    remedies = "Pass a smaller tile_size."
-    tiles = Tiles(kernel, x1, x2, tile_size=tile_size, dtype=dtype, held={}, remedies=remedies)
-    sides = [cut.size for cut in tiles.cuts]
+    return pathlib.Path(path).expanduser().absolute()
+
+
+def tile_size_of(folder: pathlib.Path) -> int | None:
+    """Return the tile size of a matrix to resume, whatever memory there is now, or `None`."""
+    return max(Stored(folder).tile_shape) if is_ours(folder) else None
+
+
+def compute_stored(kernel: Kernel, tiles: Tiles, folder: pathlib.Path, *, progress: bool) -> Stored:
+    """Return the matrix of these tiles in a folder. Errors are those of `fill`."""
+    if tiles.dtype.name not in _DTYPES:
+        raise ValueError(f"dtype must be one of {_DTYPES} to be stored, got {tiles.dtype}.")
+    rows, columns = tiles.cuts
+    x1, x2 = tiles.inputs
     identity = {
         "kernel": _fields(kernel),
         "x1": _files.digest(x1),
-        "x2": "x1" if x2 is None else _files.digest(x2),
+        "x2": "x1" if tiles.symmetric else _files.digest(x2),
         "shape": list(tiles.shape),
-        "dtype": dtype.name,
-        "tile_size": sides,
+        "dtype": tiles.dtype.name,
+        "tile_size": [rows.size, columns.size],
         "symmetric": tiles.symmetric,
     }
 
     def tile(i: int, j: int) -> np.ndarray:
         values = np.asarray(tiles(i, j))
         # The last tile of a row or column may begin earlier, and repeat entries of the one before.
-        rows, columns = (
-            k * cut.size - cut.start(k) for k, cut in zip((i, j), tiles.cuts, strict=True)
-        )
-        return values[rows:, columns:]
+        return values[i * rows.size - rows.start(i) :, j * columns.size - columns.start(j) :]
 
     return fill(folder, tile, identity, progress=progress)
 

@@ -81,7 +81,7 @@ class Stored:
     @property
     def jit(self) -> Any:
         """`jax.jit` for functions of it. What it compiles does not outlive this object."""
-        return functools.partial(tiles.jit, self)
+        return functools.partial(tiles.jit_for, self)
 
     @property
     def nbytes(self) -> int:

@@ -87,7 +87,7 @@ def from_static(kernel: Kernel) -> Kernel:
     return kernel.kernel() if isinstance(kernel, Reference) else kernel
 
 
-def jit(owner: Any, function: Callable[..., Any], **options: Any) -> Any:
+def jit_for(owner: Any, function: Callable[..., Any], **options: Any) -> Any:
     """Return `jax.jit(function, **options)`, the same in each call.
 
     What it compiles dies with `owner`, a kernel or a matrix, unless that compares by value.
@@ -209,7 +209,7 @@ def _compiled(
     at = jax.sharding.SingleDeviceSharding(device_of(x1))
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at) for x in (x1, x2)]
     index = jax.ShapeDtypeStruct((), np.int32)
-    tile = jit(kernel, _tile, static_argnames=("kernel", "cuts", "dtype", "symmetric"))
+    tile = jit_for(kernel, _tile, static_argnames=("kernel", "cuts", "dtype", "symmetric"))
     options = {"cuts": cuts, "dtype": dtype, "symmetric": symmetric}
     program = tile.lower(static(kernel), *shapes, index, index, **options).compile()
     analysis = program.memory_analysis()
@@ -278,6 +278,7 @@ class Tiles:
       shape: (n1, n2).
       dtype: of the entries.
       device: of the tiles.
+      inputs: x1 and x2, or x1 twice.
       cuts: the pieces of rows and columns.
       symmetric: whether x2 is `None`.
 
@@ -300,7 +301,7 @@ class Tiles:
         first = jnp.asarray(x1)
         self.device = device_of(first)
         second = first if x2 is None else jax.device_put(x2, self.device)
-        self._inputs, self.shape = (first, second), (len(first), len(second))
+        self.inputs, self.shape = (first, second), (len(first), len(second))
         limit, where = memory.share([self.device])
         memory.check(held, limit, where, remedies)
         options = {"dtype": dtype, "symmetric": self.symmetric}
@@ -320,7 +321,7 @@ class Tiles:
     def __call__(self, i: int, j: int) -> jax.Array:
         """Return tile (i, j), or raise `ValueError` if an entry is NaN or infinite."""
         with jax.disable_jit(False):  # The program is compiled already.
-            values, finite = self._program(*self._inputs, np.int32(i), np.int32(j))
+            values, finite = self._program(*self.inputs, np.int32(i), np.int32(j))
         if not finite:
             bad = np.argwhere(~np.isfinite(np.asarray(values, np.float32)))[0]
             row, column = self.cuts[0].start(i) + bad[0], self.cuts[1].start(j) + bad[1]
