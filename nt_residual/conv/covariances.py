@@ -165,7 +165,7 @@ def _excess(
 
 
 def _vary(network: Network, variances: Sequence[jax.Array]) -> jax.Array:
-    """Whether the variance of some image is not the same in all of its pixels, or around them."""
+    """True if the variance of some image differs between its pixels, or from that around them."""
     largest = jnp.concatenate([v.max((0, 1)) for v in variances])
     if network.padding == "SAME":
         return lax.stop_gradient(jnp.any(largest > 0))

@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from nt_residual import _checks
-from nt_residual.rntk.rows import is_known
+from nt_residual.rntk.rows import in_one_dtype, is_known
 
 
 def check_images(
@@ -30,7 +30,6 @@ def check_images(
       ValueError: if a shape is not as expected, or an image has NaN or infinity.
     """
     x1 = _check_batch(x1, "x1", shape, channels)
-    given, dtype = x1.dtype, jnp.promote_types(x1.dtype, jnp.float32)
     if x2 is not None:
         x2 = _check_batch(x2, "x2", shape, channels)
         if x1.shape[1:] != x2.shape[1:]:
@@ -38,10 +37,7 @@ def check_images(
                 f"x1 and x2 must have the same number of channels, got shapes {x1.shape} and "
                 f"{x2.shape}."
             )
-        wide, x2 = x2.dtype, x2.astype(dtype)
-        if wide != dtype:
-            _check_finite(x2, f"x2, converted to {dtype},")
-    return x1.astype(dtype), x2, given
+    return in_one_dtype(x1, x2, _check_finite)
 
 
 def _check_batch(

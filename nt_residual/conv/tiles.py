@@ -148,7 +148,7 @@ def _evaluate(
 
 
 def _starts(n: int, size: int) -> list[int]:
-    """Where pieces of n begin; the last may overlap the one before it."""
+    """The first indices of pieces of n; the last may overlap the one before it."""
     return [min(k, n - size) for k in range(0, n, size)]
 
 

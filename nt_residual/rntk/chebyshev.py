@@ -196,7 +196,7 @@ class Fit:
 
 
 def _needed(coefficients: np.ndarray, tol: float) -> int:
-    """How many coefficients leave a rest of at most `tol`."""
+    """The least number of coefficients that leave a rest of at most `tol`."""
     rests = np.cumsum(np.abs(coefficients[::-1]))[::-1]
     return max(1, int(np.sum(rests > tol)))
 

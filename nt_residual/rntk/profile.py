@@ -92,5 +92,5 @@ def half_digits(dtype: DTypeLike) -> int:
 
 
 def _tolerance(dtype: DTypeLike) -> float:
-    """What may be cut from a series, in units of r(0)."""
+    """The largest rest that may be cut from a series, in units of r(0)."""
     return max(float(jnp.finfo(dtype).eps), 1e-11)

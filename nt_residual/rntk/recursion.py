@@ -116,7 +116,7 @@ def sums_of_blocks(sin2: Array, cos2: Array, alphas: Array) -> BlockSums:
 
 
 class State(NamedTuple):
-    """What the recursion carries from block to block."""
+    """The numbers that the recursion carries from block to block."""
 
     sin2: Array  # sin²(θ_ℓ/2)
     cos2: Array  # cos²(θ_ℓ/2)
@@ -162,7 +162,7 @@ def run(sin2: Array, cos2: Array, alphas: Array, counts: Array) -> State:
 
 
 def _change(state: State, share: Array, weight: Array) -> State:
-    """What one block adds to the state."""
+    """The change of the state by one block."""
     gain, lost = arc_cosine.gain_and_loss(state.sin2, state.cos2)
     moved = share / 2 * gain
     branch = arc_cosine.branch_kernel(state.cos2 - state.sin2, gain, lost)

@@ -4,6 +4,7 @@ Values are checked where they are known: outside `jax.jit` and its like, and on 
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,6 @@ def check_pair(x1: ArrayLike, x2: ArrayLike | None) -> tuple[jax.Array, jax.Arra
         infinity or is zero; or if the numbers of features differ.
     """
     x1 = _check_batch(x1, "x1")
-    given, dtype = x1.dtype, np.promote_types(x1.dtype, np.float32)
     if x2 is not None:
         x2 = _check_batch(x2, "x2")
         if x1.shape[1] != x2.shape[1]:
@@ -39,9 +39,17 @@ def check_pair(x1: ArrayLike, x2: ArrayLike | None) -> tuple[jax.Array, jax.Arra
                 f"x1 and x2 must have the same number of features, got shapes {x1.shape} "
                 f"and {x2.shape}."
             )
-        wide, x2 = x2.dtype, x2.astype(dtype)
-        if wide != dtype:
-            _check_values(x2, f"x2, converted to {dtype},")
+    return in_one_dtype(x1, x2, _check_values)
+
+
+def in_one_dtype(
+    x1: jax.Array, x2: jax.Array | None, check_values: Callable[[jax.Array, str], None]
+) -> tuple[jax.Array, jax.Array | None, np.dtype]:
+    """Return both batches in the dtype to compute in, at least float32, and the first's own."""
+    given, dtype = x1.dtype, jnp.promote_types(x1.dtype, jnp.float32)
+    if x2 is not None and x2.dtype != dtype:
+        x2 = x2.astype(dtype)
+        check_values(x2, f"x2, converted to {dtype},")
     return x1.astype(dtype), x2, given
 
 
