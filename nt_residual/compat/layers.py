@@ -47,33 +47,15 @@ def with_checked_sizes(inputs_to_kernel: Callable) -> Callable:
     """Wraps `_inputs_to_kernel` of neural-tangents, for networks that pair equal pixels alone."""
 
     @functools.wraps(inputs_to_kernel)
-    def wrapped(
-        x1: Any,
-        x2: Any,
-        *,
-        diagonal_spatial: Any,
-        batch_axis: int,
-        channel_axis: Any,
-        **kwargs: Any,
-    ) -> Any:
-        if x2 is not None and (diagonal_spatial or channel_axis is None):
-            size1, size2 = (
-                [n for axis, n in enumerate(x.shape) if axis != batch_axis % x.ndim]
-                for x in (x1, x2)
-            )
+    def wrapped(x1: Any, x2: Any, **options: Any) -> Any:
+        if x2 is not None and (options["diagonal_spatial"] or options["channel_axis"] is None):
+            size1, size2 = (np.delete(x.shape, options["batch_axis"]).tolist() for x in (x1, x2))
             if size1 != size2:
                 raise ValueError(
                     f"this network needs inputs x1 and x2 of the same size, since it pairs each "
                     f"pixel with the same pixel alone, as Flatten does; got shapes {x1.shape} and "
                     f"{x2.shape}. Use stax.GlobalAvgPool for inputs of different size."
                 )
-        return inputs_to_kernel(
-            x1,
-            x2,
-            diagonal_spatial=diagonal_spatial,
-            batch_axis=batch_axis,
-            channel_axis=channel_axis,
-            **kwargs,
-        )
+        return inputs_to_kernel(x1, x2, **options)
 
     return wrapped

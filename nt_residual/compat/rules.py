@@ -73,47 +73,53 @@ def _restrict(rules: Any, primitive: Any, only: int) -> None:
 
 
 def needs_copy(rules: Any, program: LinearProgram) -> Callable[[Variable, Equation], bool]:
-    """Returns which inputs of a program should enter which equations behind a copy.
+    """Return a function that tells if an input should enter an equation behind a copy.
 
-    * Where there is no rule, Jacobians are dense: of a whole `scan`, all of its outputs by
-      all of its weights. Behind a copy they are smaller, unless the equation has fewer
-      outputs than the function.
-    * Where a real parameter makes a complex value, neural-tangents drops the imaginary part.
-    * Where one parameter enters several equations, neural-tangents takes the structure that
-      they have in common, and compares the axes of outputs alone: equations that are
-      diagonal along different axes of the parameter would be taken for the same.
+    neural-tangents forms the Jacobian of an equation with respect to its input by a rule, and
+    takes three things for granted, which do not hold for every program of today's JAX:
+
+    1. There is a rule. Without one the Jacobian is dense: of a whole `scan`, all of its outputs
+       by all of its weights. Behind a copy there is the derivative of the function's outputs in
+       its place, which is smaller unless the equation has fewer outputs than the function.
+    2. Values are real. It drops the imaginary part of what a real parameter enters.
+    3. A parameter that enters several equations is diagonal along the same axes in each. It
+       compares axes of the outputs alone: in `w * a + einsum("ji,ij->ji", b, w)`, both terms are
+       diagonal along both axes of the output, but along axes (0, 1) and (1, 0) of w.
     """
-    outputs = sum(var.aval.size for var in program.outvars)
-    known = rules.STRUCTURE_RULES.keys() | rules.JACOBIAN_RULES.keys()
-
-    def diagonal(var: Variable, equation: Equation) -> frozenset[tuple[int, int]]:
-        """Axes of the output, each with the axis of this input that it is diagonal in."""
-        index = equation.invars.index(var)
-        inputs = [v.aval for v in equation.invars]
-        structure = rules.get_structure(equation, inputs, index, True)
-        pairs = zip(structure.out_diagonal, structure.in_diagonal, strict=True)
-        return frozenset((out, axes[index]) for out, axes in pairs)
-
+    n_outputs = sum(var.aval.size for var in program.outvars)
     diagonals = {
-        var: {diagonal(var, equation) for equation in program.eqns if var in equation.invars}
+        var: {
+            _diagonal_axes(rules, var, equation)
+            for equation in program.eqns
+            if var in equation.invars
+        }
         for var in program.invars
     }
 
     def needed(var: Variable, equation: Equation) -> bool:
-        primitive, output = equation.primitive, equation.outvars[0].aval
-        index = equation.invars.index(var)
-        dense = (
-            primitive not in known
-            or primitive == lax.slice_p
-            or _ONLY_INPUT.get(primitive, index) != index
-        )
-        return (
-            (dense and output.size >= outputs)
-            or jnp.issubdtype(output.dtype, jnp.complexfloating)
-            or (len(diagonals[var]) > 1 and bool(diagonal(var, equation)))
-        )
+        output = equation.outvars[0].aval
+        is_costly = not _has_rule(rules, var, equation) and output.size >= n_outputs
+        is_complex = jnp.issubdtype(output.dtype, jnp.complexfloating)
+        is_ambiguous = len(diagonals[var]) > 1 and bool(_diagonal_axes(rules, var, equation))
+        return is_costly or is_complex or is_ambiguous
 
     return needed
+
+
+def _has_rule(rules: Any, var: Variable, equation: Equation) -> bool:
+    """Return whether the Jacobian with respect to this input is not dense."""
+    primitive, index = equation.primitive, equation.invars.index(var)
+    known = primitive in rules.STRUCTURE_RULES or primitive in rules.JACOBIAN_RULES
+    return known and primitive != lax.slice_p and _ONLY_INPUT.get(primitive, index) == index
+
+
+def _diagonal_axes(rules: Any, var: Variable, equation: Equation) -> frozenset[tuple[int, int]]:
+    """Return axes of the output, each with the axis of this input that it is diagonal in."""
+    index = equation.invars.index(var)
+    inputs = [v.aval for v in equation.invars]
+    structure = rules.get_structure(equation, inputs, index, True)
+    pairs = zip(structure.out_diagonal, structure.in_diagonal, strict=True)
+    return frozenset((out, axes[index]) for out, axes in pairs)
 
 
 def _select_n_jacobian(equation: Any, index: int, inputs: Sequence[Any], output: Any) -> jax.Array:

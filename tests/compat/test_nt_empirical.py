@@ -22,61 +22,6 @@ def jacobian(f, params, x):
     return np.concatenate([leaf.reshape(*f(params, x).shape, -1) for leaf in leaves], axis=-1)
 
 
-def moved(params):
-    return jax.tree.map(lambda p: p + 0.1 * jnp.cos(p), params)
-
-
-def test_linearize_adds_the_derivative(network):
-    f, params, x, _ = network
-    step = jax.tree.map(jnp.subtract, moved(params), params)
-    expected = f(params, x) + jacobian(f, params, x) @ np.concatenate(
-        [leaf.ravel() for leaf in jax.tree.leaves(step)]
-    )
-    np.testing.assert_allclose(nt.linearize(f, params)(moved(params), x), expected, rtol=1e-10)
-
-
-def test_taylor_expansions_of_a_polynomial_end_with_it(x64):
-    def f(w, x):
-        return x * w**3
-
-    w, new, x = jnp.asarray([1.0, -2.0]), jnp.asarray([1.5, 0.5]), 2.0
-    dw = new - w
-    terms = [w**3, 3 * w**2 * dw, 3 * w * dw**2, dw**3]
-    for degree in range(6):
-        expected = x * sum(terms[: degree + 1])
-        np.testing.assert_allclose(nt.taylor_expand(f, w, degree)(new, x), expected, rtol=1e-12)
-
-
-def test_taylor_expansions_approach_the_function(network):
-    f, params, x, _ = network
-    errors = [
-        jnp.abs(nt.taylor_expand(f, params, d)(moved(params), x) - f(moved(params), x)).max()
-        for d in range(4)
-    ]
-    assert errors == sorted(errors, reverse=True)
-    np.testing.assert_allclose(
-        nt.taylor_expand(f, params, 1)(moved(params), x),
-        nt.linearize(f, params)(moved(params), x),
-        rtol=1e-12,
-    )
-
-
-def test_the_nngp_is_the_product_of_outputs(network):
-    f, params, x1, x2 = network
-    fx1, fx2 = f(params, x1), f(params, x2)
-    np.testing.assert_allclose(nt.empirical_nngp_fn(f)(x1, x2, params), fx1 @ fx2.T / 3, rtol=1e-12)
-    np.testing.assert_allclose(
-        nt.empirical_nngp_fn(f, trace_axes=())(x1, x2, params),
-        jnp.einsum("ai,bj->abij", fx1, fx2),
-        rtol=1e-12,
-    )
-    np.testing.assert_allclose(
-        nt.empirical_nngp_fn(f, trace_axes=(), diagonal_axes=(0, 1))(x1, None, params),
-        fx1**2,
-        rtol=1e-12,
-    )
-
-
 @pytest.mark.parametrize("implementation", nt.NtkImplementation)
 def test_the_ntk_is_the_product_of_jacobians(network, implementation):
     f, params, x1, x2 = network
@@ -98,15 +43,6 @@ def test_ntk_vector_products_never_form_the_ntk(network):
     vector = jnp.asarray(array(3, 3, seed=0.9))
     product = nt.empirical_ntk_vp_fn(f, x1, x2, params)(vector)
     np.testing.assert_allclose(product, np.einsum("abij,bj->ai", ntk, vector), rtol=1e-9)
-
-
-def test_empirical_kernels_come_together_or_one_by_one(network):
-    f, params, x1, x2 = network
-    kernel_fn = nt.empirical_kernel_fn(f)
-    both = kernel_fn(x1, x2, ("nngp", "ntk"), params)
-    np.testing.assert_array_equal(both.nngp, nt.empirical_nngp_fn(f)(x1, x2, params))
-    np.testing.assert_array_equal(both.ntk, kernel_fn(x1, x2, "ntk", params))
-    assert kernel_fn(x1, x2, None, params)._fields == ("nngp", "ntk")
 
 
 @pytest.mark.parametrize("implementation", nt.NtkImplementation)

@@ -1,12 +1,9 @@
 """`nt.monte_carlo_kernel_fn`: sampled kernels approach the closed form, as its docstring says."""
 
-import types
-
 import jax.numpy as jnp
 import neural_tangents as nt
 import numpy as np
 import pytest
-from helpers import full
 from jax import random
 from neural_tangents import stax
 from nt_networks import SEQUENCES, VECTORS
@@ -43,7 +40,8 @@ NETWORKS = {
 
 
 @pytest.mark.filterwarnings("ignore:`FanIn` layers assume independent inputs")
-@pytest.mark.parametrize("name", ["dense", *full(*sorted(NETWORKS.keys() - {"dense"}))])
+@pytest.mark.full
+@pytest.mark.parametrize("name", NETWORKS)
 def test_samples_approach_the_closed_form(name):
     (x1, x2), layers = NETWORKS[name]
     init_fn, apply_fn, kernel_fn = stax.serial(*layers(1024), stax.Dense(64))
@@ -60,21 +58,3 @@ def test_samples_approach_the_closed_form(name):
     for kind, tolerance in (("nngp", 0.06), ("ntk", 0.04)):
         actual, exact = getattr(sampled, kind), getattr(expected, kind)
         np.testing.assert_allclose(actual, exact, rtol=0, atol=tolerance * jnp.abs(exact).max())
-
-
-def test_a_list_of_sample_counts_gives_a_generator_of_running_means():
-    init_fn, apply_fn, _ = stax.serial(stax.Dense(64), stax.Relu(), stax.Dense(2))
-    estimates = nt.monte_carlo_kernel_fn(init_fn, apply_fn, random.PRNGKey(0), [2, 8])(X1, None)
-    assert isinstance(estimates, types.GeneratorType)
-    few, many = estimates
-    assert few.ntk.shape == many.ntk.shape == (4, 4)
-    alone = nt.monte_carlo_kernel_fn(init_fn, apply_fn, random.PRNGKey(0), 8)(X1, None)
-    np.testing.assert_allclose(many.ntk, alone.ntk, rtol=1e-5)
-
-
-def test_samples_may_be_taken_in_batches():
-    init_fn, apply_fn, _ = stax.serial(stax.Dense(64), stax.Relu(), stax.Dense(2))
-    arguments = (init_fn, apply_fn, random.PRNGKey(0), 4)
-    whole = nt.monte_carlo_kernel_fn(*arguments)(X1, None, "ntk")
-    batched = nt.monte_carlo_kernel_fn(*arguments, batch_size=2, device_count=0)(X1, None, "ntk")
-    np.testing.assert_allclose(batched, whole, rtol=1e-5)

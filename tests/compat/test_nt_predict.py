@@ -35,23 +35,6 @@ def test_mse_is_the_matrix_exponential(problem, t):
     np.testing.assert_allclose(test, _solution(k, k_test, y, t), rtol=1e-8)
 
 
-def test_mse_at_infinite_time_is_kernel_regression(problem):
-    k, k_test, y = problem
-    train, test = nt.predict.gradient_descent_mse(k, y)(None, 0.0, 0.0, k_test)
-    np.testing.assert_allclose(train, y, rtol=1e-12)
-    np.testing.assert_allclose(test, k_test @ np.linalg.solve(k, y), rtol=1e-9)
-
-
-def test_several_times_give_a_leading_axis(problem):
-    k, k_test, y = problem
-    predict_fn = nt.predict.gradient_descent_mse(k, y)
-    times = jnp.array([[0.5, 1.0, 2.0]])
-    train, test = predict_fn(times, 0.0, 0.0, k_test)
-    assert train.shape == (1, 3, 4, 2)
-    assert test.shape == (1, 3, 3, 2)
-    np.testing.assert_allclose(test[0, 1], predict_fn(1.0, 0.0, 0.0, k_test)[1], rtol=1e-10)
-
-
 def test_a_predictor_may_be_made_and_called_under_vmap_and_jit(problem):
     k, k_test, y = problem
 
@@ -68,6 +51,7 @@ def test_a_predictor_may_be_made_and_called_under_vmap_and_jit(problem):
     np.testing.assert_allclose(jitted(2.0), expected[0], rtol=1e-10)
 
 
+@pytest.mark.full
 def test_gradient_descent_solves_the_same_equation_for_any_loss(problem):
     k, k_test, y = problem
     ode = nt.predict.gradient_descent(mse, k, y)(3.0, 0.0, 0.0, k_test)
@@ -76,13 +60,7 @@ def test_gradient_descent_solves_the_same_equation_for_any_loss(problem):
         np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
-def test_momentum_reaches_the_same_end(problem):
-    k, _, y = problem
-    predict_fn = nt.predict.gradient_descent(mse, k, y, learning_rate=1.0, momentum=0.9)
-    state = nt.predict.ODEState(fx_train=jnp.zeros_like(y))
-    np.testing.assert_allclose(predict_fn(1e5, state).fx_train, y, atol=1e-4)
-
-
+@pytest.mark.full
 def test_gp_inference_is_the_posterior(problem):
     x_train, x_test = map(jnp.asarray, VECTORS)
     y = problem[2]
@@ -98,6 +76,7 @@ def test_gp_inference_is_the_posterior(problem):
     np.testing.assert_allclose(posterior.covariance, covariance, rtol=1e-9)
 
 
+@pytest.mark.full
 def test_an_ensemble_at_infinite_time_is_gp_inference(problem):
     x_train, x_test = map(jnp.asarray, VECTORS)
     y = problem[2]
@@ -110,15 +89,6 @@ def test_an_ensemble_at_infinite_time_is_gp_inference(problem):
         np.testing.assert_allclose(posterior.covariance, expected.covariance, rtol=1e-7)
 
 
-def test_an_ensemble_starts_at_the_prior_and_ends_at_the_labels(problem):
-    x_train, y = jnp.asarray(VECTORS[0]), problem[2]
-    ensemble = nt.predict.gradient_descent_mse_ensemble(KERNEL_FN, x_train, y)
-    start = ensemble(t=0.0, get="ntk", compute_cov=True)
-    np.testing.assert_allclose(start.mean, jnp.zeros_like(y), atol=1e-12)
-    np.testing.assert_allclose(start.covariance, KERNEL_FN(x_train, None, "nngp"), rtol=1e-9)
-    np.testing.assert_allclose(ensemble(get="ntk"), y, rtol=1e-8)
-
-
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_max_learning_rate_is_two_over_the_largest_eigenvalue(problem, momentum, dtype):
     k, _, y = problem
@@ -126,11 +96,3 @@ def test_max_learning_rate_is_two_over_the_largest_eigenvalue(problem, momentum,
     rate = nt.predict.max_learning_rate(k, y_train_size=y.size, momentum=momentum)
     expected = 2 * (1 + momentum) * y.size / np.linalg.eigvalsh(k)[-1]
     np.testing.assert_allclose(rate, expected, rtol=1e-5)
-
-
-def test_gradient_descent_diverges_above_the_largest_learning_rate(problem):
-    k, _, y = problem
-    limit = nt.predict.max_learning_rate(k, y_train_size=y.size)
-    for factor, small in ((0.95, True), (1.05, False)):
-        residual = np.linalg.matrix_power(np.eye(4) - factor * limit * k / y.size, 200) @ y
-        assert (np.abs(residual).max() < np.abs(y).max()) == small

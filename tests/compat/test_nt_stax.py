@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import neural_tangents as nt
 import numpy as np
 import pytest
 from jax import random
@@ -19,17 +18,7 @@ def dense(*layers):
     return stax.serial(stax.Dense(16, W_std=1.3), *layers, stax.Dense(3))
 
 
-def test_the_kernel_of_one_hidden_relu_layer_is_the_arc_cosine_kernel(x64):
-    x = np.array([[1.0, 0.0], [0.6, 0.8]])
-    theta = np.arccos(0.6)
-    _, _, kernel_fn = stax.serial(stax.Dense(1, W_std=2**0.5), stax.Relu(), stax.Dense(1))
-    nngp = (0.6 * (np.pi - theta) + np.sin(theta)) / np.pi / 2
-    ntk = nngp + 0.6 * (1 - theta / np.pi) / 2
-    between = kernel_fn(x[:1], x[1:], ("nngp", "ntk"))
-    np.testing.assert_allclose(between.nngp, [[nngp]], rtol=1e-12)
-    np.testing.assert_allclose(between.ntk, [[ntk]], rtol=1e-12)
-
-
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", SHAPED)
 def test_the_three_functions_of_a_network_agree_on_the_output_shape(name):
@@ -47,6 +36,7 @@ def test_the_three_functions_of_a_network_agree_on_the_output_shape(name):
     assert len(set(shapes)) == 1
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_float32_kernels_are_those_of_float64_between_different_inputs(name):
@@ -60,32 +50,7 @@ def test_float32_kernels_are_those_of_float64_between_different_inputs(name):
         np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 
 
-def test_get_names_one_quantity_several_or_all():
-    x = jnp.asarray(VECTORS[0], jnp.float32)
-    _, _, kernel_fn = dense(stax.Erf())
-    whole = kernel_fn(x, None)
-    assert isinstance(whole, nt.Kernel)
-    assert isinstance(kernel_fn(x, None, "ntk"), jax.Array)
-    some = kernel_fn(x, None, ("nngp", "cov1"))
-    assert some._fields == ("nngp", "cov1")
-    np.testing.assert_array_equal(some.nngp, whole.nngp)
-    np.testing.assert_array_equal(some.cov1, whole.cov1)
-
-
-def test_a_kernel_of_one_network_is_the_input_of_the_next():
-    x = jnp.asarray(VECTORS[0], jnp.float32)
-    first, second = stax.serial(stax.Dense(8), stax.Relu()), stax.serial(stax.Dense(8), stax.Erf())
-    chained = second[2](first[2](x, None)).ntk
-    np.testing.assert_allclose(chained, stax.serial(first, second)[2](x, None, "ntk"), rtol=1e-6)
-
-
-def test_repeat_is_serial_many_times():
-    x = jnp.asarray(VECTORS[0], jnp.float32)
-    block = stax.serial(stax.Dense(6), stax.Erf())
-    repeated = stax.repeat(block, 4)[2](x, None, "ntk")
-    np.testing.assert_allclose(repeated, stax.serial(*[block] * 4)[2](x, None, "ntk"), rtol=1e-5)
-
-
+@pytest.mark.full
 def test_diagonals_are_the_diagonals_of_the_whole():
     x = jnp.asarray(IMAGES[0], jnp.float32)
     # Two convolutions: after an odd number neural-tangents keeps spatial axes reversed.
@@ -166,48 +131,7 @@ def test_flatten_refuses_batches_of_different_size(first, layout):
         kernel_fn(jnp.ones((2, 4, 3)), jnp.ones((2, 6, 3)), "ntk", **layout)
 
 
-def test_dropout_keeps_a_share_of_the_units_and_the_mean():
-    init_fn, apply_fn, _ = stax.Dropout(0.25)
-    x = jnp.ones((4, 20_000))
-    _, params = init_fn(random.PRNGKey(0), x.shape)
-    y = apply_fn(params, x, rng=random.PRNGKey(1))
-    assert set(np.unique(y)) == {0.0, 4.0}
-    np.testing.assert_allclose((y > 0).mean(), 0.25, atol=0.01)
-
-
 def test_typed_random_keys_are_accepted():
     init_fn, apply_fn, _ = dense(stax.Relu())
     _, params = init_fn(random.key(0), (-1, 6))
     assert apply_fn(params, jnp.ones((2, 6))).shape == (2, 3)
-
-
-def test_own_layers_are_made_with_the_decorators():
-    @stax.layer
-    @stax.supports_masking(remask_kernel=False)
-    def Double():
-        def init_fn(rng, input_shape):
-            return input_shape, ()
-
-        def apply_fn(params, inputs, **kwargs):
-            return 2 * inputs
-
-        @stax.requires(diagonal_spatial=stax.Diagonal(input=stax.Bool.MAYBE))
-        def kernel_fn(k, **kwargs):
-            return k.replace(nngp=4 * k.nngp, ntk=4 * k.ntk, cov1=4 * k.cov1)
-
-        return init_fn, apply_fn, kernel_fn
-
-    x = jnp.asarray(VECTORS[0], jnp.float32)
-    kernel = stax.serial(stax.Dense(1), Double())[2](x, None, ("nngp", "ntk"))
-    plain = stax.Dense(1)[2](x, None, ("nngp", "ntk"))
-    np.testing.assert_allclose(kernel.nngp, 4 * plain.nngp, rtol=1e-6)
-    np.testing.assert_allclose(kernel.ntk, 4 * plain.ntk, rtol=1e-6)
-
-
-def test_layers_without_a_kernel_say_so():
-    x = jnp.ones((2, 4, 3))
-    attention = stax.GlobalSelfAttention(4, 4, 4, n_heads=1, linear_scaling=False)
-    with pytest.raises(NotImplementedError):
-        attention[2](x, None)
-    with pytest.raises(NotImplementedError):
-        stax.ExpNormalized()[1]((), x)
