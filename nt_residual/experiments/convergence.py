@@ -34,14 +34,12 @@ class Row:
       depth: the number of blocks L.
       effective_time: T = Σ log(1 + α²).
       distance: max |r_L(θ) − r_∞(θ)| over 16 angles from π/8 to 3π/4.
-      predicted: `theory.rate` through the distance at the greatest depth.
     """
 
     gamma: float
     depth: int
     effective_time: float
     distance: float
-    predicted: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,33 +92,21 @@ def run(
         g: rntk.ResidualKernel(math.inf, schedules.PowerLaw(g)).at_angle(angles) for g in found
     }
     rows = [
-        Row(gamma, int(depth), float(time), float(distance), float(predicted))
+        Row(gamma, int(depth), float(time), float(distance))
         for gamma, one in found.items()
-        for depth, time, distance, predicted in zip(
-            one.depths, one.effective_time, one.error, _predicted(one), strict=True
-        )
+        for depth, time, distance in zip(one.depths, one.effective_time, one.error, strict=True)
     ]
     ranges = {g: (float(values.min()), float(values.max())) for g, values in limits.items()}
     return Result(rows, found, _from_one_layer(max(found), max(depths), angles), ranges)
 
 
 def _from_one_layer(gamma: float, depth: int, angles: np.ndarray) -> float:
-    """Use the recursion at a finite depth: the limit is that formula by definition."""
+    # By the recursion at a finite depth: the limit is this formula by definition.
     if gamma == 0.5:
         return math.nan
     deep = rntk.ResidualKernel(depth, schedules.PowerLaw(gamma)).at_angle(angles)
-    return float(np.abs(deep - _one_layer(angles)).max())
-
-
-def _predicted(found: theory.Convergence) -> np.ndarray:
-    unknown = np.full(len(found.depths), math.nan)
-    return unknown if found.predicted is None else found.predicted
-
-
-def _one_layer(theta: np.ndarray) -> np.ndarray:
-    """Return the kernel of one hidden layer of ReLU in closed form."""
-    u, open_angle = np.cos(theta), math.pi - theta
-    return (u * open_angle + np.sin(theta) + u * open_angle) / (2 * math.pi)
+    one_layer = (2 * np.cos(angles) * (math.pi - angles) + np.sin(angles)) / (2 * math.pi)
+    return float(np.abs(deep - one_layer).max())
 
 
 def findings(result: Result) -> list[Finding]:

@@ -1,6 +1,7 @@
 """Early-stopped regression with the limiting kernels attains the minimax rate on the sphere."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import scipy.linalg
 
 from nt_residual import _checks, data, regression, rntk, schedules, theory
-from nt_residual.experiments import figures
+from nt_residual.experiments import figures, sphere_regression
 from nt_residual.experiments.claim import Finding, Slope, slope
 
 TITLE = "Early stopping is minimax optimal, interpolation is not"
@@ -120,56 +121,49 @@ def run(
         for gamma in gammas:
             limit = rntk.ResidualKernel(math.inf, schedules.PowerLaw(gamma))
             spectrum = theory.spectrum(limit, dim, _MAX_DEGREE)
-            problem = _Problem(dim, data.sphere.source(spectrum, 1.0), noise, n_test)
-            scale = _calibrate(limit, problem, n_calibration, n_seeds)
+            target = data.sphere.source(spectrum, 1.0)
+            draw = functools.partial(
+                sphere_regression.draw,
+                n_test=n_test,
+                dim=dim,
+                coefficients=target,
+                noise=noise,
+            )
+            unit = float(theory.stopping_time(n_calibration, dim))
+            seeds = range(_FIRST_CALIBRATION_SEED, _FIRST_CALIBRATION_SEED + n_seeds)
+            scale = _calibrate(limit, [draw(n_calibration, seed=seed) for seed in seeds], unit)
             times = {n: float(theory.stopping_time(n, dim, scale=scale)) for n in sorted(sizes)}
             for n, time in times.items():
                 for seed in range(n_seeds):
-                    points = problem.draw(n, seed)
+                    points = draw(n, seed=seed)
                     for depth in depths:
                         stopped, interpolated = _risks(limit.at_depth(depth), points, time)
                         row = Row(dim, gamma, depth, n, seed, time, stopped, interpolated)
                         rows.append(row)
             expected[dim, gamma] = {
-                n: _expected(spectrum, problem, n, time) for n, time in times.items()
+                n: _expected(spectrum, target, noise, n, time) for n, time in times.items()
             }
     return Result(rows, expected, noise)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Problem:
-    dim: int
-    coefficients: dict[int, float]
-    noise: float
-    n_test: int
-
-    def draw(self, n: int, seed: int) -> data.Dataset:
-        """Points in float32, training targets with noise."""
-        x_train, y_train, x_test, y_test = data.sphere.load(
-            n, self.n_test, self.dim, self.coefficients, noise=self.noise, seed=seed
-        )
-        return data.Dataset(x_train.astype(np.float32), y_train, x_test.astype(np.float32), y_test)
-
-
-def _expected(spectrum: theory.Spectrum, problem: _Problem, n: int, t: float) -> float:
+def _expected(
+    spectrum: theory.Spectrum, target: dict[int, float], noise: float, n: int, t: float
+) -> float:
     """Return bias and variance of gradient flow in the eigenbasis, for large n.
 
     Σ_k v_k² exp(−2 t λ_k) + σ²/n Σ_k N(d, k) (1 − exp(−t λ_k))²
     """
     decay = np.exp(-t * np.maximum(spectrum.eigenvalue, 0))
-    variance = problem.noise**2 / n * np.sum(spectrum.multiplicity * np.square(1 - decay))
-    power = theory.zonal_power(problem.coefficients, problem.dim)
-    bias = sum(v * decay[degree] ** 2 for degree, v in power.items())
-    return float(bias + variance)
+    variance = noise**2 / n * np.sum(spectrum.multiplicity * np.square(1 - decay))
+    power = theory.zonal_power(target, spectrum.dim)
+    return float(sum(v * decay[degree] ** 2 for degree, v in power.items()) + variance)
 
 
-def _calibrate(kernel: Any, problem: _Problem, n: int, n_seeds: int) -> float:
-    """Return the constant c with the least mean risk of n points."""
-    unit = float(theory.stopping_time(n, problem.dim))
+def _calibrate(kernel: Any, sets: list[data.Dataset], unit: float) -> float:
+    """Return the constant c for which the time c · unit has the least mean risk."""
     scales = np.geomspace(0.1, 1000, 81)
     risk = np.zeros(len(scales))
-    for seed in range(_FIRST_CALIBRATION_SEED, _FIRST_CALIBRATION_SEED + n_seeds):
-        points = problem.draw(n, seed)
+    for points in sets:
         flow = regression.GradientFlow.fit(kernel(points.x_train), points.y_train, solver="eigh")
         predictions = flow.predict(kernel(points.x_test, points.x_train), scales * unit)
         risk += np.square(predictions - points.y_test).mean(axis=1)

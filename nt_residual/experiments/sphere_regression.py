@@ -9,28 +9,28 @@ from nt_residual import _checks, data, regression
 from nt_residual.experiments.claim import mean_and_error
 
 
+def draw(n_train: int, **options: Any) -> data.Dataset:
+    """Return the points and targets of `data.sphere.load`, with points in float32.
+
+    Example:
+      >>> draw(50, n_test=20, dim=3, coefficients={1: 1.0}).x_test.shape
+      (20, 3)
+    """
+    x_train, y_train, x_test, y_test = data.sphere.load(n_train, **options)
+    return data.Dataset(x_train.astype(np.float32), y_train, x_test.astype(np.float32), y_test)
+
+
 def draw_sets(
     n_seeds: int, n_train: int, n_test: int, dim: int, coefficients: Mapping[int, float]
 ) -> list[data.Dataset]:
-    """Return `n_seeds` sets of points, of seeds from 0, in float32; see `data.sphere.load`.
+    """Return `n_seeds` sets of points, of seeds from 0, with targets without noise.
 
     Raises:
       TypeError, ValueError: if an argument is out of range.
-
-    Example:
-      >>> draw_sets(1, 50, 20, 3, {1: 1.0})[0].x_test.shape
-      (20, 3)
     """
     _checks.integer(n_seeds, "n_seeds", 1, "Pass the number of sets of points.")
-    sets = [
-        data.sphere.load(n_train, n_test, dim, coefficients, seed=seed) for seed in range(n_seeds)
-    ]
-    return [
-        points._replace(
-            x_train=points.x_train.astype(np.float32), x_test=points.x_test.astype(np.float32)
-        )
-        for points in sets
-    ]
+    options = {"n_test": n_test, "dim": dim, "coefficients": coefficients}
+    return [draw(n_train, **options, seed=seed) for seed in range(n_seeds)]
 
 
 def best_error(kernel: Any, sets: Sequence[data.Dataset]) -> tuple[float, float]:
