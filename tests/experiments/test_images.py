@@ -14,13 +14,13 @@ from nt_residual.experiments import classification, conv_regimes, early_stopping
 @pytest.fixture(scope="module")
 def digits():
     return classification.run(
-        gammas=[0.0, 1.0], depths=[300, math.inf], n_train=400, n_test=100,
+        gammas=[0.0, 1.0], depths=[math.inf], n_train=400, n_test=100,
         conv_gammas=[0.0, 1.0], conv_depths=[1], n_conv=160, label_noise=0.3, seed=1,
     )  # fmt: skip
 
 
 def test_there_is_a_row_for_every_kernel(digits):
-    pairs = [(300, 0.0), (math.inf, 0.0), (300, 1.0), (math.inf, 1.0)]
+    pairs = [(math.inf, 0.0), (math.inf, 1.0)]
     expected = [("fully connected", *pair) for pair in pairs]
     expected += [("convolutional", 1, 0.0), ("convolutional", 1, 1.0)]
     assert [(row.network, row.depth, row.gamma) for row in digits.rows] == expected
@@ -35,7 +35,7 @@ def test_learnable_kernels_learn_and_gain_from_stopping_early(digits):
 
 
 def test_the_degenerate_limit_knows_no_more_than_the_commonest_digit(digits):
-    assert digits.of("fully connected", 0.0)[1].test_accuracy < 0.2
+    assert digits.of("fully connected", 0.0)[0].test_accuracy < 0.2
 
 
 @pytest.mark.full
@@ -56,7 +56,11 @@ def test_the_accuracy_of_a_row_is_that_of_its_curve_at_the_chosen_time(digits):
 
 
 def test_findings_tell_apart_a_loss_of_accuracy_with_depth(digits):
-    rows = [dataclasses.replace(row, test_accuracy=0.8) for row in digits.rows if row.depth == 300]
+    rows = [
+        dataclasses.replace(row, depth=100, test_accuracy=0.8)
+        for row in digits.rows
+        if row.network == "fully connected"
+    ]
     steady = rows + [dataclasses.replace(row, depth=10**4) for row in rows]
     falling = rows + [dataclasses.replace(row, depth=10**4, test_accuracy=0.5) for row in rows]
     for made, kept, lost in ((steady, True, False), (falling, False, True)):
@@ -71,7 +75,7 @@ def test_figures_have_a_panel_and_a_curve_for_each_kind(digits):
     by_depth, by_time = classification.plot(digits), classification.plot_times(digits)
     assert [axes.get_title() for axes in by_depth.axes] == ["fully connected", "convolutional"]
     curves = [sum(len(line.get_xdata()) > 1 for line in axes.lines) for axes in by_time.axes]
-    assert curves == [2, 2, 2]
+    assert curves == [2, 2]
 
 
 def test_noisy_labels_are_wrong_in_the_given_fraction():
