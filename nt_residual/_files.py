@@ -56,21 +56,6 @@ def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
     _sync_directory(path.parent)
 
 
-def append(path: pathlib.Path, text: str) -> None:
-    """Append to a file, and return when the text is on the disk.
-
-    Raises:
-      OSError: if it cannot; a part of the text may have been written.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    # Unbuffered: nothing is left to be written when the file is closed.
-    with open(descriptor, "wb", buffering=0) as file:
-        data = text.encode()
-        while data:
-            data = data[file.write(data) :]
-        os.fsync(descriptor)
-
-
 @contextlib.contextmanager
 def exclusive(path: pathlib.Path) -> Iterator[None]:
     """Hold the lock of a file. The operating system releases it when the process ends.
