@@ -9,6 +9,8 @@ JAX is imported by the functions that need it, not with this module.
 
 import math
 import operator
+import os
+import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
@@ -131,6 +133,13 @@ def choice(value: Any, name: str, choices: Sequence[str]) -> str:
     if value not in choices:
         raise ValueError(f"{name} must be {listed}, got {value!r}.")
     return value
+
+
+def path(value: Any, name: str) -> pathlib.Path:
+    """Return `value` as a path; a `TypeError` if it is neither a string nor a path."""
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name} must be a path, got {value!r}. Pass a string or pathlib.Path.")
+    return pathlib.Path(value)
 
 
 def sizes(value: Any, name: str) -> tuple[int, int]:

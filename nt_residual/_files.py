@@ -14,6 +14,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nt_residual import _checks
+
 try:
     import fcntl
 except ImportError:  # Windows. Two processes that fill one store write the same values.
@@ -107,7 +109,7 @@ def claimed(
       FileExistsError: if there is something else.
       ValueError: if it belongs to another configuration.
     """
-    path = pathlib.Path(path).absolute()
+    path = _checks.path(path, argument).absolute()
     file = path / _CONFIG
     if path.exists() and not file.exists() and _foreign(path):
         raise FileExistsError(

@@ -76,12 +76,13 @@ def _time(**options):
     return regression.time_of_steps(1, **{"learning_rate": 1.0, "loss": "mse", **options})
 
 
-def _train(**options):
-    def network(params, x):
-        return x * params
+def _network(params, x):
+    return x * params
 
+
+def _train(**options):
     return finite_width.train(
-        (network, jnp.ones(())),
+        (_network, jnp.ones(())),
         X[:, :1],
         X[:, :1],
         **{"steps": 1, "optimizer": optax.sgd(0.1), **options},
@@ -90,6 +91,10 @@ def _train(**options):
 
 def _width_sweep(widths=(1, 2), n_seeds=2, **options):
     return finite_width.width_sweep(KERNEL, X, widths, n_seeds, **options)
+
+
+def _flow_match(**options):
+    return finite_width.training_matches_flow(_network, X, X, X, [1.0], **options)
 
 
 def _depth_sweep(**options):
@@ -197,6 +202,9 @@ BOOLEANS = [
     (lambda v: theory.suitable_schedule(odd_harmonics=v), "odd_harmonics"),
     (lambda v: _conv(normalize=v), "normalize"),
     (lambda v: _fit(progress=v), "progress"),
+    (lambda v: _train(progress=v), "progress"),
+    (lambda v: _width_sweep(progress=v), "progress"),
+    (lambda v: _flow_match(progress=v), "progress"),
 ]
 CHOICES = [
     (lambda v: _residual(kind=v), "kind"),
@@ -266,3 +274,13 @@ def test_a_choice_is_one_of_those_named(call, name):
             call(value)
     with pytest.raises(ValueError, match=rf"\b{name}\b`? must be '.*, got 'neither'"):
         call("neither")
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [(lambda v: data.load("mnist", root=v), "root"), (lambda v: _train(out=v), "out")],
+)
+def test_a_path_is_a_string_or_a_path(call, name):
+    for value in (1, True, b"folder"):
+        with pytest.raises(TypeError, match=f"{name} must be a path, got"):
+            call(value)

@@ -90,22 +90,13 @@ DATASETS = {
 }
 
 
-def read(dataset: str, root: str | os.PathLike | None) -> dict[str, bytes]:
+def read(dataset: str, folder: pathlib.Path | None) -> dict[str, bytes]:
     """Return the contents of the unpacked files of a data set, by name.
 
-    Args:
-      dataset: a key of `DATASETS`.
-      root: a folder with the published files, whose SHA-256 sums are checked, or with those
-        unpacked from them, whose sizes are checked. `None` for the cache: files that are missing
-        or damaged there are downloaded.
-
-    Raises:
-      FileNotFoundError: if a file is not in `root`.
-      ValueError: if one is not what was published.
-      OSError: if one can neither be downloaded nor read.
-      ImportError: if pooch is missing, which downloads.
+    The SHA-256 sums of published files are checked, and the sizes of files unpacked from them.
+    With `None` for the folder, the files are those of the cache: ones that are missing or damaged
+    there are downloaded.
     """
-    folder = None if root is None else pathlib.Path(root).expanduser()
     parts = {}
     for file in DATASETS[dataset].files:
         path = _downloaded(dataset, file) if folder is None else folder / file.name

@@ -79,15 +79,16 @@ def load(
     """
     _checks.choice(name, "name", NAMES)
     seed = _checks.integer(seed, "seed", 0)
+    folder = None if root is None else _checks.path(root, "root").expanduser()
     if name == "digits":
-        if root is not None:
+        if folder is not None:
             raise ValueError(
                 f"root must be None for 'digits', which come with scikit-learn, got {root!r}. "
                 "Leave it out."
             )
         whole, white = _digits(seed), 16
     else:
-        whole, white = FORMATS[name](files.read(name, root)), 255
+        whole, white = FORMATS[name](files.read(name, folder)), 255
     train = _subset(whole.y_train, n_train, "n_train", seed)
     test = _subset(whole.y_test, n_test, "n_test", seed)
     return Dataset(

@@ -124,6 +124,7 @@ def training_matches_flow(
       >>> bool(max(match.distance) < 0.1)
       True
     """
+    _checks.boolean(progress, "progress")
     x, x_test = _checks.finite_batch(x, "x"), _checks.finite_batch(x_test, "x_test")
     net = as_network(network, x)
     like = jax.eval_shape(net.apply, net.params, net.rest, x)

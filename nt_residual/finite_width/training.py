@@ -141,6 +141,7 @@ def train(
     patience = _checks.optional_integer(patience, "patience", "None never stops early.")
     if patience is not None and validation is None:
         raise TypeError("patience needs validation=(x, y) to watch the loss of, got None.")
+    _checks.boolean(progress, "progress")
     x = _checks.finite_batch(x, "x")
     net = as_network(network, x)
     if not hasattr(optimizer, "update"):
@@ -152,9 +153,9 @@ def train(
     _check_batch_size(batch_size, len(x), mesh)
     per_input = hashable(losses.per_input(loss))
     program = Program(net.apply, per_input, optimizer, batch_size, mesh)
-    sets = {"": _checked_set(net, x, y, loss, "")}
+    sets = {"": (x, losses.check_targets(y, loss, _outputs(net, x), "y"))}
     if validation is not None:
-        sets["validation_"] = _checked_set(net, *validation, loss, "validation ")
+        sets["validation_"] = _checked_validation(net, x, validation, loss)
     run = _Run(program, network, net, sets, seed, every)
     start = run.start()
     with contextlib.ExitStack() as stack:
@@ -258,10 +259,23 @@ class _Run:
         return Trained(network, history, steps, best, stopped)
 
 
-def _checked_set(net: Network, x: Any, y: Any, loss: Loss, prefix: str) -> tuple[Any, Any]:
-    x = _checks.finite_batch(x, prefix + "x")
-    outputs = jax.eval_shape(net.apply, net.params, net.rest, x)
-    return x, losses.check_targets(y, loss, outputs, prefix + "y")
+def _outputs(net: Network, x: Any) -> jax.ShapeDtypeStruct:
+    return jax.eval_shape(net.apply, net.params, net.rest, x)
+
+
+def _checked_validation(net: Network, x: Any, validation: Any, loss: Loss) -> tuple[Any, Any]:
+    if not isinstance(validation, tuple | list):
+        kind = type(validation).__name__
+        raise TypeError(f"validation must be a pair (x, y), got {kind}. Pass inputs and targets.")
+    if len(validation) != 2:
+        raise ValueError(f"validation must be a pair (x, y), got {len(validation)} entries.")
+    inputs = _checks.finite_batch(validation[0], "validation[0]")
+    if inputs.shape[1:] != x.shape[1:]:
+        raise ValueError(
+            f"validation[0] must hold inputs of shape {x.shape[1:]}, as x, got {inputs.shape[1:]}."
+        )
+    targets = losses.check_targets(validation[1], loss, _outputs(net, inputs), "validation[1]")
+    return inputs, targets
 
 
 def _check_batch_size(batch_size: int | None, n: int, mesh: Mesh | None) -> None:

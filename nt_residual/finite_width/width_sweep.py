@@ -81,6 +81,7 @@ def width_sweep(
     widths = _check_widths(widths)
     counts = _check_counts(n_seeds, len(widths))
     key = jax.random.key(_checks.integer(seed, "seed", 0))
+    _checks.boolean(progress, "progress")
     kind = _kind(kernel, kind)
     x = jnp.asarray(_checks.finite_batch(x, "x"))
     network = _network_of(kernel, kind, x) if network is None else network

@@ -292,8 +292,11 @@ def test_invalid_arguments_are_refused():
         ({"evaluate_every": 2.0}, TypeError, "evaluate_every must be an integer, got 2.0"),
         ({"batch_size": 25}, ValueError, "at most the number of inputs, 24"),
         ({"patience": 3}, TypeError, "patience needs validation"),
-        ({"validation": (X_TEST, LABELS)}, ValueError, "validation y must hold labels"),
-        ({"validation": (X_TEST + np.inf, VALIDATION[1])}, ValueError, "must be finite"),
+        ({"validation": X_TEST}, TypeError, r"validation must be a pair \(x, y\), got ndarray"),
+        ({"validation": (X, X, LABELS)}, ValueError, "validation must be a pair .* got 3 entries"),
+        ({"validation": (X_TEST, LABELS)}, ValueError, r"validation\[1\] must hold labels"),
+        ({"validation": (X[:, :1], LABELS)}, ValueError, r"validation\[0\] .* shape \(4,\), as x"),
+        ({"validation": (X + np.inf, LABELS)}, ValueError, r"validation\[0\] must be finite"),
         ({"mesh": "data"}, TypeError, "jax.sharding.Mesh"),
         (
             {"mesh": jax.make_mesh((8,), ("data",)), "batch_size": 3},
