@@ -125,7 +125,7 @@ def _downloaded(dataset: str, file: File) -> pathlib.Path:
                 known_hash=f"sha256:{file.sha256}",
                 fname=file.name,
                 path=cache.expanduser() / dataset,
-                downloader=pooch.HTTPDownloader(timeout=_TIMEOUT, chunk_size=2**20),
+                downloader=pooch.HTTPDownloader(timeout=_TIMEOUT, chunk_size=2**20),  # type: ignore[arg-type]
             )
             return pathlib.Path(path)
         # A `ValueError` is a wrong sum.
