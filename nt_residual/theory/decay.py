@@ -43,21 +43,11 @@ def fit(
     gamma functions. With it the law is off by terms of order d³/k² only. Where k is not well
     beyond d^(3/2) there is no power law yet, and the exponent fitted exceeds the final one.
 
-    Args:
-      dim: d.
-      degree: the degrees that have an eigenvalue, ascending, shape (n,).
-      eigenvalue: shape (n,).
-      log_multiplicity: shape (n,).
+    Arrays have shape (n,), degrees ascend.
 
     Raises:
-      ValueError: if there are fewer than five of these, or even and odd degrees differ in their
-        exponents by more than the uncertainties of both.
-
-    Example:
-      >>> k = np.arange(1, 21)
-      >>> found = fit(3, k, (k + 0.5) ** -3.0, np.log(2 * k + 1))
-      >>> round(found.exponent, 6)
-      3.0
+      ValueError: if there are fewer than five eigenvalues in the upper half of the degrees, or
+        the exponents of even and odd degrees differ by more than the uncertainties of both.
     """
     upper = degree >= degree[-1] / 2 if degree.size else np.zeros(0, bool)
     if upper.sum() < _LEAST:
@@ -98,12 +88,9 @@ def _slope_and_uncertainty(
 
 def _slope(x: np.ndarray, y: np.ndarray, group: np.ndarray) -> tuple[float, float]:
     """The common slope of lines through each group, and its standard error."""
-    groups = np.unique(group)
-    x, y = x.copy(), y.copy()
-    for each in groups:
-        x[group == each] -= x[group == each].mean()
-        y[group == each] -= y[group == each].mean()
+    member = group[:, None] == np.unique(group)
+    x, y = (v - member @ (v @ member / member.sum(0)) for v in (x, y))
     slope = float(x @ y / (x @ x))
     residual = y - slope * x
-    free = max(1, len(x) - 1 - len(groups))
+    free = max(1, len(x) - 1 - member.shape[1])
     return slope, math.sqrt(float(residual @ residual / free / (x @ x)))

@@ -33,16 +33,11 @@ def masses(series: Series, dim: int, max_degree: int) -> tuple[np.ndarray, np.nd
 
     The error is that of the coefficients, all of one sign, plus the bound on the further
     coefficients times the largest of their shares. Both arrays have shape (max_degree + 1,).
-
-    Example:
-      >>> square = Series(np.array([0.0, 0.0, 1.0]), np.zeros(3), (0.0, 0.0))
-      >>> masses(square, dim=3, max_degree=2)[0].round(6)  # u² = 1/3 + 2/3 P_2(u)
-      array([0.333333, 0.      , 0.666667])
     """
     count = len(series.coefficients)
     value, error = np.zeros(max_degree + 1), np.zeros(max_degree + 1)
     for degree in range(max_degree + 1):
-        share, beyond = shares(dim, degree, count)
+        share, beyond = _shares(dim, degree, count)
         parity = slice(degree, count, 2)
         value[degree] = share @ series.coefficients[parity]
         error[degree] = share @ series.error[parity] + beyond * series.rest[degree % 2]
@@ -50,13 +45,8 @@ def masses(series: Series, dim: int, max_degree: int) -> tuple[np.ndarray, np.nd
     return value, error + 4 * _EPS * math.sqrt(count) * value
 
 
-def shares(dim: int, degree: int, count: int) -> tuple[np.ndarray, float]:
-    """Return p_k(j) for j = k, k + 2, … < count, and the largest p_k(j) of j ≥ count.
-
-    Example:
-      >>> shares(dim=3, degree=0, count=6)  # 1/(j + 1), the mean of u^j
-      (array([1.        , 0.33333333, 0.2       ]), 0.14285714285714285)
-    """
+def _shares(dim: int, degree: int, count: int) -> tuple[np.ndarray, float]:
+    """p_k(j) for j = k, k + 2, … < count, and the largest p_k(j) of j ≥ count."""
     if degree >= count:
         return np.zeros(0), 1.0
     ratio = _ratios(dim, degree, count + 2)
@@ -73,14 +63,7 @@ def shares(dim: int, degree: int, count: int) -> tuple[np.ndarray, float]:
 
 
 def count_needed(dim: int, degree: int, largest: int) -> int:
-    """Return how many powers u^0, u^1, … hold all but a negligible share of a degree.
-
-    It is at most `largest`.
-
-    Example:
-      >>> count_needed(dim=784, degree=200, largest=10_000)
-      403
-    """
+    """Return the number ≤ `largest` of powers that hold all but a negligible share of a degree."""
     top = _steps_to_peak(dim, degree)
     log_share = np.cumsum(np.log(_ratios(dim, degree, largest)[top:]))
     fine, coarse = (

@@ -7,18 +7,13 @@ import numpy as np
 
 from nt_residual import _checks
 
-_DIM = "Pass the number of features d of inputs on the sphere S^(d−1)."
-_DEGREE = "Pass the degree of a harmonic, 0 for the constant."
+DIM = "Pass the number of features d of inputs on the sphere S^(d−1)."
 
 
 def multiplicity(dim: int, degree: int) -> int:
     """Return the number of spherical harmonics of one degree, exactly.
 
         N(d, k) = C(k+d−1, d−1) − C(k+d−3, d−1)
-
-    Args:
-      dim: d, at least 2.
-      degree: k, at least 0.
 
     Raises:
       TypeError: if an argument is not an integer.
@@ -30,8 +25,8 @@ def multiplicity(dim: int, degree: int) -> int:
 
     Reference: Atkinson & Han 2012, Spherical Harmonics, section 2.1.
     """
-    dim = _checks.integer(dim, "dim", 2, _DIM)
-    degree = _checks.integer(degree, "degree", 0, _DEGREE)
+    dim = _checks.integer(dim, "dim", 2, DIM)
+    degree = _checks.integer(degree, "degree", 0, "It is 0 for the constant.")
     lower = math.comb(degree + dim - 3, dim - 1) if degree >= 2 else 0
     return math.comb(degree + dim - 1, dim - 1) - lower
 
@@ -71,21 +66,7 @@ def weighted_polynomials(theta: np.ndarray, dim: int, max_degree: int) -> np.nda
         q_k(θ) = √(N w(θ)) P_k(cos θ),   w(θ) = sin^(d−2)θ / ∫ sin^(d−2),   ∫ q_j q_k dθ = δ_jk
         u q_k = b_(k+1) q_(k+1) + b_k q_(k−1),   u = cos θ
 
-    With the root of the weight in it nothing overflows, whatever N.
-
-    Args:
-      theta: angles in radians, in [0, π], shape (n,).
-      dim: d, at least 2.
-      max_degree: the largest k.
-
-    Returns:
-      Shape (max_degree + 1, n), float64.
-
-    Example:
-      >>> weighted_polynomials(np.array([0.0, np.pi / 2]), dim=2, max_degree=2).round(4) + 0.0
-      array([[ 0.5642,  0.5642],
-             [ 0.7979,  0.    ],
-             [ 0.7979, -0.7979]])
+    of shape (max_degree + 1, n). With the root of the weight in it nothing overflows, whatever N.
 
     Reference: Gautschi 2004, Orthogonal Polynomials, section 1.4.
     """
@@ -103,12 +84,7 @@ def weighted_polynomials(theta: np.ndarray, dim: int, max_degree: int) -> np.nda
 
 
 def log_weight(theta: np.ndarray, dim: int) -> np.ndarray:
-    """Return the log of the density w of the angle between uniform points of the sphere.
-
-    Example:
-      >>> log_weight(np.array([np.pi / 2]), dim=3).round(4)
-      array([-0.6931])
-    """
+    """Return the log of the density w of the angle between uniform points of the sphere."""
     if dim == 2:
         return np.full_like(theta, -math.log(math.pi))
     sine, cosine = np.sin(theta), np.cos(theta)

@@ -44,7 +44,7 @@ class LearningCurve:
 
 def learning_curve(
     spectrum: Spectrum,
-    target: Mapping[int, float] | ArrayLike,
+    target: Mapping[int, float],
     n: ArrayLike,
     noise: float = 0.0,
     ridge: float = 0.0,
@@ -65,9 +65,8 @@ def learning_curve(
 
     Args:
       spectrum: of the kernel, from `spectrum`.
-      target: the mean square v_k² of the target's part of degree k, by degree, or as an
-        array of shape (m,) from degree 0 on. For targets of `data.sphere` pass
-        `zonal_power(coefficients, dim)`.
+      target: the mean square v_k² of the target's part of degree k, by degree. For targets of
+        `data.sphere` pass `zonal_power(coefficients, dim)`.
       n: the number of training points, ≥ 1; a scalar or an array.
       noise: σ, the standard deviation of the noise in the training targets.
       ridge: δ ≥ 0, added to the diagonal of K. At 0 a kernel of finite rank fits by least
@@ -118,15 +117,12 @@ def learning_curve(
     )
 
 
-def _power(target: Mapping[int, float] | ArrayLike, spectrum: Spectrum) -> np.ndarray:
+def _power(target: Mapping[int, float], spectrum: Spectrum) -> np.ndarray:
     """v_k² at every degree of the spectrum."""
     last = int(spectrum.degree[-1])
-    remedy = "Pass the mean square v_k² of the target by degree."
+    remedy = "Pass the mean square v_k² of the target by degree, as {1: 1.0}."
     if not isinstance(target, Mapping):
-        array = _checks.real_array(target, "target", remedy)
-        if array.ndim != 1:
-            raise ValueError(f"target must have shape (m,), got shape {array.shape}. {remedy}")
-        target = dict(enumerate(array))
+        raise TypeError(f"target must be a mapping, got {type(target).__name__}. {remedy}")
     power = np.zeros(last + 1)
     for key, value in target.items():
         degree = _checks.integer(key, "a degree of target", 0, remedy)

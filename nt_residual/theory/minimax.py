@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nt_residual import _checks
-
-_DIM = "Pass the number of features d of inputs on the sphere S^(d−1)."
+from nt_residual.theory.harmonics import DIM
 
 
 def minimax_rate(dim: int) -> float:
@@ -18,11 +17,7 @@ def minimax_rate(dim: int) -> float:
     for targets in the kernel's RKHS on the sphere S^(d−1). The sorted eigenvalues of a kernel
     with a cusp |θ| decay like i^(−β), and every limit with finite T has one.
 
-    Args:
-      dim: d, at least 2.
-
-    Returns:
-      d/(2d−1), positive: between 1/2 for high dimensions and 2/3 on the circle.
+    The exponent is positive, between 1/2 for high dimensions and 2/3 on the circle, d = 2.
 
     Raises:
       TypeError: if `dim` is not an integer.
@@ -34,7 +29,7 @@ def minimax_rate(dim: int) -> float:
 
     Reference: Caponnetto & De Vito 2007; arXiv 2403.04545.
     """
-    dim = _checks.integer(dim, "dim", 2, _DIM)
+    dim = _checks.integer(dim, "dim", 2, DIM)
     return dim / (2 * dim - 1)
 
 
@@ -49,13 +44,7 @@ def stopping_time(n: ArrayLike, dim: int, *, scale: float = 1.0) -> float | np.n
     (`regression.holdout`), or estimate it with `stopping_scale`. Ridge regression with K + δI,
     δ = n/t, behaves alike.
 
-    Args:
-      n: the number of training points, ≥ 1; a scalar or an array.
-      dim: d, at least 2.
-      scale: the constant, positive.
-
-    Returns:
-      A float, or a float64 array of the shape of `n`.
+    `n` is the number of training points, a scalar or an array; the result has its shape.
 
     Raises:
       TypeError: if an argument is not a number, or `dim` not an integer.
@@ -92,9 +81,6 @@ def stopping_scale(dim: int, *, noise: float, target_norm: float, prefactor: flo
         v_k² in degree k.
       prefactor: C, `sorted_prefactor` of `Spectrum.decay`.
 
-    Returns:
-      The constant, positive.
-
     Raises:
       TypeError: if an argument is not a number.
       ValueError: if one is not positive, or `dim` < 2.
@@ -113,13 +99,9 @@ def stopping_scale(dim: int, *, noise: float, target_norm: float, prefactor: flo
 
 
 def check_counts(n: ArrayLike) -> np.ndarray:
-    """Return the numbers of training points in float64, having checked that they are ≥ 1.
-
-    Example:
-      >>> check_counts([10, 20])
-      array([10., 20.])
-    """
-    counts = _checks.real_array(n, "n", "Pass the number of training points.")
+    """Return the numbers of training points in float64, having checked that they are ≥ 1."""
+    remedy = "Pass the number of training points."
+    counts = _checks.real_array(n, "n", remedy)
     if not np.all(counts >= 1):
-        raise ValueError(f"n must be at least 1, got {n!r}. Pass the number of training points.")
+        raise ValueError(f"n must be at least 1, got {n!r}. {remedy}")
     return counts

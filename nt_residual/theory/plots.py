@@ -79,8 +79,7 @@ def spectrum(
 ) -> Any:
     """Draw eigenvalues against their degree, with the exponent of their decay in the legend.
 
-    It leaves out degree 0, eigenvalues that are not positive, and those within their error, such
-    as the odd ones of a kernel without them.
+    It leaves out degree 0, eigenvalues that are not positive, and those within their error.
 
     Example:
       >>> from nt_residual import rntk, schedules, theory
@@ -108,14 +107,8 @@ def learning_curve(
 ) -> Any:
     """Draw predicted test errors against the number of training points.
 
-    Args:
-      curves: what `theory.learning_curve` returns, several, or a mapping of labels.
-      error: 'excess' for the error against the noiseless target, 'total' for that against
-        noisy ones.
-      ax: a matplotlib `Axes` to draw into. Add measured errors with `ax.errorbar`.
-
-    Raises:
-      ValueError: if `error` is unknown.
+    `error` is 'excess' for the error against the noiseless target, 'total' for that against noisy
+    ones. Add measured errors with `ax.errorbar`.
 
     Example:
       >>> from nt_residual import rntk, schedules, theory
@@ -127,7 +120,13 @@ def learning_curve(
     """
     _checks.choice(error, "error", ("excess", "total"))
     source = "theory.learning_curve(…)"
-    labeled = _labeled(curves, "curves", LearningCurve, source, _curve_label)
+    labeled = _labeled(
+        curves,
+        "curves",
+        LearningCurve,
+        source,
+        lambda each: f"σ = {each.noise:g}, δ = {each.ridge:g}",
+    )
     ax = _axes(ax)
     for i, (label, curve) in enumerate(labeled):
         n, y = np.atleast_1d(curve.n), np.atleast_1d(getattr(curve, error))
@@ -141,16 +140,10 @@ def learning_curve(
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Return an empty figure of matplotlib, of a size in inches.
-
-    It is not one of pyplot's, which would keep it until it is closed.
+    """Return an empty figure of a size in inches, not one of pyplot's, which would keep it.
 
     Raises:
       ImportError: if matplotlib is missing.
-
-    Example:
-      >>> new_figure(5, 4).axes
-      []
     """
     try:
         from matplotlib.figure import Figure
@@ -166,9 +159,9 @@ def _labeled(
     items: Any, name: str, kind: type, source: str, describe: Callable[[Any], str]
 ) -> list[tuple[str, Any]]:
     """Pairs of a label and a thing to draw, at least one, each of the given type."""
-    labels: Sequence[Any] | None = None
+    labels = list(items) if isinstance(items, Mapping) else None
     if isinstance(items, Mapping):
-        labels, items = list(items), list(items.values())
+        items = list(items.values())
     elif not isinstance(items, list | tuple):
         items = [items]
     if not items:
@@ -187,10 +180,6 @@ def _kernel_label(kernel: Any) -> str:
     depth = "∞" if kernel.depth == math.inf else f"{kernel.depth}"
     time = "∞" if kernel.effective_time == math.inf else f"{kernel.effective_time:.3g}"
     return f"L = {depth}, T = {time}"
-
-
-def _curve_label(curve: LearningCurve) -> str:
-    return f"σ = {curve.noise:g}, δ = {curve.ridge:g}"
 
 
 def _decay_label(found: Spectrum) -> str:

@@ -30,22 +30,12 @@ _NEGLIGIBLE = -46.0
 def project(
     profile: Profile, dim: int, max_degree: int, scale: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Integrate a kernel against the zonal polynomials of all degrees up to one.
+    """Integrate a kernel r with r(0) = `scale` against the zonal polynomials up to a degree.
 
-    Args:
-      profile: the kernel r of unit inputs as a function of their angle, shape (n,) to (n,).
-      dim: d, at least 2.
-      max_degree: the largest degree.
-      scale: r(0), positive.
+        ∫ r q_k √w dθ = √N λ_k
 
-    Returns:
-      ∫ r q_k √w dθ = √N λ_k, and an estimate of its absolute error, both of shape
-      (max_degree + 1,). The error is the change when panels were halved, and at least the
-      rounding of the terms. Smooth errors of the kernel do not show.
-
-    Example:
-      >>> project(np.cos, dim=3, max_degree=2, scale=1.0)[0].round(8) + 0.0
-      array([0.        , 0.57735027, 0.        ])
+    and estimate the absolute error, both of shape (max_degree + 1,). The error is the change when
+    panels were halved, and at least the rounding of the terms. Smooth errors of r do not show.
     """
     panels = _first_panels(dim, max_degree)
     coarse, _ = _integrate(profile, panels, dim, max_degree)

@@ -1,7 +1,6 @@
 """The rate at which kernels of finite depth approach their limit, predicted and measured."""
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Literal
@@ -24,10 +23,6 @@ class Rate:
       exponent: of the depth L, negative.
       log_weight: of log L; positive for γ = 0, else 0.
       text: the law in words, and where it holds.
-
-    Example:
-      >>> Rate(-1.0, 0.0, "1/L")([10, 100])
-      array([0.1 , 0.01])
     """
 
     exponent: float
@@ -62,16 +57,10 @@ def rate(
     - γ = 0: the logarithm outweighs t_0(θ) only at depths beyond reach. Its weight here is
       0.07 s, s = α²/(1 + α²), as measured at the angles that `convergence` uses.
 
-    Args:
-      schedule: a `schedules.PowerLaw`. The rate of another schedule is not known.
-      kind: 'ntk' or 'nngp'.
-      trained: 'blocks' or 'all'.
-
-    Returns:
-      The rate, or `None` where it is not known.
+    It is `None` for schedules other than `schedules.PowerLaw`.
 
     Raises:
-      ValueError: if an option is unknown.
+      ValueError: if `kind` or `trained` is unknown.
 
     Example:
       >>> rate(schedules.PowerLaw(gamma=0.75)).exponent
@@ -106,7 +95,6 @@ class Convergence:
       depths: the depths L, ascending, shape (n,).
       error: max over `theta` of |r_L(θ) − r_∞(θ)|, shape (n,).
       effective_time: T at each depth, shape (n,).
-      theta: the angles, in radians.
       slope: of log error against log L, fitted where the error exceeds 1e-10; NaN where
         fewer than two do.
       slope_error: its standard error, NaN for fewer than three depths.
@@ -120,7 +108,6 @@ class Convergence:
     depths: np.ndarray
     error: np.ndarray
     effective_time: np.ndarray = dataclasses.field(repr=False)
-    theta: np.ndarray = dataclasses.field(repr=False)
     slope: float
     slope_error: float
     rate: Rate | None
@@ -148,8 +135,8 @@ def convergence(
       depths: the depths L, ascending integers, at least two.
       kind: 'ntk' or 'nngp'.
       trained: 'blocks' or 'all'.
-      theta: angles in radians, in [0, π], at least one; `None` for `default_angles()`. These
-        stay clear of both ends, where the rate is another.
+      theta: angles in radians, in [0, π], shape (m,) or a scalar; `None` for sixteen from π/8 to
+        3π/4, clear of both ends, where the rate is another.
       effective_time: the limit of T, if the schedule does not know it, as for `regime`.
 
     Raises:
@@ -165,9 +152,13 @@ def convergence(
     Reference: see `rate`.
     """
     count = _check_depths(depths)
-    angles = default_angles() if theta is None else _check_angles(theta)
-    limit = limit_kernel(schedule, effective_time, kind=kind, trained=trained).at_angle(angles)
-    kernels = [ResidualKernel(int(n), schedule, kind=kind, trained=trained) for n in count]
+    angles = default_angles() if theta is None else _checks.real_array(theta, "theta")
+    if angles.size == 0:
+        raise ValueError("theta must hold at least one angle, got none. Pass angles in radians.")
+    time = schedules.limiting_time(schedule, effective_time)
+    deep = ResidualKernel(math.inf, schedule, kind=kind, trained=trained, effective_time=time)
+    limit = deep.at_angle(angles)
+    kernels = [deep.at_depth(int(n)) for n in count]
     error = np.array([np.max(np.abs(kernel.at_angle(angles) - limit)) for kernel in kernels])
     used = error > _FLOOR
     slope, slope_error = fit_power_law(count[used], error[used])
@@ -181,7 +172,6 @@ def convergence(
         depths=count,
         error=error,
         effective_time=np.array([kernel.effective_time for kernel in kernels]),
-        theta=angles,
         slope=slope,
         slope_error=slope_error,
         rate=law,
@@ -195,40 +185,14 @@ def default_angles() -> np.ndarray:
 
     At θ = π the limit for γ > 1/2 has a kink that a finite depth rounds off over a
     distance of √T. Near θ = 0 the kernel for γ < 1/2 varies on the scale of 3π/T.
-
-    Example:
-      >>> default_angles().shape
-      (16,)
     """
     return np.linspace(math.pi / 8, 3 * math.pi / 4, 16)
-
-
-def limit_kernel(
-    schedule: schedules.Schedule,
-    effective_time: float | None,
-    *,
-    kind: Literal["ntk", "nngp"] = "ntk",
-    trained: Literal["blocks", "all"] = "blocks",
-) -> ResidualKernel:
-    """Return the normalized kernel at infinite depth, of effective time `limiting_time`.
-
-    Example:
-      >>> limit_kernel(schedules.PowerLaw(gamma=1.0), None).depth
-      inf
-    """
-    time = schedules.limiting_time(schedule, effective_time)
-    return ResidualKernel(math.inf, schedule, kind=kind, trained=trained, effective_time=time)
 
 
 def fit_power_law(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """Return the slope of log y against log x, and its standard error.
 
     Both are NaN for fewer than two points, the standard error for fewer than three.
-
-    Example:
-      >>> slope, slope_error = fit_power_law(np.array([1, 10, 100]), np.array([1.0, 0.1, 0.01]))
-      >>> round(slope, 3)
-      -1.0
     """
     if len(x) < 2:
         return math.nan, math.nan
@@ -246,16 +210,6 @@ def _check_depths(depths: Sequence[int] | np.ndarray) -> np.ndarray:
     if np.ndim(depths) != 1:
         raise ValueError(f"depths must have shape (n,), got shape {np.shape(depths)}. {remedy}")
     count = [_checks.integer(depth, "each of depths", 1, remedy) for depth in depths]
-    if len(count) < 2 or any(b <= a for a, b in itertools.pairwise(count)):
+    if len(count) < 2 or np.any(np.diff(count) <= 0):
         raise ValueError(f"depths must be two or more, ascending, got {count}. {remedy}")
     return np.array(count)
-
-
-def _check_angles(theta: ArrayLike) -> np.ndarray:
-    remedy = "Pass angles in radians."
-    angles = np.atleast_1d(_checks.real_array(theta, "theta", remedy))
-    if angles.ndim != 1 or angles.size == 0:
-        raise ValueError(
-            f"theta must be a scalar or have shape (n,), n ≥ 1, got shape {angles.shape}. {remedy}"
-        )
-    return angles

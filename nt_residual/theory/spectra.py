@@ -42,11 +42,10 @@ class Spectrum:
       degree: k = 0, 1, …
       eigenvalue: λ_k. Rounding may leave one that is zero slightly negative. One below 1e-308
         is zero here, though not in `log_eigenvalue`.
-      quadrature_error: an estimate of the absolute error of λ_k.
       multiplicity: N(d, k), as floats, infinite beyond their range.
       log_multiplicity: log N(d, k), always finite.
       mass: N λ_k, the share of degree k in r(0).
-      mass_error: an estimate of the absolute error of N λ_k.
+      mass_error: an estimate of the absolute error of N λ_k; that of λ_k is 1/N of it.
       diagonal: r(0), the kernel of a unit input with itself: the sum of all masses.
       tail: r(0) − Σ mass, the share of the degrees beyond the last.
     """
@@ -54,7 +53,6 @@ class Spectrum:
     dim: int
     degree: np.ndarray = dataclasses.field(repr=False)
     eigenvalue: np.ndarray = dataclasses.field(repr=False)
-    quadrature_error: np.ndarray = dataclasses.field(repr=False)
     multiplicity: np.ndarray = dataclasses.field(repr=False)
     log_multiplicity: np.ndarray = dataclasses.field(repr=False)
     mass: np.ndarray = dataclasses.field(repr=False)
@@ -87,9 +85,8 @@ class Spectrum:
         above T, 1/√T and d show it. In deep networks with γ > 1/2 even degrees are the larger
         ones up to about 1/√T, and follow another law than odd degrees.
 
-        Args:
-          parity: 'even' or 'odd' for the degrees of one parity; `None` for all, which must
-            follow one law.
+        `parity` is 'even' or 'odd' for the degrees of one parity; `None` for all, which must
+        follow one law.
 
         Raises:
           TypeError: if `parity` is no string.
@@ -166,16 +163,15 @@ def spectrum(
         )
     counts = [harmonics.multiplicity(dim, degree) for degree in range(max_degree + 1)]
     log_count = np.array([math.log(count) for count in counts])
-    mass, error = _by_quadrature(kernel, profile, dim, log_count, diagonal)
-    if isinstance(kernel, ResidualKernel):
-        mass, error = _with_power_series(kernel, dim, mass, error, diagonal)
+    # In two steps, since N overflows before its root does.
+    root = np.exp(-log_count / 2)
+    mass, error = _masses(kernel, profile, dim, log_count, diagonal)
     _check_resolved(error / diagonal, kernel, dim)
     return Spectrum(
         dim=dim,
         degree=np.arange(max_degree + 1),
-        eigenvalue=_per_harmonic(mass, log_count),
-        quadrature_error=_per_harmonic(error, log_count),
-        multiplicity=np.array([_float_or_inf(count) for count in counts]),
+        eigenvalue=mass * root * root,
+        multiplicity=np.array([float(n) if n.bit_length() < 1024 else math.inf for n in counts]),
         log_multiplicity=log_count,
         mass=mass,
         mass_error=error,
@@ -184,46 +180,26 @@ def spectrum(
     )
 
 
-def _per_harmonic(mass: np.ndarray, log_count: np.ndarray) -> np.ndarray:
-    """Masses divided by N in two steps, the root of which overflows later than N does."""
-    root = np.exp(-log_count / 2)
-    return mass * root * root
-
-
-def _by_quadrature(
+def _masses(
     kernel: Any, profile: quadrature.Profile, dim: int, log_count: np.ndarray, diagonal: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """N λ_k and its error, infinite where a power series can tell and quadrature cannot."""
+    """N λ_k and its error by quadrature, or from a power series where that is more accurate."""
+    has_series = isinstance(kernel, ResidualKernel)
+    hopeless = log_count / 2 + math.log(_EPS) > math.log(_RESOLVED)
+    used = int(np.sum(~hopeless)) if has_series else len(log_count)
     mass, error = np.zeros(len(log_count)), np.full(len(log_count), math.inf)
-    used = len(log_count)
-    if isinstance(kernel, ResidualKernel):
-        hopeless = log_count / 2 + math.log(_EPS) > math.log(_RESOLVED)
-        used = int(np.sum(~hopeless))
     found = quadrature.project(profile, dim, used - 1, diagonal)
     with np.errstate(over="ignore", invalid="ignore"):
         root = np.exp(log_count[:used] / 2)
         mass[:used], error[:used] = (each * root for each in found)
-    return mass, error
-
-
-def _with_power_series(
-    kernel: ResidualKernel, dim: int, mass: np.ndarray, error: np.ndarray, diagonal: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """N λ_k and its error from the power series where that is more accurate."""
     rough = error > _ACCURATE * diagonal
-    if not rough.any():
+    if not has_series or not rough.any():
         return mass, error
     count = expansion.count_needed(dim, int(np.flatnonzero(rough)[-1]), _MOST_TERMS)
-    series = taylor.expand(kernel, count)
-    other_mass, other_error = (
-        each * diagonal for each in expansion.masses(series, dim, len(mass) - 1)
-    )
+    by_series = expansion.masses(taylor.expand(kernel, count), dim, len(mass) - 1)
+    other_mass, other_error = (each * diagonal for each in by_series)
     better = other_error < error
     return np.where(better, other_mass, mass), np.where(better, other_error, error)
-
-
-def _float_or_inf(count: int) -> float:
-    return float(count) if count.bit_length() < 1024 else math.inf
 
 
 def _profile(kernel: ZonalKernel | Callable[[np.ndarray], ArrayLike]) -> quadrature.Profile:

@@ -74,21 +74,6 @@ def test_figures_are_drawn_into_the_axes_passed():
     assert len(ax.lines) == 2
 
 
-def test_many_curves_differ_in_more_than_color():
-    curves = {f"{i}": theory.spectrum(LIMIT, 3, 4) for i in range(7)}
-    lines = theory.plots.spectrum(curves).lines
-    assert len({line.get_marker() for line in lines}) == 7
-    assert len({line.get_color() for line in lines}) == 7
-
-
-def test_figures_leave_nothing_open():
-    import matplotlib.pyplot as plt
-
-    before = plt.get_fignums()
-    theory.plots.profile(LIMIT)
-    assert plt.get_fignums() == before
-
-
 def test_what_cannot_be_drawn_is_refused():
     with pytest.raises(TypeError, match="kernels must hold ZonalKernel, got float"):
         theory.plots.profile(1.0)

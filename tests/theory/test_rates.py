@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from nt_residual import rntk, schedules, theory
+from nt_residual import schedules, theory
 
 
 @pytest.mark.parametrize(
@@ -41,37 +41,16 @@ def test_the_degenerate_limit_is_approached_at_the_predicted_rate(schedule, dept
     assert found.slope == pytest.approx(found.predicted_slope, abs=tolerance)
 
 
-def test_constant_alpha_has_a_logarithm_in_its_rate_and_falling_alpha_has_none():
-    # T error tends to a constant where α falls, and grows with log L where it does not.
-    falling = theory.convergence(schedules.PowerLaw(0.1), [1000, 4000])
-    constant = theory.convergence(schedules.Constant(1.0), [1000, 4000])
-    growth = [np.diff(found.error * found.effective_time)[0] for found in (falling, constant)]
-    assert growth[0] < 0
-    assert growth[1] > 0.3
-    assert falling.rate.log_weight == 0 < constant.rate.log_weight
-
-
 def test_at_the_antipode_the_kink_of_the_limit_halves_the_exponent():
     found = theory.convergence(schedules.PowerLaw(1.0), [100, 400, 1600], theta=math.pi)
     assert found.slope == pytest.approx(-0.5, abs=0.02)
     np.testing.assert_allclose(found.error, 0.15 * np.sqrt(found.effective_time), rtol=0.05)
 
 
-def test_the_distance_is_that_of_kernels_in_closed_form():
-    def kappa0(u):
-        return 1 - np.arccos(u) / np.pi
-
-    def kappa1(u):
-        return (np.sqrt(1 - u**2) + u * (np.pi - np.arccos(u))) / np.pi
-
-    theta = np.array([0.7, 1.9])
-    found = theory.convergence(schedules.PowerLaw(1.0), [1, 2], theta=theta)
-    u, share = np.cos(theta), 0.25 / 1.25
-    limit = (kappa1(u) + u * kappa0(u)) / 2
-    rho = u + share * (kappa1(u) - u)
-    two = (limit * (1 - share * np.arccos(rho) / np.pi) + (kappa1(rho) + rho * kappa0(rho)) / 2) / 2
-    # One block has the kernel of the limit.
-    np.testing.assert_allclose(found.error, [0, np.max(np.abs(two - limit))], atol=1e-14)
+def test_one_block_has_the_kernel_of_the_learnable_limit():
+    found = theory.convergence(schedules.PowerLaw(1.0), [1, 2], theta=[0.7, 1.9])
+    assert found.error[0] < 1e-14
+    assert found.error[1] > 1e-3
     np.testing.assert_allclose(found.effective_time, [math.log(2), 2 * math.log(1.25)])
 
 
@@ -104,7 +83,6 @@ def test_without_a_known_rate_only_the_slope_is_measured():
         ([10], ValueError, "two or more, ascending"),
         ([100, 10], ValueError, "two or more, ascending"),
         ([10, 10], ValueError, "two or more, ascending"),
-        ([0, 10], ValueError, "at least 1, got 0"),
         ([10, math.inf], TypeError, r"must be an integer, got inf\. Pass .* finite"),
         ([10, 20.5], TypeError, "must be an integer, got 20.5"),
         (10, ValueError, r"shape \(n,\)"),
@@ -117,11 +95,10 @@ def test_depths_that_are_not_ascending_integers_are_refused(depths, error, messa
 
 def test_angles_that_are_none_are_refused():
     schedule = schedules.PowerLaw(1.0)
-    for theta, message in [([], "n ≥ 1"), ([math.nan], "must be finite"), ([4.0], r"in \[0, π\]")]:
+    for theta, message in [
+        ([], "at least one angle"),
+        ([math.nan], "must be finite"),
+        ([4.0], r"in \[0, π\]"),
+    ]:
         with pytest.raises(ValueError, match=message):
             theory.convergence(schedule, [1, 2], theta=theta)
-
-
-def test_a_kernel_in_place_of_a_schedule_is_refused():
-    with pytest.raises(ValueError, match="whose limit is known"):
-        theory.convergence(rntk.ResidualKernel(math.inf, schedules.PowerLaw(0.5)), [1, 2])

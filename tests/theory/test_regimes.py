@@ -29,23 +29,6 @@ def test_the_exponent_decides_the_regime(gamma, name, time):
     assert regime.advice
 
 
-@pytest.mark.parametrize("gamma", [0.5, 0.75, 1.0])
-def test_the_kernel_approaches_the_limit_of_its_regime(gamma):
-    # Short of θ = π, where a kink halves the exponent for γ > 1/2.
-    schedule, theta = schedules.PowerLaw(gamma), np.linspace(0, 2.5, 7)
-    regime = theory.regime(schedule)
-    errors = [
-        _distance(rntk.ResidualKernel(depth, schedule), regime.limit, theta)
-        for depth in (100, 1600)
-    ]
-    assert errors[0] / errors[1] == pytest.approx(16**-regime.rate.exponent, rel=0.25)
-
-
-def test_the_degenerate_limit_is_a_quarter():
-    limit = theory.regime(schedules.Constant(0.1)).limit
-    np.testing.assert_array_equal(limit.at_angle([0.0, 1e-9, 1.0, np.pi]), [1, 0.25, 0.25, 0.25])
-
-
 def test_training_all_layers_turns_the_learnable_limit_into_the_linear_kernel():
     regime = theory.regime(schedules.PowerLaw(1.0), trained="all")
     assert regime.name == "linear"
@@ -124,12 +107,9 @@ def test_a_schedule_that_does_not_know_its_limit_takes_the_effective_time_of_the
     assert "where T > 560" in degenerate.advice
 
 
-def test_a_schedule_without_a_known_limit_is_refused():
+def test_a_schedule_of_unknown_limit_and_an_effective_time_that_contradicts_it_are_refused():
     with pytest.raises(ValueError, match=r"whose limit is known.*effective_time="):
         theory.regime(lambda depth: np.ones(depth))
-
-
-def test_an_effective_time_that_contradicts_the_schedule_is_refused():
     with pytest.raises(ValueError, match=r"that of the schedule, 1\.0, got 2\.0"):
         theory.regime(schedules.PowerLaw(0.5), effective_time=2.0)
     assert theory.regime(schedules.PowerLaw(0.5), effective_time=1.0).name == "critical"
