@@ -82,20 +82,15 @@ def test_infinite_depth_has_no_alphas():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"gamma": -0.1}, "gamma must be finite and ≥ 0, got -0.1"),
-        ({"gamma": math.nan}, "gamma must be finite"),
-        ({"gamma": 1, "c": 0}, "c must be finite and > 0, got 0"),
-        ({"gamma": 1, "c": math.inf}, "c must be finite"),
+        ({"gamma": -0.1}, "gamma must be ≥ 0 and finite, got -0.1"),
+        ({"gamma": math.nan}, "gamma must be ≥ 0 and finite"),
+        ({"gamma": 1, "c": 0}, "c must be positive and finite, got 0"),
+        ({"gamma": 1, "c": math.inf}, "c must be positive and finite"),
     ],
 )
 def test_a_power_law_out_of_range_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         schedules.PowerLaw(**arguments)
-
-
-def test_a_power_law_of_another_type_is_refused():
-    with pytest.raises(TypeError, match="gamma must be a real number, got '1'"):
-        schedules.PowerLaw("1")
 
 
 def test_an_explicit_schedule_refuses_another_depth():
@@ -123,7 +118,7 @@ def test_scalars_of_jax_become_floats():
     schedule = schedules.PowerLaw(gamma=jnp.asarray(0.5), c=np.float32(2))
     assert schedule == schedules.PowerLaw(0.5, 2.0)
     assert isinstance(schedule.gamma, float)
-    with pytest.raises(ValueError, match="gamma must be finite"):
+    with pytest.raises(ValueError, match="gamma must be ≥ 0"):
         schedules.PowerLaw(gamma=jnp.asarray(-0.5))
 
 

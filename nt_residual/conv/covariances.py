@@ -136,12 +136,8 @@ def _excess(
     With two parts of weight 1/2, r_k = 1, 3 and r'_k = 1, 1: r = √5, r' = 1, and E = √5 − 2, the
     same as (1/2√5) [(1 − √5)² + (3 − √5)²]/2.
 
-    Args:
-      network: its architecture.
-      variances: r² and r'².
-      weights: the w_k, or a number that all of them are.
-      parts: pairs of r_k and r'_k.
-      vary: whether variances differ between pixels. If they do not, E = 0.
+    `variances` are r² and r'², `parts` pairs of r_k and r'_k, and `weights` may be one number for
+    all. If the variances do not `vary` between pixels, E = 0.
     """
     (r1, over1), (r2, over2) = map(deviations, variances)
     # Differences of this size are rounding, of which hundreds of blocks would make an angle.

@@ -17,13 +17,7 @@ from nt_residual.rntk.rows import in_one_dtype, is_known
 def check_images(
     x1: ArrayLike, x2: ArrayLike | None, shape: tuple[int, int], channels: int | None
 ) -> tuple[jax.Array, jax.Array | None, np.dtype]:
-    """Return both batches in the dtype to compute in, and the dtype of the first.
-
-    Args:
-      x1: shape (n1, height, width, channels), real floats.
-      x2: shape (n2, height, width, channels), likewise, or `None`.
-      shape: the (height, width) expected.
-      channels: the number of channels expected; `None` for any.
+    """Return both batches, checked, in the dtype to compute in, and the dtype of the first.
 
     Raises:
       TypeError: if an input does not hold real floats.

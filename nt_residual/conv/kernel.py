@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from nt_residual import memory, schedules
-from nt_residual._checks import boolean, choice, optional_integer, sizes
+from nt_residual._checks import boolean, choice, integer, optional_integer, sizes
 from nt_residual.conv import tiles
 from nt_residual.conv.images import check_images, log_largest_rms
 from nt_residual.conv.network import Network, shares_of
@@ -23,6 +23,7 @@ from nt_residual.rntk.rows import is_known
 _LEAST_SHARE = 1e-20
 # What `gram.compute` is to spend on a tile, in seconds, and what a pair of pixels costs in a block.
 _TILE_SECONDS, _PAIR_SECONDS = 1.0, 4e-9
+_N_IMAGES = "Pass the number of images."
 
 
 @jax.tree_util.register_static
@@ -49,22 +50,19 @@ class ResidualKernel(KernelOfBlocks):
     the mean square of its values. With zeros around the images ('SAME') each convolution
     loses variance at the borders, and the kernel falls with depth.
 
-    A call computes the kernel block by block, pair of images by pair, in tiles that stay in
-    cache: compile time and memory do not depend on depth, the time of a call is linear in it. In
-    float32 the kernel is within 1e-6 of the diagonal of that in float64 if α falls at least like
-    L^(-1/2). With constant α the error grows with depth: 5e-6 for 200 blocks of two layers (6e-6
-    if all layers are trained), 2e-5 for 1000.
+    A call computes the kernel block by block, in tiles of pairs of images. Compile time and memory
+    do not depend on depth, and the time of a call is linear in it. In float32 the error is 1e-6 of
+    the diagonal if α falls at least like L^(-1/2). With constant α it grows with depth: 6e-6 for
+    200 blocks, 2e-5 for 1000.
 
-    Kernels are immutable and hashable, and may be passed through `jax.jit` as arguments,
-    where they are static. They may be called under `jax.vmap`, `jax.grad` and `jax.shard_map`, at
-    infinite depth not under reverse-mode derivatives. `gram.compute` makes large
-    matrices, on several devices, too.
+    Kernels are immutable and hashable, and may be passed through `jax.jit` as arguments, where
+    they are static. They may be called under `jax.vmap`, `jax.shard_map` and, at finite depth,
+    `jax.grad`. For large matrices and several devices use `gram.compute`.
 
     Args:
       depth: the number of blocks L ≥ 1; a tuple of them, one for each stage, of which each but
-        the first halves the resolution; or `math.inf` for the limit, computed by integrating over
-        the effective time in steps of controlled error: within 1e-5 of the diagonal in
-        float32, 1e-8 in float64.
+        the first halves the resolution; or `math.inf` for the limit, within 1e-5 of the diagonal
+        in float32, 1e-8 in float64.
       schedule: a callable of the number of all blocks, or an array with one α per block. See
         `rntk.ResidualKernel`.
       image_shape: (height, width).
@@ -118,13 +116,9 @@ class ResidualKernel(KernelOfBlocks):
     _takes_traced_alphas = "stax.ConvResNet(…, schedule=alphas)"
 
     def __post_init__(self):
-        checked = {
-            "depth": _check_depth(self.depth),
-            "image_shape": sizes(self.image_shape, "image_shape"),
-            "filter_shape": _check_filter(self.filter_shape),
-        }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
+        object.__setattr__(self, "depth", _check_depth(self.depth))
+        object.__setattr__(self, "image_shape", sizes(self.image_shape, "image_shape"))
+        object.__setattr__(self, "filter_shape", _check_filter(self.filter_shape))
         optional_integer(self.channels, "channels", "None allows any number.")
         recursion.check_options(self.kind, self.trained)
         choice(self.pooling, "pooling", ("flatten", "gap"))
@@ -146,11 +140,9 @@ class ResidualKernel(KernelOfBlocks):
     def __call__(self, x1: ArrayLike, x2: ArrayLike | None = None) -> jax.Array:
         """Return the kernel between two batches of images.
 
-        The values of images are checked only where they are known, outside of `jax.jit` and its
-        like. An image or a patch that is zero has no angle to others. It takes part in no
-        covariance, so that none is needed: the kernel of a zero image is zero, as in
-        neural-tangents. The derivative of the angle between equal patches, where it has a cusp, is
-        taken to be zero.
+        Values are checked only outside of `jax.jit` and its like. The kernel of a zero image is
+        zero, as in neural-tangents. The derivative of the angle between equal patches, where it has
+        a cusp, is taken to be zero.
 
         Args:
           x1: shape (n1, height, width, channels), floats.
@@ -189,7 +181,8 @@ class ResidualKernel(KernelOfBlocks):
           dtype: of the images.
 
         Raises:
-          ValueError: if `channels` is not known.
+          TypeError: if a number is not an integer.
+          ValueError: if one is less than 1, or the number of channels is not known.
 
         Example:
           >>> from nt_residual import schedules
@@ -197,7 +190,10 @@ class ResidualKernel(KernelOfBlocks):
           >>> 4e6 < k.memory_estimate(1000) < 40e6
           True
         """
-        channels = self.channels if channels is None else channels
+        n1 = integer(n1, "n1", 1, _N_IMAGES)
+        n2 = optional_integer(n2, "n2", _N_IMAGES)
+        channels = optional_integer(channels, "channels", "None takes that of the kernel.")
+        channels = channels or self.channels
         if channels is None:
             raise ValueError("the number of channels must be known. Pass channels=.")
         dtype = jax.dtypes.canonicalize_dtype(jnp.promote_types(dtype, jnp.float32))

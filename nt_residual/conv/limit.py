@@ -33,16 +33,7 @@ def integrate(network: Network, state: State, time: jax.Array, own: jax.Array) -
     """Return the state after a continuum of blocks.
 
     Steps are as long as the tolerance allows to the pair of images with the largest error,
-    averaged over its pixels.
-
-    Args:
-      network: its architecture, one stage.
-      state: before them.
-      time: T = Σ log(1 + α²).
-      own: what a layer's own parameters count in the NTK.
-
-    Returns:
-      The state after them; NaN if that takes more than 10,000 steps.
+    averaged over its pixels. The result is NaN if that takes more than 10,000 steps.
     """
     kept = network.kept(0)
     # What one step may add to the error, relative to the state.

@@ -9,29 +9,17 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """The architecture of a network: all of it but its α.
+    """The architecture of a network, without its α. For the options see `conv.ResidualKernel`."""
 
-    Attributes:
-      stages: the number of blocks of each; `None` for none, before a continuum of them.
-      image_shape: (height, width).
-      filter_shape: of all convolutions but those of shortcuts.
-      padding: 'SAME' or 'CIRCULAR'.
-      pooling: 'flatten' or 'gap'.
-      block: 'two_layer', 'one_layer' or 'preactivation'.
-      trains_all: whether the first and last layers and the shortcuts are trained.
-      ntk: whether the NTK is wanted, not the NNGP.
-      continuum: whether infinitely many blocks of small α follow.
-    """
-
-    stages: tuple[int, ...]
+    stages: tuple[int, ...]  # The number of blocks of each; none before a mere continuum.
     image_shape: tuple[int, int]
     filter_shape: tuple[int, int]
     padding: str
     pooling: str
     block: str
     trains_all: bool
-    ntk: bool
-    continuum: bool
+    ntk: bool  # Not the NNGP.
+    continuum: bool  # Infinitely many blocks of small α follow.
 
     @property
     def positions(self) -> int:
@@ -63,11 +51,7 @@ def shares_of(network: Network, shares: np.ndarray) -> tuple[list[np.ndarray], f
 
     A block takes K to (1 − s) K + s B, B its branch, s = α²/(1 + α²). Of the variance there
     remains at most μ = 1 − s (1 − κ), where κ = `Network.kept`. Divided by it, that is
-    K + (s/μ) (B − κ K).
-
-    Args:
-      network: its architecture.
-      shares: s of all blocks, shape (sum(network.stages),).
+    K + (s/μ) (B − κ K). `shares` has s of all blocks.
     """
     stages = np.split(shares, np.cumsum(network.stages)[:-1]) if network.stages else []
     log_lost, out = 0.0, []

@@ -30,13 +30,9 @@ _DEEP = 32
 
 
 def first_state(network: Network, x1: jax.Array, x2: jax.Array, own: jax.Array) -> State:
-    """Return the state after the first convolution.
+    """Return the state after the first convolution of images (channels, height, width, n).
 
-    Args:
-      network: its architecture.
-      x1: shape (channels, height, width, n1).
-      x2: shape (channels, height, width, n2).
-      own: what a layer's own parameters count in the NTK.
+    `own` is what a layer's own parameters count in the NTK.
     """
     var1, var2 = (jnp.mean(x**2, axis=0) for x in (x1, x2))
     (r1, over1), (r2, over2) = map(deviations, (var1, var2))

@@ -41,21 +41,9 @@ def arc_cosines(sin2: jax.Array, cos2: jax.Array) -> tuple[jax.Array, jax.Array,
 
     For obtuse angles the polynomials are those of π − θ, by κ1(−u) = κ1(u) − u.
 
-    Args:
-      sin2: sin²(θ/2), any shape, float32 or float64.
-      cos2: cos²(θ/2), likewise. The smaller of the two decides: what rounding adds to the larger
-        one does not matter, and what is below zero counts as zero.
-
-    Returns:
-      Three arrays of the same shape, each within 4e-7 in float32 and 1e-14 in float64; 1 − κ1
-      is so relative to itself near θ = 0. Derivatives are finite: that of θ is taken to be zero
-      where θ is 0 or π.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> _, _, kappa0 = arc_cosines(jnp.array([0.0, 0.5]), jnp.array([1.0, 0.5]))
-      >>> kappa0
-      Array([1. , 0.5], dtype=float32)
+    The smaller of sin²(θ/2) and cos²(θ/2) decides: what rounding adds to the larger one does not
+    matter, and what is below zero counts as zero. The results are within 4e-7 in float32 and 1e-14
+    in float64, 1 − κ1 relative to itself near θ = 0. The derivative of θ is zero where θ is 0 or π.
     """
     obtuse = cos2 < sin2
     obtuse, root = _root_and_flag(jnp.clip(jnp.where(obtuse, cos2, sin2), 0, 0.5), obtuse)

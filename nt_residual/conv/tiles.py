@@ -65,7 +65,7 @@ def least_memory(
 
 def working_memory(plan: Plan, x1: Any, x2: Any, tile: tuple[int, int]) -> int:
     """Return the bytes that the compiled program takes, its result included."""
-    compiled = _evaluate.lower(plan.network, plan.operands, x1, x2, tile).compile()
+    compiled = _evaluate.lower((plan.network, tile), plan.operands, x1, x2).compile()
     analysis = compiled.memory_analysis()
     if analysis is None:  # Not every backend tells.
         return sum(least_memory(plan.network, x1, x2, tile).values())
@@ -78,42 +78,24 @@ def _even(n: int, largest: int) -> int:
 
 
 def evaluate(plan: Plan, x1: jax.Array, x2: jax.Array | None, tile: tuple[int, int]) -> jax.Array:
-    """Return the normalized kernel between two batches of images.
+    """Return the normalized kernel, shape (n1, n2), between two batches of images.
 
-    Args:
-      plan: the network.
-      x1: shape (n1, height, width, channels), float32 or float64.
-      x2: shape (n2, height, width, channels), or `None` for `x1`.
-      tile: the rows and columns of a tile.
-
-    Returns:
-      Shape (n1, n2), exactly symmetric if `x2` is `None`. Rows of images that are zero are zero.
+    `tile` has the rows and columns of a tile. If `x2` is `None`, the result is exactly symmetric.
     """
     # JAX 0.10 takes a float64 constant for float32 once a program without float64 has held it.
     operands = jax.tree.map(lambda a: np.asarray(a, x1.dtype), plan.operands)
     out = explicit_sharding(x1, x2)
     if out is None:
-        return _evaluate(plan.network, operands, x1, x2, tile)
+        return _evaluate((plan.network, tile), operands, x1, x2)
     inputs = (x1,) if x2 is None else (x1, x2)
-    return in_automatic_axes(out, _with_options, (plan.network, tile), operands, *inputs)
+    return in_automatic_axes(out, _evaluate, (plan.network, tile), operands, *inputs)
 
 
-def _with_options(
+@functools.partial(jax.jit, static_argnums=0)
+def _evaluate(
     options: tuple[Network, tuple[int, int]], operands: Any, x1: jax.Array, x2: jax.Array | None
 ) -> jax.Array:
-    network, tile = options
-    return _evaluate(network, operands, x1, x2, tile)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 4))
-def _evaluate(
-    network: Network,
-    operands: Any,
-    x1: jax.Array,
-    x2: jax.Array | None,
-    tile: tuple[int, int],
-) -> jax.Array:
-    same = x2 is None
+    (network, tile), same = options, x2 is None
     images1, sizes1 = _layout(x1)
     images2, sizes2 = (images1, sizes1) if same else _layout(x2)
     shares, time, own = jax.tree.map(lambda a: jnp.asarray(a, x1.dtype), operands)

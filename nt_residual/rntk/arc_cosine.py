@@ -34,11 +34,6 @@ def half_angle_to_angle(sin2: Array, cos2: Array) -> Array:
     """Return θ from sin²(θ/2) and cos²(θ/2), accurate at both ends of [0, π].
 
     The gradient at sin²(θ/2) = 0, where the angle has a cusp, is taken to be zero.
-
-    Example:
-      >>> import numpy as np
-      >>> half_angle_to_angle(np.array(0.5), np.array(0.5)) == np.pi / 2
-      np.True_
     """
     if not isinstance(sin2, jax.Array):
         return 2 * np.arctan2(np.sqrt(sin2), np.sqrt(np.maximum(cos2, 0)))
@@ -55,9 +50,6 @@ def kappa1_gain(theta: Array) -> Array:
     """Return κ1(u) − u = (sin θ − θ cos θ)/π, to full relative accuracy near θ = 0.
 
     It is what one block adds to the correlation of two inputs.
-
-    Args:
-      theta: angles in radians, in [0, π], any shape.
 
     Example:
       >>> import numpy as np

@@ -90,12 +90,7 @@ PLAIN = Variable.spreading("zero", power=1, offset=1.0)
 
 
 def variable_for(effective_time: float) -> Variable:
-    """Return the variable that suits a network of the given effective time.
-
-    Example:
-      >>> variable_for(1e-3).end, variable_for(1e3).end
-      ('pi', 'zero')
-    """
+    """Return the variable that suits a network of the given effective time."""
     if effective_time == 0:
         return PLAIN
     if effective_time <= 3:
@@ -204,16 +199,9 @@ def _needed(coefficients: np.ndarray, tol: float) -> int:
 def fit(
     f: Callable[[np.ndarray], np.ndarray], variable: Variable, *, tol: float, most: int = 1024
 ) -> Fit:
-    """Fit a series to a function.
+    """Return a series within `tol` of a function of float64 angles in [0, π].
 
-    Args:
-      f: function of float64 angles in [0, π], elementwise.
-      variable: the variable of the series.
-      tol: the largest absolute error wanted.
-      most: the largest number of coefficients: 128, 256, 512 or 1024.
-
-    Returns:
-      The series. Its `error` exceeds `tol` where that number is not enough.
+    Its `error` exceeds `tol` if 128, 256, …, `most` coefficients do not suffice.
 
     Raises:
       ValueError: if the function is not finite.

@@ -59,34 +59,27 @@ class HomogeneousKernel:
     def __call__(self, x1: ArrayLike, x2: ArrayLike | None = None) -> jax.Array:
         """Return the kernel between two batches of inputs.
 
-        Works under `jax.jit`, `jax.vmap` and `jax.grad`, where values are not checked.
+        Arguments, result and errors are those of `ResidualKernel.__call__`.
 
         Args:
           x1: shape (n1, d), floats.
-          x2: shape (n2, d), or `None` for `x1`, which gives an exactly symmetric matrix.
-
-        Returns:
-          Shape (n1, n2), the dtype of `x1`; at least float32 is used to compute it.
+          x2: shape (n2, d), or `None` for `x1`.
 
         Raises:
-          MemoryError: as `ResidualKernel`.
-          TypeError: if an input does not hold real floats.
-          ValueError: if an input is not two-dimensional, is empty, has NaN, infinity or
-            a zero row, if it has not the norm or the number of features that the kernel
-            was compiled for, or if the kernel would leave the range of the dtype.
+          ValueError: also if an input has not the norm or the number of features that the
+            kernel was compiled for.
         """
         x1, x2, dtype = check_pair(x1, x2)
         check_memory(x1, x2, 1)
-        for name, x in (("x1", x1), ("x2", x2)):
-            if x is not None:
-                self._check_shape_and_norm(x, name)
+        self._check_shape_and_norm(x1, "x1")
+        self._check_shape_and_norm(x2, "x2")
         scale = self.scale / x1.shape[1] ** self.degree
         check_range(x1, x2, dtype, math.log(scale), degree=self.degree)
         profile = _profile(self.fit, x1.dtype.name, scale, self.degree)
         return tiles.evaluate(profile, x1, x2).astype(dtype)
 
     def at_angle(self, theta: ArrayLike) -> np.ndarray:
-        """Return r(θ) from `kernel_fn` itself, in float64: the reference for the compiled form.
+        """Return r(θ) from `kernel_fn` itself, the reference for the compiled form.
 
         Args:
           theta: angles in radians, in [0, π], any shape.
@@ -95,8 +88,8 @@ class HomogeneousKernel:
           A float64 NumPy array of the shape of `theta`, 1 at θ = 0.
 
         Raises:
-          TypeError, ValueError: if `theta` does not hold angles in [0, π].
-          ValueError: if the kernel comes from a pickle.
+          TypeError, ValueError: if `theta` does not hold angles in [0, π], or the kernel comes
+            from a pickle.
         """
         if self.kernel_fn is None:
             raise ValueError(
@@ -126,7 +119,9 @@ class HomogeneousKernel:
         """A bound on the error of float32 kernels against `at_angle`, relative to the diagonal."""
         return error_bound(self.fit, np.float32)
 
-    def _check_shape_and_norm(self, x: jax.Array, name: str) -> None:
+    def _check_shape_and_norm(self, x: jax.Array | None, name: str) -> None:
+        if x is None:
+            return
         if self.dim is not None and x.shape[1] != self.dim:
             raise ValueError(
                 f"{name} must have the {self.dim} features that this kernel was compiled for, got "
@@ -161,15 +156,13 @@ def compile_homogeneous(
     and kept as a Chebyshev series that is as long as `tol` needs.
 
     Args:
-      kernel_fn: of `neural_tangents.stax`, for inputs of shape (n, d): called as
-        `kernel_fn(x1, x2, get)`.
+      kernel_fn: of `neural_tangents.stax`, called as `kernel_fn(x1, x2, get)`.
       get: 'ntk' or 'nngp'.
       tol: the error of the series wanted, as a fraction of the diagonal. Kernels with
         `neural_tangents.stax.Relu` are themselves known to about 1e-8 times their slope
         at θ = 0 only; `nt_residual.stax.Relu` has no such limit.
-      norm: for networks that are not homogeneous, of biases or other activations: the
-        norm that all inputs will have. `dim` is then needed too.
-      dim: the number of features d that inputs will have.
+      norm: for networks with biases or other activations: the norm that all inputs will have.
+      dim: the number of features d that inputs will have; `norm` needs it.
 
     Raises:
       TypeError: if `kernel_fn` is not callable or an argument not a number.

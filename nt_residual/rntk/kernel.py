@@ -95,10 +95,9 @@ class ResidualKernel(KernelOfBlocks):
     def __call__(self, x1: ArrayLike, x2: ArrayLike | None = None) -> jax.Array:
         """Return the kernel between two batches of inputs.
 
-        Works under `jax.jit`, `jax.vmap` and `jax.grad`. The values of inputs are
-        checked only outside of these; inside, a zero row gives NaN. The derivative
-        of the angle between two equal inputs, where the kernel has a cusp, is taken
-        to be zero.
+        Works under `jax.jit`, `jax.vmap` and `jax.grad`, where values are not checked and a zero
+        row gives NaN. The derivative of the angle between two equal inputs, where the kernel has a
+        cusp, is taken to be zero.
 
         Args:
           x1: shape (n1, d), floats.
@@ -109,12 +108,10 @@ class ResidualKernel(KernelOfBlocks):
           Shape (n1, n2), the dtype of `x1`; at least float32 is used to compute it.
 
         Raises:
-          MemoryError: if the matrix is larger than the memory that is free. The estimate is made
-            before anything is allocated, for inputs that are not traced.
+          MemoryError: if the matrix of inputs that are not traced does not fit in free memory.
           TypeError: if an input does not hold real floats.
-          ValueError: if an input is not two-dimensional, is empty, has NaN, infinity
-            or a zero row, if the widths differ, or if the kernel would leave the range of
-            the dtype.
+          ValueError: if an input is not two-dimensional, is empty, has NaN, infinity or a zero
+            row, if the widths differ, or if the kernel would leave the range of the dtype.
         """
         x1, x2, dtype = check_pair(x1, x2)
         check_memory(x1, x2, 1)
@@ -126,10 +123,9 @@ class ResidualKernel(KernelOfBlocks):
     def at_angle(self, theta: ArrayLike) -> np.ndarray:
         """Return the kernel of two unit inputs at a given angle, from the recursion itself.
 
-        This is the reference for the compiled form. Its cost grows with depth; its error is
-        1e-12 of the diagonal. At infinite depth it is 1e-10, and
-        for schedules of which blocks stay as they are (see `effective_time`) about Σ α⁴ of
-        the blocks that are not computed one by one.
+        This is the reference for the compiled form. Its cost grows with depth. Its error is 1e-12
+        of the diagonal, 1e-10 at infinite depth; where blocks stay as they are (see
+        `effective_time`), about Σ α⁴ of those that are not computed one by one.
 
         Args:
           theta: angles in radians, in [0, π], any shape.
@@ -171,8 +167,7 @@ class ResidualKernel(KernelOfBlocks):
         """A bound on the error of float32 kernels against `at_angle`, relative to the diagonal.
 
         It is about 2e-6 up to T = 10^5, where the last digit of the smallest angles begins to
-        show; in float64 it would be about 2e-10. Beyond some thousand features, rounding in
-        products adds up: inputs with little variation, such as constant ones, can exceed it.
+        show. Inputs of some thousand features that hardly vary can exceed it by rounding.
         """
         return error_bound(_fit(self), np.float32)
 

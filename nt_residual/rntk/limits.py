@@ -30,11 +30,6 @@ def sums_of_blocks(
       cos2: cos²(θ/2), likewise.
       effective_time: T of the blocks whose α tend to zero uniformly, in [0, ∞].
       head: α of the blocks that come before them and stay as they are, if any.
-
-    Example:
-      >>> import numpy as np
-      >>> sums_of_blocks(np.array([0.25]), np.array([0.75]), 1.0).blocks.round(4)
-      array([0.4399])
     """
     if effective_time == math.inf:
         same = sin2 == 0

@@ -16,15 +16,9 @@ from nt_residual import _checks, memory
 
 
 def check_pair(x1: ArrayLike, x2: ArrayLike | None) -> tuple[jax.Array, jax.Array | None, np.dtype]:
-    """Return two batches in the dtype to compute in, and the dtype of the first.
+    """Return two checked batches in the dtype to compute in, and the dtype of the first.
 
-    Args:
-      x1: shape (n1, d), real floats. As everywhere in JAX a float64 array becomes float32
-        unless `jax_enable_x64` is set.
-      x2: shape (n2, d), likewise, or `None`.
-
-    Returns:
-      Both in the dtype of `x1` or float32, whichever is more, and the dtype of `x1`.
+    As everywhere in JAX a float64 array becomes float32 unless `jax_enable_x64` is set.
 
     Raises:
       TypeError: if an input is not an array of real floats.
@@ -112,9 +106,7 @@ def row_norms(x: jax.Array) -> jax.Array:
 def check_memory(x1: jax.Array, x2: jax.Array | None, matrices: int) -> None:
     """Refuse known inputs if `matrices` arrays of the result's size do not fit in memory.
 
-    Raises:
-      MemoryError: if they need more than what is free. Of sharded inputs the rows on one device
-        count.
+    Of sharded inputs the rows on one device count.
     """
     batches = [x1] if x2 is None else [x1, x2]
     if not all(map(is_known, batches)):
@@ -136,18 +128,9 @@ def check_range(
     degree: float = 1.0,
     remedy: str = "",
 ) -> None:
-    """Refuse known inputs if their kernel overflows.
+    """Refuse known inputs if exp(log_scale)·(|x| |x'|)^degree leaves the range of `dtype`.
 
-    Args:
-      x1: shape (n1, d).
-      x2: shape (n2, d), the same dtype, or `None` for `x1`.
-      dtype: that of the result.
-      log_scale: the logarithm of the kernel of a unit input with itself.
-      degree: the kernel grows like (|x| |x'|) to this power.
-      remedy: what can be done besides scaling the inputs.
-
-    Raises:
-      ValueError: if the kernel would leave the range of the dtype.
+    `remedy` tells what can be done besides scaling the inputs.
     """
     limit = math.log(float(jnp.finfo(dtype).max))
     batches, times = ([x1], 2) if x2 is None else ([x1, x2], 1)

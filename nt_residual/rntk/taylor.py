@@ -103,13 +103,6 @@ def expand(kernel: ResidualKernel, count: int) -> Series:
     """Return the first `count` terms of a kernel's power series, with their errors.
 
     The arrays are shared between calls: leave them as they are.
-
-    Example:
-      >>> from nt_residual import rntk, schedules
-      >>> block = rntk.ResidualKernel(1, schedules.Constant(1.0), kind="nngp")
-      >>> series = expand(block, 100)
-      >>> [round(part, 5) for part in series.rest]
-      [4e-05, 0.0]
     """
     head, time = kernel._head_and_rest
     if time == math.inf:

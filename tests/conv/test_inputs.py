@@ -64,3 +64,6 @@ def test_images_of_wrong_values_are_refused():
         conv.ResidualKernel(2000, schedules.Constant(), (4, 6))(x)
     with pytest.raises(ValueError, match="number of channels must be known"):
         kernel.memory_estimate(5)
+    for wrong in ({"n1": True}, {"n1": 5, "n2": 5.0}, {"n1": 5, "channels": "3"}):
+        with pytest.raises(TypeError, match=f"{list(wrong)[-1]} must be an integer"):
+            kernel.memory_estimate(**wrong)

@@ -190,7 +190,7 @@ def test_finite_networks_are_judged_by_their_errors():
     ("change", "error", "message"),
     [
         ({"gammas": []}, ValueError, "gammas and depths must not be empty"),
-        ({"gammas": [-1.0]}, ValueError, "gamma must be finite and ≥ 0"),
+        ({"gammas": [-1.0]}, ValueError, "gamma must be ≥ 0 and finite"),
         ({"rate": 1.0}, ValueError, "rate must be less than 1"),
         ({"batch_size": 1000}, ValueError, "batch_size must be at most"),
         ({"validation_fraction": 0.01}, ValueError, "validation_fraction must leave"),

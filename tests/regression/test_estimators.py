@@ -385,7 +385,7 @@ def test_parameters_set_after_the_fit_do_not_change_predictions(points):
         ({"normalize_inputs": 1}, TypeError, "normalize_inputs must be True or False, got 1"),
         ({"dtype": "float16"}, ValueError, "dtype must be 'float32' or 'float64', got 'float16'"),
         ({"depth": 0}, ValueError, "depth must be at least 1, got 0"),
-        ({"gamma": -0.5}, ValueError, "gamma must be finite and ≥ 0, got -0.5"),
+        ({"gamma": -0.5}, ValueError, "gamma must be ≥ 0 and finite, got -0.5"),
         ({"kind": "NTK"}, ValueError, "kind must be 'ntk' or 'nngp'"),
         ({"solver": "svd"}, ValueError, "solver must be .*got 'svd'"),
         ({"ridge": -1.0}, ValueError, "ridge must be ≥ 0 and finite, got -1.0"),

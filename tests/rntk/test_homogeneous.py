@@ -9,7 +9,6 @@ from helpers import full
 
 import nt_residual
 from nt_residual import rntk, schedules
-from nt_residual.rntk import tiles
 
 # isort: split
 
@@ -74,6 +73,7 @@ def test_the_kernel_is_that_of_the_network(name, kind, compiled, x64):
     single = kernel(x.astype(np.float32), x[:5].astype(np.float32))
     assert single.dtype == np.float32
     assert np.max(np.abs(single - expected) / scale) < kernel.error_bound
+    assert kernel.degree == (2 if name == "square" else 1)
     symmetric = np.asarray(kernel(x))
     np.testing.assert_array_equal(symmetric, symmetric.T)
     np.testing.assert_allclose(np.diag(symmetric), deviations**2, rtol=1e-7)
@@ -87,29 +87,14 @@ def test_it_agrees_with_the_residual_kernel(compiled):
     np.testing.assert_allclose(kernel.fit.at_angle(theta), ours.at_angle(theta), atol=1e-7)
 
 
-def test_the_degree_is_that_of_the_activations(compiled):
-    assert compiled("plain", "ntk").degree == 1
-    assert compiled("square", "ntk").degree == 2
-
-
 def test_a_smaller_tolerance_takes_more_coefficients():
-    coarse, fine = (rntk.compile_homogeneous(NETWORKS["leaky"][2], tol=tol) for tol in (1e-3, 1e-7))
+    coarse, fine = (rntk.compile_homogeneous(NETWORKS["plain"][2], tol=tol) for tol in (1e-3, 1e-7))
     assert len(coarse.fit.coefficients) < len(fine.fit.coefficients)
     assert fine.fit.error < 1e-7
 
 
-def test_known_inputs_may_be_closed_over_by_a_traced_function(compiled):
+def test_the_kernel_passes_through_jit_and_has_a_gradient(compiled):
     kernel, x = compiled("plain", "ntk"), jnp.asarray(_inputs(), jnp.float32)
-    inside = jax.jit(lambda y: kernel(y, x))(x)
-    np.testing.assert_allclose(inside, kernel(x, x), rtol=1e-5, atol=1e-6)
-
-
-def test_a_second_call_compiles_nothing_and_the_kernel_passes_through_jit(compiled):
-    kernel, x = compiled("plain", "ntk"), jnp.asarray(_inputs(), jnp.float32)
-    kernel(x)
-    size = tiles._compiled_gram._cache_size()
-    kernel(x + 1)
-    assert tiles._compiled_gram._cache_size() == size
     assert hash(kernel) == hash(kernel)
     jitted = jax.jit(lambda kernel, x: kernel(x))(kernel, x)
     np.testing.assert_allclose(jitted, kernel(x), rtol=1e-6)
@@ -169,18 +154,11 @@ def test_a_kernel_that_no_series_resolves_is_refused():
         ({"norm": -1.0, "dim": 3}, ValueError, "norm must be positive and finite"),
         ({"norm": 1.0}, ValueError, "norm needs dim"),
         ({"dim": 1}, ValueError, "dim must be at least 2"),
-        ({"tol": None}, TypeError, "tol"),
-        ({"norm": "1", "dim": 3}, TypeError, "norm must be a real number, got '1'"),
     ],
 )
 def test_arguments_out_of_range_are_refused(options, error, message):
     with pytest.raises(error, match=message):
         rntk.compile_homogeneous(NETWORKS["plain"][2], **options)
-
-
-def test_what_is_not_callable_is_refused():
-    with pytest.raises(TypeError, match="kernel_fn must be callable, got tuple"):
-        rntk.compile_homogeneous(NETWORKS["plain"])
 
 
 def test_a_pickle_keeps_the_series_and_a_copy_all(compiled):
@@ -191,9 +169,3 @@ def test_a_pickle_keeps_the_series_and_a_copy_all(compiled):
     np.testing.assert_array_equal(other(x), kernel(x))
     with pytest.raises(ValueError, match="at_angle needs kernel_fn, which pickles leave out"):
         other.at_angle(1.0)
-
-
-def test_a_matrix_that_does_not_fit_is_refused(compiled, monkeypatch):
-    monkeypatch.setattr("nt_residual.memory.available", lambda *_: 2**28)
-    with pytest.raises(MemoryError, match=r"the matrix .* 268 MB free\. .*store="):
-        compiled("plain", "ntk")(np.ones((20_000, 2), np.float32))

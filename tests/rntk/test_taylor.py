@@ -91,55 +91,6 @@ def test_the_error_estimate_covers_the_change_on_another_circle(name):
     assert (long.error[:1000] < 1e-14 + 1e-11 * long.coefficients[:1000]).all()
 
 
-@pytest.mark.parametrize(("kind", "trained"), [("ntk", "blocks"), ("ntk", "all"), ("nngp", "all")])
-def test_two_blocks_have_the_series_of_the_composition(kind, trained):
-    count, alphas = 40, (1.0, 0.5)
-    kernel = rntk.ResidualKernel(2, schedules.Explicit(alphas), kind, trained)
-    one, line = np.eye(2, count)
-    rho, blocks, remainder, total = line, 0 * one, one, 0.0
-    for alpha in alphas:
-        share = alpha**2 / (1 + alpha**2)
-        kappa0, kappa1 = _arc_cosine_series(rho)
-        keep = one - share * (one - kappa0)
-        blocks = _product(blocks, keep) + share * (kappa1 + _product(rho, kappa0))
-        remainder = _product(remainder, keep)
-        rho = rho + share * (kappa1 - rho)
-        total += share
-    if kind == "nngp":
-        known = rho
-    elif trained == "blocks":
-        known = blocks / (2 * total)
-    else:
-        known = (blocks + rho + _product(line, remainder)) / (2 * total + 2)
-    np.testing.assert_allclose(power_series(kernel, count), known, rtol=1e-10, atol=1e-15)
-
-
-def _product(a, b):
-    return np.convolve(a, b)[: len(a)]
-
-
-def _arc_cosine_series(rho):
-    """The series of κ0(ρ(u)) and κ1(ρ(u)), by κ0' = 1/π√(1 − ρ²) and κ1' = κ0."""
-    count = len(rho)
-    j = np.arange(count)
-    square = -_product(rho, rho)
-    square[0] += 1
-    # y = (1 − ρ²)^(−1/2) from 2 (1 − ρ²) y' = −(1 − ρ²)' y.
-    y = np.zeros(count)
-    y[0] = square[0] ** -0.5
-    for n in range(1, count):
-        terms = [(0.5 * i + (n - i)) * square[i] * y[n - i] for i in range(1, n + 1)]
-        y[n] = -sum(terms) / (n * square[0])
-    slope = (j * rho)[1:]
-    kappa0 = np.zeros(count)
-    kappa0[0] = 0.5 + math.asin(rho[0]) / math.pi
-    kappa0[1:] = _product(slope, y[:-1]) / math.pi / j[1:]
-    kappa1 = np.zeros(count)
-    kappa1[0] = rho[0] * kappa0[0] + math.sqrt(1 - rho[0] ** 2) / math.pi
-    kappa1[1:] = _product(slope, kappa0[:-1]) / j[1:]
-    return kappa0, kappa1
-
-
 def test_coefficients_of_deep_networks_tend_to_those_of_the_limit():
     limit = power_series(CRITICAL, 100)
     errors = [np.abs(power_series(CRITICAL.at_depth(n), 100) / limit - 1).max() for n in (50, 500)]
