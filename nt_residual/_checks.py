@@ -22,13 +22,9 @@ if TYPE_CHECKING:
 
 
 def integer(value: Any, name: str, least: int, remedy: str = "") -> int:
-    """Return `value` as an int that is at least `least`.
+    """Return `value`, the argument `name`, as an int that is at least `least`.
 
-    Args:
-      value: what the user passed.
-      name: of the argument.
-      least: the smallest value allowed.
-      remedy: what to do, a sentence.
+    `remedy`, here and below, is a sentence that tells what to do.
 
     Raises:
       TypeError: if it is not an integer. Bools and floats are not.
@@ -50,10 +46,7 @@ def integer(value: Any, name: str, least: int, remedy: str = "") -> int:
 
 
 def optional_integer(value: Any, name: str, remedy: str) -> int | None:
-    """Return `value` as a positive int, or `None` if it is `None`.
-
-    Raises:
-      TypeError, ValueError: as `integer`.
+    """Return `value` as a positive int, or `None` if it is `None`. Errors are those of `integer`.
 
     Example:
       >>> optional_integer(None, "tile_size", "None picks one.") is None
@@ -71,15 +64,7 @@ def number(
     infinite: bool = False,
     remedy: str = "",
 ) -> float:
-    """Return `value` as a float that is not negative.
-
-    Args:
-      value: what the user passed.
-      name: of the argument.
-      positive: whether zero is refused too.
-      negative: whether negative values are allowed.
-      infinite: whether infinity is allowed.
-      remedy: what to do, a sentence.
+    """Return `value` as a float: not negative unless `negative`, and not zero if `positive`.
 
     Raises:
       TypeError: if it is not a real number. Bools and strings are not.
@@ -171,12 +156,6 @@ def real_array(
 ) -> np.ndarray:
     """Return `values` in float64, having checked that they are finite real numbers.
 
-    Args:
-      values: what the user passed.
-      name: of the argument.
-      remedy: what to do, a sentence.
-      infinite: whether infinity is allowed.
-
     Raises:
       TypeError: if they are not real numbers.
       ValueError: if one is NaN, or infinite where that is not allowed.
@@ -201,11 +180,7 @@ def real_array(
 
 
 def real_dtype(dtype: np.dtype, name: str, remedy: str = "") -> None:
-    """Raise `TypeError` unless a dtype is one of integers or real floats, bfloat16 included.
-
-    Example:
-      >>> real_dtype(np.dtype("float32"), "x")
-    """
+    """Raise `TypeError` unless a dtype is one of integers or real floats, bfloat16 included."""
     # NumPy has no kind of its own for bfloat16 and the like.
     if dtype.kind not in "iuf" and not dtype.name.startswith(("bfloat", "float")):
         raise TypeError(f"{name} must hold real numbers, got dtype {dtype}. {remedy}".rstrip())
@@ -214,11 +189,7 @@ def real_dtype(dtype: np.dtype, name: str, remedy: str = "") -> None:
 def float_array(x: ArrayLike, name: str, layout: str, remedy: str = "") -> Any:
     """Return `x` as a NumPy or JAX array of real floats; values and shape are not checked.
 
-    Args:
-      x: what the user passed.
-      name: of the argument.
-      layout: the shape expected, in words.
-      remedy: how to convert another dtype, a sentence.
+    `layout` is the expected shape in words, and `remedy` tells how to convert another dtype.
 
     Raises:
       TypeError: if it is not an array of real floats.
@@ -246,10 +217,6 @@ def finite_batch(x: ArrayLike, name: str) -> "jax.Array | np.ndarray":
     """Return `x` as a NumPy or JAX array of shape (n, …), having checked its values.
 
     The values of an array that is spread over several processes are not checked.
-
-    Args:
-      x: one input per entry of the first axis, real floats.
-      name: of the argument.
 
     Raises:
       TypeError: if it does not hold real floats, or JAX traces it.
@@ -291,11 +258,7 @@ def finite_batch(x: ArrayLike, name: str) -> "jax.Array | np.ndarray":
 def finite_batches(
     x1: ArrayLike, x2: ArrayLike | None
 ) -> "tuple[jax.Array | np.ndarray, jax.Array | np.ndarray | None]":
-    """Return both batches, having checked them and that their inputs have one shape.
-
-    Raises:
-      TypeError, ValueError: as `finite_batch`.
-    """
+    """Return both batches, having checked each and that their inputs have one shape."""
     first = finite_batch(x1, "x1")
     if x2 is None:
         return first, None
@@ -310,9 +273,7 @@ def finite_batches(
 def kernel(value: Any, *batches: Any) -> np.dtype:
     """Return the dtype of a kernel's values, having checked that it returns one matrix.
 
-    Args:
-      value: what the user passed: a JAX function of two batches.
-      *batches: x1 and x2, arrays of shapes (n1, …) and (n2, …).
+    It is traced for the first inputs of two batches, of shapes (n1, …) and (n2, …).
 
     Raises:
       TypeError: if it is not a function that JAX can trace, or does not return real floats.

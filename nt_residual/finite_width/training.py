@@ -149,7 +149,7 @@ def train(
             f"optimizer must be one of optax, got {optimizer!r}. Pass optax.adam(1e-3), say."
         )
     if mesh is not None:
-        mesh = sharded.automatic_mesh(sharded.check_mesh(mesh))
+        mesh = sharded.automatic_mesh(sharded.mesh_of(mesh))
     _check_batch_size(batch_size, len(x), mesh)
     per_input = hashable(losses.per_input(loss))
     program = Program(net.apply, per_input, optimizer, batch_size, mesh)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from nt_residual import _checks
 from nt_residual.gram import sharded
 from nt_residual.gram import store as stores
-from nt_residual.gram.stored import Stored
+from nt_residual.gram.stored import Stored, folder_of
 from nt_residual.gram.tiles import Kernel, Tiles
 
 _REMEDIES = (
@@ -101,11 +101,11 @@ def compute(
     held, remedies = {"the matrix": size}, _REMEDIES
     if store is not None:
         held, remedies = {}, "Pass a smaller tile_size."
-        tile_size = tile_size or stores.tile_size_of(stores.folder_of(store))
+        tile_size = tile_size or stores.tile_size_of(folder_of(store))
     options = {"tile_size": tile_size, "dtype": entry, "held": held, "remedies": remedies}
     tiles = Tiles(kernel, x1, x2, **options)
     if store is not None:
-        return stores.compute_stored(kernel, tiles, stores.folder_of(store), progress=progress)
+        return stores.compute_stored(kernel, tiles, folder_of(store), progress=progress)
     return _in_memory(tiles, progress)
 
 

@@ -1,7 +1,6 @@
 """Gram matrices that are not stored: every product computes their tiles again."""
 
 import functools
-import math
 from typing import Any
 
 import jax
@@ -15,9 +14,6 @@ from tqdm import tqdm
 from nt_residual import _checks, memory
 from nt_residual.gram import sharded, tiles
 from nt_residual.gram.tiles import Cut, Kernel, device_of
-
-# Multiplications with additions. More expensive kernels take longer than `seconds` says.
-_OPERATIONS_PER_SECOND = 5e10
 
 
 @jax.tree_util.register_pytree_node_class
@@ -72,7 +68,7 @@ class MatrixFree:
             if mesh is not None:
                 raise ValueError("mesh= cannot be combined with x2: pass inputs of one device.")
             # Those that are spread over a mesh are gathered.
-            first, second = (x if _on_one_device(x) else np.asarray(x) for x in (first, second))
+            first, second = (np.asarray(x) if sharded.is_spread(x) else x for x in (first, second))
         mesh = sharded.mesh_of(mesh, x1=first)
         if mesh is None:
             first = sample = jnp.asarray(first)
@@ -82,15 +78,10 @@ class MatrixFree:
             sample = first.addressable_data(0)
         if second is not None:
             second = jax.device_put(second, device_of(first))
-        cuts = tiles.choose_cuts(
-            kernel,
-            sample,
-            sample if second is None else second,
-            tile_size=side,
-            dtype=dtype,
-            symmetric=second is None,
-            spare=memory.available(device_of(sample)),
-        )
+        spare = memory.available(device_of(sample))
+        options = {"tile_size": side, "dtype": dtype, "symmetric": second is None, "spare": spare}
+        batches = sample, sample if second is None else second
+        cuts = tiles.choose_cuts(kernel, *batches, **options)
         self._set(kernel, (first, second), (cuts, dtype, mesh))
 
     def _set(self, kernel: Kernel, inputs: Any, rest: Any) -> None:
@@ -123,12 +114,6 @@ class MatrixFree:
     def jit(self) -> Any:
         """`jax.jit` for functions of it. Nothing that it compiles keeps the kernel alive."""
         return functools.partial(tiles.jit_for, self.kernel)
-
-    @property
-    def seconds(self) -> float:
-        """About how long one product takes."""
-        operations = math.prod(self.shape) * max(1, math.prod(self.x1.shape[1:]))
-        return operations / _OPERATIONS_PER_SECOND / (self.mesh.size if self.mesh else 1)
 
     @sharded.no_mesh()
     def product(self, v: ArrayLike, *, progress: bool = False) -> jax.Array:
@@ -192,10 +177,6 @@ class MatrixFree:
         return found
 
 
-def _on_one_device(x: jax.Array | np.ndarray) -> bool:
-    return not isinstance(x, jax.Array) or len(x.sharding.device_set) == 1
-
-
 def _check_finite(out: jax.Array, v: jax.Array) -> None:
     finite = np.isfinite(np.asarray(out.addressable_data(0))).all(axis=1)
     if finite.all():
@@ -223,7 +204,7 @@ def _tile_row(matrix: MatrixFree, v: jax.Array, i: jax.Array) -> jax.Array:
 
 
 def _symmetric_product(matrix: MatrixFree, v: jax.Array) -> jax.Array:
-    pairs = jnp.asarray(tiles.upper_pairs(matrix._cuts[0].count), jnp.int32)
+    pairs = jnp.asarray(tiles.pairs(*matrix._cuts, symmetric=True), jnp.int32)
     if matrix.mesh is None:
         return _share(matrix, matrix.x1, v, pairs, 0, 1)
     mesh, axes, everywhere = matrix.mesh, matrix.mesh.axis_names, PartitionSpec()

@@ -1,13 +1,19 @@
-"""What a solver needs of a Gram matrix: its products with vectors, and its diagonal.
+"""Operators: Gram matrices as solvers see them.
+
+Each has `shape` (n, n) and `dtype`, and
+
+- `product(v)`: K v for v of shape (n, o), also inside `jax.jit`;
+- `place(v)`: an array v where `product` takes it from;
+- `diagonal()`: K_ii in float64, shape (n,);
+- `jit`: `jax.jit` for functions of the operator. Nothing that it compiles keeps the operator alive.
 
 An operator is a pytree: pass it to jitted functions as an argument, since a matrix that they close
-over is copied into the program. `gram.MatrixFree`, `gram.Sharded` and `gram.Stored` are operators.
+over is copied into the program.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,45 +26,11 @@ from nt_residual.gram.sharded import Sharded
 from nt_residual.gram.stored import Stored
 from nt_residual.gram.tiles import device_of, shared_jit
 
-# About what a device reads from its memory.
-_BYTES_PER_SECOND = 1e10
-
-
-class Operator(Protocol):
-    """A symmetric matrix K of shape (n, n) whose products with vectors are known."""
-
-    @property
-    def shape(self) -> tuple[int, int]: ...  # noqa: D102
-    @property
-    def dtype(self) -> np.dtype: ...  # noqa: D102
-
-    @property
-    def seconds(self) -> float:
-        """About how long one product takes."""
-        ...
-
-    @property
-    def jit(self) -> Callable[..., Any]:
-        """`jax.jit` for functions of it. Nothing that is compiled keeps the operator alive."""
-        ...
-
-    def product(self, v: jax.Array) -> jax.Array:
-        """Return K @ v, shape (n, o), also inside `jax.jit`."""
-        ...
-
-    def diagonal(self) -> np.ndarray:
-        """Return K_ii, float64, shape (n,)."""
-        ...
-
-    def place(self, v: Any) -> jax.Array:
-        """Return an array where `product` wants its argument."""
-        ...
-
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["matrix"], meta_fields=[])
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dense:
-    """A matrix, shape (n, n), in the memory of one device. Members are those of `Operator`."""
+    """A matrix, shape (n, n), in the memory of one device."""
 
     matrix: jax.Array
     jit = staticmethod(shared_jit)
@@ -71,10 +43,6 @@ class Dense:
     def dtype(self) -> np.dtype:  # noqa: D102
         return np.dtype(self.matrix.dtype)
 
-    @property
-    def seconds(self) -> float:  # noqa: D102
-        return self.matrix.nbytes / _BYTES_PER_SECOND
-
     def product(self, v: jax.Array) -> jax.Array:  # noqa: D102
         return jnp.matmul(self.matrix.astype(v.dtype), v, precision="highest")
 
@@ -85,12 +53,11 @@ class Dense:
         return jax.device_put(v, device_of(self.matrix))
 
 
-def as_operator(k: Any) -> Operator:
-    """Return the operator of a symmetric matrix.
+Operator = Dense | MatrixFree | Sharded | Stored
 
-    Args:
-      k: an array, of NumPy or JAX, sharded or not; a `gram.MatrixFree`, `gram.Sharded` or
-        `gram.Stored`.
+
+def as_operator(k: Any) -> Operator:
+    """Return the operator of a symmetric matrix: an array, sharded or not, or one of `gram`'s.
 
     Raises:
       ValueError: if an array is spread over devices, but over no mesh.

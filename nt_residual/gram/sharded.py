@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,6 @@ from nt_residual.gram import tiles
 from nt_residual.gram.tiles import Cut, Kernel
 
 _REMEDIES = "Use more devices, or gram.MatrixFree, which computes tiles when they are needed."
-# About what a device reads from its memory.
-_BYTES_PER_SECOND = 1e10
 
 
 @functools.partial(
@@ -62,11 +60,6 @@ class Sharded:
     def dtype(self) -> np.dtype:
         """The dtype of the entries."""
         return np.dtype(self.matrix.dtype)
-
-    @property
-    def seconds(self) -> float:
-        """About how long one product takes."""
-        return self.matrix.nbytes / _BYTES_PER_SECOND / self.mesh.size
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
@@ -122,27 +115,22 @@ def no_mesh() -> Iterator[None]:
         yield
 
 
-def check_mesh(mesh: Any) -> Mesh:
-    """Return `mesh`, or raise `TypeError` if it is not a `jax.sharding.Mesh`."""
-    if not isinstance(mesh, Mesh):
+def is_spread(x: Any) -> TypeGuard[jax.Array]:
+    """Return whether an array is spread over several devices."""
+    return isinstance(x, jax.Array) and len(x.sharding.device_set) > 1
+
+
+def mesh_of(mesh: Mesh | None, **inputs: Any) -> Mesh | None:
+    """Return `mesh`, or else the mesh that an input is spread over, or else `None`."""
+    if isinstance(mesh, Mesh):
+        return mesh
+    if mesh is not None:
         raise TypeError(
             f"mesh must be a jax.sharding.Mesh, got {type(mesh).__name__}. Make one with "
             "jax.make_mesh((jax.device_count(),), ('rows',))."
         )
-    return mesh
-
-
-def mesh_of(mesh: Mesh | None, **inputs: Any) -> Mesh | None:
-    """Return `mesh`, or else the mesh that an input is spread over, or else `None`.
-
-    Raises:
-      TypeError: if `mesh` is not a mesh.
-      ValueError: if an input is spread over devices, but not by a `NamedSharding`.
-    """
-    if mesh is not None:
-        return check_mesh(mesh)
     for name, x in inputs.items():
-        if isinstance(x, jax.Array) and len(x.sharding.device_set) > 1:
+        if is_spread(x):
             if not isinstance(x.sharding, NamedSharding):
                 raise ValueError(f"{name} is spread over devices by {x.sharding}. Pass mesh=.")
             return cast(Mesh, x.sharding.mesh)
@@ -159,17 +147,7 @@ def compute_sharded(
     dtype: np.dtype,
     progress: bool,
 ) -> jax.Array | Sharded:
-    """Return the matrix k(x1, x2), sharded by rows over all axes of the mesh.
-
-    Args:
-      kernel: a function of two batches.
-      x1: shape (n1, …).
-      x2: shape (n2, …), or `None` for `x1`.
-      mesh: the devices.
-      tile_size: the largest side of a tile, or `None`.
-      dtype: of the entries.
-      progress: whether to show a progress bar, in the first process.
-    """
+    """Return the matrix k(x1, x2), sharded by rows over all axes of the mesh."""
     auto = automatic_mesh(mesh)
     by_rows = NamedSharding(auto, PartitionSpec(auto.axis_names))
     everywhere = NamedSharding(auto, PartitionSpec())
@@ -215,8 +193,8 @@ def _filled(
     static = ("kernel", "rows", "columns", "mesh", "symmetric")
     step = tiles.jit_for(kernel, _step, static_argnames=static, donate_argnums=(1, 2))
     options = {"rows": rows, "columns": columns, "mesh": mesh, "symmetric": symmetric}
-    pairs = [(i, j) for i in range(rows.count) for j in range(columns.count)]
-    for i, j in tqdm(pairs, desc=f"Gram matrix on {mesh.size} devices", unit="tile", disable=quiet):
+    pairs, title = tiles.pairs(rows, columns), f"Gram matrix on {mesh.size} devices"
+    for i, j in tqdm(pairs, title, unit="tile", disable=quiet):
         tile = np.int32(i), np.int32(j)
         matrix, finite = step(tiles.static(kernel), matrix, finite, *inputs, *tile, **options)
         if not quiet:  # JAX returns before a step is done, and the bar would run ahead.
@@ -235,7 +213,7 @@ def place(x: jax.Array | np.ndarray, sharding: NamedSharding, n: int) -> jax.Arr
     An array that is sharded already moves by one collective at most.
     """
     width = [(0, n - len(x))] + [(0, 0)] * (x.ndim - 1)
-    if isinstance(x, jax.Array) and len(x.sharding.device_set) > 1:
+    if is_spread(x):
         padded = jax.jit(lambda x: jnp.pad(x, width, "edge"), out_shardings=sharding)
         return padded(_automatic(x))
     x = np.asarray(x)

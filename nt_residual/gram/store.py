@@ -5,7 +5,7 @@ all, with a checksum: a tile is finished if and only if its chunk is there.
 """
 
 import errno
-import os
+import math
 import pathlib
 import re
 import shutil
@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nt_residual import _files, memory
-from nt_residual.gram.stored import ATTRIBUTE, Stored, explained, is_ours
+from nt_residual.gram.stored import ATTRIBUTE, Stored, explained, is_ours, spec_of
 from nt_residual.gram.tiles import Kernel, Tiles
 
 # Those that every reader of zarr v3 knows, and bfloat16, which many know.
@@ -26,20 +26,13 @@ _DTYPES = ("bfloat16", "float16", "float32", "float64")
 _MARGIN = 2**20
 
 
-def folder_of(path: str | os.PathLike) -> pathlib.Path:
-    """Return the absolute path, or raise `ValueError` if it is an address."""
-    if "://" in os.fspath(path):
-        raise ValueError(f"store must be a path on this machine, got {path!r}.")
-    return pathlib.Path(path).expanduser().absolute()
-
-
 def tile_size_of(folder: pathlib.Path) -> int | None:
     """Return the tile size of a matrix to resume, whatever memory there is now, or `None`."""
     return max(Stored(folder).tile_shape) if is_ours(folder) else None
 
 
 def compute_stored(kernel: Kernel, tiles: Tiles, folder: pathlib.Path, *, progress: bool) -> Stored:
-    """Return the matrix of these tiles in a folder. Errors are those of `fill`."""
+    """Return the matrix of these tiles in a folder."""
     if tiles.dtype.name not in _DTYPES:
         raise ValueError(f"dtype must be one of {_DTYPES} to be stored, got {tiles.dtype}.")
     rows, columns = tiles.cuts
@@ -71,64 +64,49 @@ def fill(
 ) -> Stored:
     """Return the stored matrix, having computed the tiles that are missing.
 
-    Args:
-      folder: created if it does not exist.
-      tile: returns the entries of tile (i, j), cut off where the matrix ends.
-      identity: what the matrix is computed from, as JSON. It has the shape, dtype, tile size
-        and whether the matrix is symmetric.
-      progress: whether to show a progress bar.
-
-    Raises:
-      ValueError: if another matrix is stored there.
-      FileExistsError: if something else is there.
-      BlockingIOError: if another process is writing it.
-      OSError: if there is not enough space, or a tile cannot be written.
+    `tile(i, j)` returns the entries of a tile, cut off where the matrix ends. `identity` holds what
+    the matrix is computed from, as JSON: the shape, dtype, tile size and symmetry among it.
     """
     stored = _opened(folder, identity)
-    if stored is None or stored.missing():
-        _check_space(folder, stored, identity)
-        folder.mkdir(parents=True, exist_ok=True)
-        with _files.exclusive(folder / "lock"):
-            # Another process may have been at work until now.
-            stored = _opened(folder, identity) or _created(folder, identity)
-            _check_kernel(stored, tile)
-            _write_missing(stored, tile, progress)
-    else:
+    if stored is not None and not stored.missing():
         _check_kernel(stored, tile)
+        return stored
+    _check_space(folder, identity)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _files.exclusive(folder / "lock"):
+        # Another process may have been at work until now.
+        stored = _opened(folder, identity) or _created(folder, identity)
+        _check_kernel(stored, tile)
+        _write_missing(stored, tile, progress)
     return stored
 
 
 def _opened(folder: pathlib.Path, identity: dict[str, Any]) -> Stored | None:
     """Return what is stored; `None` if nothing is. Refuse anything else than this matrix."""
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file. Pass the path of a folder, or of none.")
     if not is_ours(folder):
         # A process that was killed at the start leaves these.
         remains = {folder / "lock", folder / "zarr.json.__lock"}
-        if folder.exists() and not remains.issuperset(folder.iterdir()):
+        there = {folder} if folder.is_file() else set(folder.glob("*"))
+        if there - remains:
             raise FileExistsError(
-                f"{folder} holds something else than a stored matrix, and is left as it is. "
+                f"{folder} is or holds something else than a stored matrix, and is left as it is. "
                 "Pass a path where there is nothing."
             )
         return None
     stored = Stored(folder)
-    there = stored.identity
-    differs = [key for key in {**identity, **there} if there.get(key) != identity.get(key)]
+    there, differs = stored.identity, []
+    for key in {**identity, **there}:
+        if there.get(key) != identity.get(key):
+            # Digests tell a reader nothing.
+            values = f" (stored {there.get(key)}, now {identity.get(key)})"
+            differs.append(key + ("" if key in ("x1", "x2") else values))
     if differs:
-        raise _refusal(stored, ", ".join(_difference(key, there, identity) for key in differs))
+        raise _refusal(stored, ", ".join(differs))
     return stored
 
 
-def _difference(key: str, there: dict[str, Any], now: dict[str, Any]) -> str:
-    if key in ("x1", "x2"):  # Digests tell a reader nothing.
-        return key
-    return f"{key} (stored {there.get(key)}, now {now.get(key)})"
-
-
 def _refusal(stored: Stored, differs: str) -> ValueError:
-    remedy = (
-        "Open it with gram.load" if not stored.missing() else "Finish it with its own arguments"
-    )
+    remedy = "Finish it with its own arguments" if stored.missing() else "Open it with gram.load"
     return ValueError(
         f"{stored.path} holds another matrix, which differs in {differs}. {remedy}, pass another "
         "path, or delete it."
@@ -163,24 +141,17 @@ def _created(folder: pathlib.Path, identity: dict[str, Any]) -> Stored:
     import tensorstore
 
     grid = {"name": "regular", "configuration": {"chunk_shape": identity["tile_size"]}}
-    spec = {
-        "driver": "zarr3",
-        "kvstore": {"driver": "file", "path": str(folder)},
-        "metadata": {
-            "shape": identity["shape"],
-            "data_type": identity["dtype"],
-            # Other readers find this where nothing has been computed yet.
-            "fill_value": "NaN",
-            "chunk_grid": grid,
-            "codecs": [
-                {"name": "bytes", "configuration": {"endian": "little"}},
-                {"name": "crc32c"},
-            ],
-            "attributes": {ATTRIBUTE: identity},
-        },
+    little = {"name": "bytes", "configuration": {"endian": "little"}}
+    metadata = {
+        "shape": identity["shape"],
+        "data_type": identity["dtype"],
+        "fill_value": "NaN",  # Other readers find this where nothing has been computed yet.
+        "chunk_grid": grid,
+        "codecs": [little, {"name": "crc32c"}],
+        "attributes": {ATTRIBUTE: identity},
     }
     with explained(folder, "Pass another path"):
-        tensorstore.open(spec, create=True).result()
+        tensorstore.open(spec_of(folder) | {"metadata": metadata}, create=True).result()
     return Stored(folder)
 
 
@@ -219,21 +190,17 @@ def _write(stored: Stored, i: int, j: int, block: np.ndarray) -> list[Any]:
 
 def _wait(stored: Stored, writes: list[Any]) -> None:
     """Return when all of it is on the disk."""
-    remedy = "No half-written tile counts as finished: free some space, or remove what else is in "
-    remedy += "the way, and run the same call again"
     for write in writes:
-        with explained(stored.path, remedy):
+        with explained(stored.path, "Free some space, and run the same call again"):
             write.result()
 
 
-def _check_space(folder: pathlib.Path, stored: Stored | None, identity: dict[str, Any]) -> None:
-    rows, columns = identity["tile_size"]
+def _check_space(folder: pathlib.Path, identity: dict[str, Any]) -> None:
+    sides = identity["tile_size"]
     # Files are padded to whole tiles, and to 4096 bytes.
-    chunk = -(-(rows * columns * jnp.dtype(identity["dtype"]).itemsize + 4) // 4096) * 4096
-    if stored is None:
-        count = -(-identity["shape"][0] // rows) * -(-identity["shape"][1] // columns)
-    else:
-        count = sum(len(stored.chunks(*tile)) for tile in stored.missing())
+    chunk = -(-(math.prod(sides) * jnp.dtype(identity["dtype"]).itemsize + 4) // 4096) * 4096
+    chunks = math.prod(-(-n // side) for n, side in zip(identity["shape"], sides, strict=True))
+    count = chunks - len(list(folder.glob("c/*/[0-9]*")))
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     needed, free = count * chunk + _MARGIN, shutil.disk_usage(there).free
     if needed > free:

@@ -21,8 +21,6 @@ from nt_residual.gram import tiles
 
 # The attribute of the zarr array that tells what was computed.
 ATTRIBUTE = "nt_residual.gram"
-# What a disk reads.
-_BYTES_PER_SECOND = 1e9
 
 
 @jax.tree_util.register_pytree_node_class
@@ -32,8 +30,7 @@ class Stored:
     `gram.compute(..., store=PATH)` returns one, and `gram.load(PATH)` opens it again.
     `stored[2:5]`, `stored[:, 0]` and `stored[3, 4]` are NumPy arrays and numbers, and
     `np.asarray(stored)` reads all of it. The folder is a zarr v3 array with one chunk per tile,
-    which any reader of that format opens. Two are equal, and hash the same, if the folder and
-    what was computed are the same. A pickle holds the path.
+    which any reader of that format opens. A pickle holds the path.
 
     Attributes:
       path: the folder.
@@ -56,10 +53,10 @@ class Stored:
     def __init__(self, path: str | os.PathLike):
         import tensorstore  # Few need it, and it takes a while to import.
 
-        self.path = pathlib.Path(path).expanduser().absolute()
-        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(self.path)}}
+        self.path = folder_of(path)
         # A missing chunk is an error, not a tile of fill values.
-        spec |= {"fill_missing_data_reads": False, "store_data_equal_to_fill_value": True}
+        spec = {"fill_missing_data_reads": False, "store_data_equal_to_fill_value": True}
+        spec |= spec_of(self.path)
         with explained(self.path, "delete the folder, and compute the matrix again"):
             self.array = tensorstore.open(spec, open=True).result()
         self.identity = self.array.spec().to_json()["metadata"]["attributes"][ATTRIBUTE]
@@ -88,21 +85,8 @@ class Stored:
         """The bytes that the matrix takes in memory."""
         return self.shape[0] * self.shape[1] * self.dtype.itemsize
 
-    @property
-    def seconds(self) -> float:
-        """About how long one product takes."""
-        return self.nbytes / _BYTES_PER_SECOND / (2 if self.symmetric else 1)
-
     def __repr__(self) -> str:
         return f"Stored({str(self.path)!r}, shape={self.shape}, dtype={self.dtype})"
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Stored):
-            return NotImplemented
-        return (self.path, self.identity) == (other.path, other.identity)
-
-    def __hash__(self) -> int:
-        return hash((self.path, self.shape))
 
     def __reduce__(self):
         return load, (str(self.path),)
@@ -132,15 +116,14 @@ class Stored:
         return self[:, :].astype(self.dtype if dtype is None else dtype, copy=False)
 
     def product(self, v: ArrayLike) -> Any:
-        """Return the product K @ v. It reads each tile once, of a symmetric matrix half of them.
+        """Return K @ v. It reads each tile once, of a symmetric matrix half of them.
 
         Args:
           v: shape (n2,) or (n2, o). A JAX array may be traced.
 
         Returns:
           Shape (n1,) or (n1, o). For a JAX array v, a JAX array of its dtype; otherwise a NumPy
-          array, float64 if the matrix is, else float32. Sums are in the dtype of the matrix, or
-          float32 if that is more.
+          array. Sums are in the dtype of the matrix, or float32 if that is more.
 
         Raises:
           ValueError: if the shape of `v` does not fit.
@@ -176,8 +159,8 @@ class Stored:
 
     def pairs(self) -> list[tuple[int, int]]:
         """Return the tiles that are computed: of a symmetric matrix the upper triangle."""
-        rows, columns = (-(-n // size) for n, size in zip(self.shape, self.tile_shape, strict=True))
-        return [(i, j) for i in range(rows) for j in range(i if self.symmetric else 0, columns)]
+        rows, columns = map(tiles.Cut, self.shape, self.tile_shape)
+        return tiles.pairs(rows, columns, symmetric=self.symmetric)
 
     def chunks(self, i: int, j: int) -> list[tuple[int, int]]:
         """Return the chunks that hold tile (i, j): its own, and that of its mirror image."""
@@ -222,17 +205,14 @@ class Stored:
 
 
 def load(path: str | os.PathLike) -> Stored:
-    """Open a matrix that `gram.compute(..., store=PATH)` has stored.
-
-    Args:
-      path: the folder.
+    """Open the matrix that `gram.compute(..., store=path)` has stored in a folder.
 
     Raises:
       FileNotFoundError: if there is nothing.
       ValueError: if it is something else, or not complete.
       OSError: if the zarr array in it is damaged.
     """
-    folder = pathlib.Path(path).expanduser().absolute()
+    folder = folder_of(path)
     if not folder.exists():
         raise FileNotFoundError(f"there is no stored matrix at {folder}, nor anything else.")
     if not is_ours(folder):
@@ -249,6 +229,18 @@ def load(path: str | os.PathLike) -> Stored:
             "gram.compute(..., store=) again with the same arguments: it computes these."
         )
     return stored
+
+
+def folder_of(path: str | os.PathLike) -> pathlib.Path:
+    """Return the absolute path, or raise `ValueError` if it is an address."""
+    if "://" in os.fspath(path):
+        raise ValueError(f"store must be a path on this machine, got {path!r}.")
+    return pathlib.Path(path).expanduser().absolute()
+
+
+def spec_of(folder: pathlib.Path) -> dict[str, Any]:
+    """Return what tensorstore calls the array in a folder."""
+    return {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(folder)}}
 
 
 def is_ours(folder: pathlib.Path) -> bool:

@@ -98,13 +98,9 @@ def jit_for(owner: Any, function: Callable[..., Any], **options: Any) -> Any:
     key = id(owner)
     if key not in _own_jits:
         # A new `partial` each time: JAX's caches hold only weak references to it.
-        _own_jits[key] = functools.cache(lambda f, **options: jax.jit(_copy(f), **options))
+        _own_jits[key] = functools.cache(lambda f, **o: jax.jit(functools.partial(f), **o))
         weakref.finalize(owner, _own_jits.pop, key, None).atexit = False
     return _own_jits[key](function, **options)
-
-
-def _copy(function: Callable[..., Any]) -> Callable[..., Any]:
-    return functools.partial(function)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,14 +146,14 @@ def even_cut(n: int, largest: int) -> Cut:
     return Cut(n, -(-n // -(-n // largest)))
 
 
-def upper_pairs(count: int) -> list[tuple[int, int]]:
-    """Return the tiles on and above the diagonal.
+def pairs(rows: Cut, columns: Cut, *, symmetric: bool = False) -> list[tuple[int, int]]:
+    """Return the tiles to compute, row by row: of a symmetric matrix the upper triangle.
 
     Example:
-      >>> upper_pairs(2)
+      >>> pairs(Cut(2, 1), Cut(2, 1), symmetric=True)
       [(0, 0), (0, 1), (1, 1)]
     """
-    return [(i, j) for i in range(count) for j in range(i, count)]
+    return [(i, j) for i in range(rows.count) for j in range(i if symmetric else 0, columns.count)]
 
 
 def entries(
@@ -228,17 +224,10 @@ def choose_cuts(
     symmetric: bool,
     spare: int,
 ) -> tuple[Cut, Cut]:
-    """Return the pieces that rows and columns are cut into.
+    """Return the pieces that rows and columns of k(x1, x2) are cut into.
 
-    Args:
-      kernel: a function of two batches.
-      x1: shape (n1, …), on one device.
-      x2: shape (n2, …).
-      tile_size: the largest side of a tile. `None` takes `kernel.preferred_tile_size` or a
-        default, or less, so that computing a tile takes at most a quarter of `spare`.
-      dtype: of the entries.
-      symmetric: whether x2 is x1.
-      spare: bytes that tiles may take.
+    The largest side of a tile is `tile_size`. `None` takes `kernel.preferred_tile_size` or a
+    default, or less, so that computing a tile takes at most a quarter of `spare` bytes.
     """
     side = largest = max(len(x1), len(x2))
     if tile_size is None:
@@ -265,22 +254,8 @@ def device_of(x: jax.Array) -> Any:
 class Tiles:
     """The tiles of k(x1, x2) on one device. `tiles(i, j)` computes one.
 
-    Args:
-      kernel: a function of two batches.
-      x1: shape (n1, …), on the host or one device.
-      x2: shape (n2, …), or `None` for `x1`: tiles on the diagonal are then exactly symmetric.
-      tile_size: see `choose_cuts`.
-      dtype: of the entries.
-      held: bytes that the device must hold beside the tiles, by name.
-      remedies: what users can do if this does not fit.
-
-    Attributes:
-      shape: (n1, n2).
-      dtype: of the entries.
-      device: of the tiles.
-      inputs: x1 and x2, or x1 twice.
-      cuts: the pieces of rows and columns.
-      symmetric: whether x2 is `None`.
+    `held` names the bytes that the device must hold beside the tiles, and `remedies` tells what to
+    do if this does not fit. If `x2` is `None`, tiles on the diagonal are exactly symmetric.
 
     Raises:
       MemoryError: if it does not fit.
@@ -312,11 +287,8 @@ class Tiles:
         memory.check({**held, name: working}, limit, where, remedies)
 
     def pairs(self) -> list[tuple[int, int]]:
-        """Return the tiles to compute, row by row: of a symmetric matrix the upper triangle."""
-        rows, columns = self.cuts
-        if self.symmetric:
-            return upper_pairs(rows.count)
-        return [(i, j) for i in range(rows.count) for j in range(columns.count)]
+        """Return the tiles to compute, row by row."""
+        return pairs(*self.cuts, symmetric=self.symmetric)
 
     def __call__(self, i: int, j: int) -> jax.Array:
         """Return tile (i, j), or raise `ValueError` if an entry is NaN or infinite."""

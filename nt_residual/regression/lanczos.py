@@ -25,10 +25,9 @@ from nt_residual.regression.predictions import precision
 from nt_residual.regression.solution import Report
 from nt_residual.regression.tridiagonal import Tridiagonals
 
-# The most products between two looks at the error.
-_STEP = 16
-# Seconds between two looks: Ctrl-C and the progress bar wait no longer.
-_PATIENCE = 1.0
+# The most products between two looks at the error, and the most entries that they use: Ctrl-C and
+# the progress bar wait as long.
+_STEP, _ENTRIES = 16, 4e8
 _MOST = 1000
 # Of the exponent of the scale, so that float32 holds it.
 _LARGEST_EXPONENT = 120
@@ -151,7 +150,7 @@ class Lanczos:
     def _extend(self) -> str:
         """Make some more products; if no more can be made, return why."""
         krylov = self._krylov
-        count = min(_step(self._operator.seconds), self._most - krylov.size)
+        count = min(_step(self.n_train), self._most - krylov.size)
         if count == 0:
             return f"after {krylov.size} products, the most that max_iterations allows"
         try:
@@ -244,9 +243,9 @@ class Lanczos:
         )
 
 
-def _step(seconds: float) -> int:
+def _step(n: int) -> int:
     """Return how many products to make at a time: a power of two, so that few are compiled."""
-    return 2 ** int(math.log2(min(max(_PATIENCE / max(seconds, 1e-9), 1), _STEP)))
+    return 2 ** int(math.log2(min(max(_ENTRIES / n**2, 1), _STEP)))
 
 
 @jax.jit

@@ -56,8 +56,7 @@ def test_a_stored_matrix_is_that_in_memory_bit_for_bit(tmp_path, dtype, n2):
         stored = _compute(tmp_path / "k", KERNEL, x, x2, tile_size=16)
         expected = np.asarray(gram.compute(KERNEL, x, x2, tile_size=16))
     loaded = gram.load(tmp_path / "k")
-    assert loaded == stored
-    assert hash(loaded) == hash(stored)
+    assert (loaded.path, loaded.identity) == (stored.path, stored.identity)
     assert loaded.symmetric == (n2 is None)
     np.testing.assert_array_equal(np.asarray(loaded), expected, strict=True)
     v = np.random.default_rng(1).standard_normal((loaded.shape[1], 3))
@@ -104,7 +103,7 @@ def test_a_matrix_that_does_not_fit_into_memory_is_not_read(tmp_path, monkeypatc
 def test_pickles_hold_the_path_only(tmp_path):
     stored = _compute(tmp_path / "k")
     data = pickle.dumps(stored)
-    assert pickle.loads(data) == stored
+    np.testing.assert_array_equal(pickle.loads(data), stored)
     assert len(data) < 200 + len(str(stored.path))
 
 
@@ -280,7 +279,7 @@ def test_what_is_not_a_stored_matrix_is_refused_and_left_as_it_is(tmp_path):
         _compute(tmp_path / "notes")
     assert [file.name for file in (tmp_path / "notes").iterdir()] == ["a.txt"]
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(FileExistsError, match="is a file"):
+    with pytest.raises(FileExistsError, match="file is or holds"):
         _compute(tmp_path / "file")
     for name in ("notes", "file"):
         with pytest.raises(ValueError, match=f"{name} is not a matrix stored"):
@@ -340,7 +339,7 @@ def test_on_a_full_disk_nothing_half_written_counts_as_finished(tmp_path):
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
     try:
-        with pytest.raises(OSError, match=r"writing.*c/.*free some space.*again") as caught:
+        with pytest.raises(OSError, match=r"writing.*c/.*Free some space.*again") as caught:
             _compute(path, x=x, tile_size=64)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))

@@ -149,7 +149,7 @@ class _Counting:
     matrix: jax.Array
     count = 0
 
-    shape, dtype, seconds = (N, N), np.dtype("float32"), 0.0
+    shape, dtype = (N, N), np.dtype("float32")
     jit = staticmethod(jax.jit)
 
     def product(self, v):
