@@ -33,12 +33,9 @@ class MatrixFree:
         of devices need not divide n1. `None` takes the mesh that `x1` is spread over, if it is.
 
     Attributes:
-      kernel: the kernel.
-      x1: the first batch, on every device.
-      x2: the second one, or `None`.
-      shape: (n1, n2).
+      kernel, mesh: as passed.
+      x1, x2: the batches, on every device.
       dtype: of the entries.
-      tile_size: the largest side of a tile.
 
     Raises:
       TypeError, ValueError: as `gram.compute`, and for a mesh with `x2`.

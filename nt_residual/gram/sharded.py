@@ -6,7 +6,7 @@ Every device computes its own rows, tile by tile, and sends no entry.
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeGuard, cast
 
 import jax
@@ -167,36 +167,31 @@ def compute_sharded(
     side, width = (cut.size for cut in tiles.choose_cuts(kernel, sample, sample, **options))
     rows = tiles.even_cut(local, side)
     columns = Cut(n2, rows.size) if symmetric else tiles.even_cut(n2, width)
-    quiet = not progress or jax.process_index() > 0
-    matrix = _filled(kernel, inputs, rows, columns, auto, dtype, symmetric=symmetric, quiet=quiet)
+    options = {"rows": rows, "columns": columns, "mesh": auto, "symmetric": symmetric}
+    jit = tiles.jit_for(kernel, _step, static_argnames=("kernel", *options), donate_argnums=(1, 2))
+    step = functools.partial(jit, tiles.static(kernel), **options)
+    zeros = functools.partial(jnp.zeros, (padded, n2), dtype)
+    matrix = jax.jit(zeros, out_shardings=by_rows)()
+    matrix = _fill(step, matrix, inputs, tiles.pairs(rows, columns), by_rows, progress=progress)
     if padded > len(x1):
         return Sharded(matrix, auto, len(x1))
     return relabeled(matrix, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
 
 
-def _filled(
-    kernel: Kernel,
+def _fill(
+    step: Callable[..., Any],
+    matrix: jax.Array,
     inputs: tuple[jax.Array, jax.Array],
-    rows: Cut,
-    columns: Cut,
-    mesh: Mesh,
-    dtype: np.dtype,
+    pairs: list[tuple[int, int]],
+    by_rows: NamedSharding,
     *,
-    symmetric: bool,
-    quiet: bool,
+    progress: bool,
 ) -> jax.Array:
-    """Compute the matrix, all devices in step."""
-    by_rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-    zeros = functools.partial(jnp.zeros, (rows.n * mesh.size, columns.n), dtype)
-    matrix = jax.jit(zeros, out_shardings=by_rows)()
+    """Compute all tiles into the matrix, all devices in step."""
+    mesh, quiet = by_rows.mesh, not progress or jax.process_index() > 0
     finite = jax.jit(lambda: jnp.ones(mesh.size, bool), out_shardings=by_rows)()
-    static = ("kernel", "rows", "columns", "mesh", "symmetric")
-    step = tiles.jit_for(kernel, _step, static_argnames=static, donate_argnums=(1, 2))
-    options = {"rows": rows, "columns": columns, "mesh": mesh, "symmetric": symmetric}
-    pairs, title = tiles.pairs(rows, columns), f"Gram matrix on {mesh.size} devices"
-    for i, j in tqdm(pairs, title, unit="tile", disable=quiet):
-        tile = np.int32(i), np.int32(j)
-        matrix, finite = step(tiles.static(kernel), matrix, finite, *inputs, *tile, **options)
+    for i, j in tqdm(pairs, f"Gram matrix on {mesh.size} devices", unit="tile", disable=quiet):
+        matrix, finite = step(matrix, finite, *inputs, np.int32(i), np.int32(j))
         if not quiet:  # JAX returns before a step is done, and the bar would run ahead.
             finite.block_until_ready()
     if not jax.jit(jnp.all, out_shardings=NamedSharding(mesh, PartitionSpec()))(finite):

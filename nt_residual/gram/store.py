@@ -114,26 +114,21 @@ def _refusal(stored: Stored, differs: str) -> ValueError:
 
 
 def _check_kernel(stored: Stored, tile: Callable[[int, int], np.ndarray]) -> None:
-    """Refuse a kernel whose first stored tile has other values than it has there.
+    """Refuse a kernel that does not reproduce the first stored tile, up to rounding.
 
-    This identifies any kernel, whatever it is made of. Rounding may differ on another machine or
-    with another version of JAX.
+    This identifies any kernel, whatever it is made of.
     """
     missing = set(stored.missing())
     done = next((pair for pair in stored.pairs() if pair not in missing), None)
     if done is None:
         return
-    i, j = done
-    rows, columns = stored.slices(i, j)
-    there, now = (values.astype(float) for values in (stored[rows, columns], tile(i, j)))
+    there, now = (values.astype(float) for values in (stored[stored.slices(*done)], tile(*done)))
     tolerance = min(100 * float(jnp.finfo(stored.dtype).eps), 0.02)
     off = np.abs(there - now)
     if off.max() > tolerance * np.abs(there).max():
-        a, b = np.unravel_index(off.argmax(), off.shape)
-        entry = f"entry ({rows.start + a}, {columns.start + b})"
-        raise _refusal(
-            stored, f"the kernel ({entry} is {there[a, b]:.9g} there, {now[a, b]:.9g} now)"
-        )
+        k = off.argmax()
+        differs = f"the kernel (an entry is {there.flat[k]:.9g} there, {now.flat[k]:.9g} now)"
+        raise _refusal(stored, differs)
 
 
 def _created(folder: pathlib.Path, identity: dict[str, Any]) -> Stored:
@@ -156,40 +151,28 @@ def _created(folder: pathlib.Path, identity: dict[str, Any]) -> Stored:
 
 
 def _write_missing(stored: Stored, tile: Callable[[int, int], np.ndarray], progress: bool) -> None:
-    """Compute each missing tile while the one before it is written."""
     todo, total = stored.missing(), len(stored.pairs())
     options = {"desc": f"Tiles of {stored.path.name}", "unit": "tile", "disable": not progress}
-    writes = []
     try:
         with tqdm(total=total, initial=total - len(todo), **options) as bar:
             for i, j in todo:
-                block = tile(i, j)
-                _wait(stored, writes)
-                writes = _write(stored, i, j, block)
+                _write(stored, i, j, tile(i, j))
                 bar.update()
     except BaseException as error:
-        _wait(stored, writes)
         error.add_note(
             f"{total - len(stored.missing())} of {total} tiles are finished in {stored.path}. "
             "Run the same call again to compute the others."
         )
         raise
-    _wait(stored, writes)
 
 
-def _write(stored: Stored, i: int, j: int, block: np.ndarray) -> list[Any]:
-    """Begin to write a tile and its mirror image."""
+def _write(stored: Stored, i: int, j: int, block: np.ndarray) -> None:
+    """Write a tile and its mirror image, and return when both are on the disk."""
     writes = []
     for chunk, values in zip(stored.chunks(i, j), (block, block.T), strict=False):
         # tensorstore reads a chunk at the edge before it writes it, and fails if it is damaged.
         stored.chunk_file(*chunk).unlink(missing_ok=True)
         writes.append(stored.array[stored.slices(*chunk)].write(values))
-        writes[-1].copy.result()  # From here on the values may change.
-    return writes
-
-
-def _wait(stored: Stored, writes: list[Any]) -> None:
-    """Return when all of it is on the disk."""
     for write in writes:
         with explained(stored.path, "Free some space, and run the same call again"):
             write.result()

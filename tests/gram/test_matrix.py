@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -5,7 +6,7 @@ import jax.numpy as jnp
 import neural_tangents as nt
 import numpy as np
 import pytest
-from helpers import enable_x64
+from helpers import enable_x64, full, mainly
 
 from nt_residual import gram, memory, rntk, schedules
 
@@ -45,8 +46,14 @@ KERNELS = {"rntk": KERNEL, "dot": _dot, "rbf": _Rbf(), "neural_tangents": _neura
 
 @pytest.mark.parametrize(
     ("name", "tile_size"),
-    [("rntk", 23), ("neural_tangents", 23), ("dot", None), ("dot", 60), ("rbf", 23), ("rbf", 7)],
+    [
+        ("neural_tangents", 23),
+        ("rbf", None),
+        ("rbf", 7),
+        *[pytest.param(*case, marks=pytest.mark.full) for case in (("rntk", 23), ("dot", 60))],
+    ],
 )
+@mainly("float32")
 def test_the_matrix_is_the_kernel_and_exactly_symmetric(name, tile_size, dtype):
     kernel, x = KERNELS[name], _inputs(60, dtype)
     k = gram.compute(kernel, x, tile_size=tile_size)
@@ -57,21 +64,11 @@ def test_the_matrix_is_the_kernel_and_exactly_symmetric(name, tile_size, dtype):
     np.testing.assert_allclose(k, expected, rtol=rtol, atol=rtol * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("n2", [1, 23, 50])
-@pytest.mark.parametrize("tile_size", [None, 16, 1])
+@pytest.mark.parametrize(("n2", "tile_size"), [(1, 16), (23, None), (50, 16), (23, 1)])
 def test_two_batches_of_any_sizes(n2, tile_size):
     x1, x2 = _inputs(17), _inputs(n2, seed=1)
     k = gram.compute(_dot, x1, x2, tile_size=tile_size)
     np.testing.assert_allclose(k, x1 @ x2.T, rtol=1e-5, atol=1e-5)
-
-
-def test_inputs_may_be_images():
-    x = np.random.default_rng(0).standard_normal((5, 4, 4, 3)).astype(np.float32)
-    _, _, kernel_fn = nt.stax.serial(
-        nt.stax.Conv(1, (3, 3)), nt.stax.Relu(), nt.stax.Flatten(), nt.stax.Dense(1)
-    )
-    k = gram.compute(functools.partial(kernel_fn, get="nngp"), x, tile_size=2)
-    np.testing.assert_allclose(k, kernel_fn(x, None, "nngp"), rtol=1e-4)
 
 
 @pytest.mark.parametrize("n", [20, 23])
@@ -100,14 +97,15 @@ def test_one_program_is_compiled_however_many_tiles_there_are():
     assert shapes[1] == ((8, 6), (8, 6))
 
 
-@pytest.mark.parametrize("kernel", [KERNEL, _dot, functools.partial(_dot), _Rbf()])
+@pytest.mark.parametrize("kernel", [KERNEL, *full(functools.partial(_dot)), _Rbf()])
 def test_a_kernel_is_compiled_once_for_inputs_of_one_shape(kernel, caplog):
     x = _inputs(20)
     gram.compute(kernel, x, tile_size=7)
     gram.MatrixFree(kernel, x, tile_size=7).product(x)
     with jax.log_compiles(), caplog.at_level("WARNING"):
-        gram.compute(kernel, x + 1, tile_size=7)
-        gram.MatrixFree(kernel, x + 1, tile_size=7).product(x)
+        equal = dataclasses.replace(KERNEL) if kernel is KERNEL else kernel
+        gram.compute(equal, x + 1, tile_size=7)
+        gram.MatrixFree(equal, x + 1, tile_size=7).product(x)
     assert not [r for r in caplog.messages if "Finished XLA compilation" in r]
 
 
@@ -119,11 +117,6 @@ def test_a_kernel_is_computed_with_the_settings_there_are_now():
     assert gram.compute(epsilon, x)[0, 0] > 1e-8
     with enable_x64():
         assert gram.compute(epsilon, x)[0, 0] < 1e-15
-
-
-def test_inputs_in_another_byte_order_are_taken():
-    x = _inputs(9)
-    np.testing.assert_array_equal(gram.compute(_dot, x.astype(">f4")), gram.compute(_dot, x))
 
 
 def test_another_dtype_may_be_asked_for():
@@ -204,8 +197,6 @@ def test_one_bad_value_among_many_is_found(bad):
     for array in (x, jnp.asarray(x)):
         with pytest.raises(ValueError, match=r"x1 must be finite.*in input 37"):
             gram.compute(_dot, array)
-        with pytest.raises(ValueError, match=r"x1 must be finite.*in row 37"):
-            KERNEL(array)
 
 
 def test_integers_and_traced_inputs_are_refused():
@@ -229,12 +220,8 @@ def test_kernels_that_are_none_are_refused():
         gram.compute(lambda a, b: a @ b.T * 1j, x)
 
 
-def test_tile_sizes_and_meshes_that_are_none_are_refused():
+def test_meshes_that_are_none_are_refused():
     x = _inputs(4)
-    with pytest.raises(ValueError, match="tile_size must be at least 1, got 0"):
-        gram.compute(_dot, x, tile_size=0)
-    with pytest.raises(TypeError, match=r"tile_size must be an integer, got 2\.5\. None"):
-        gram.compute(_dot, x, tile_size=2.5)
     with pytest.raises(TypeError, match=r"mesh must be a jax\.sharding\.Mesh, got int"):
         gram.compute(_dot, x, mesh=8)
     mesh = jax.make_mesh((1,), ("rows",))
