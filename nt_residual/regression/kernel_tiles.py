@@ -7,7 +7,7 @@ import numpy as np
 
 from nt_residual.compat import enable_x64
 from nt_residual.rntk import ResidualKernel, tiles
-from nt_residual.rntk.kernel import _profile
+from nt_residual.rntk.kernel import device_profile
 
 # The side of the tiles, and what their number of features is a multiple of.
 _SIDE, _WIDTH = 256, 8
@@ -50,7 +50,7 @@ def _tiles(
     width = (features // _WIDTH + 1) * _WIDTH
     left = _padded(x1, width, np.pad(x1[0], (0, width - features)))
     right = _padded(x2, width, np.eye(1, width, features)[0])
-    profile = _profile(kernel, x1.dtype.name)
+    profile = device_profile(kernel, x1.dtype.name)
     for i in range(0, len(x1), _SIDE):
         for j in range(i if upper else 0, len(x2), _SIDE):
             with enable_x64(x1.dtype == np.float64):

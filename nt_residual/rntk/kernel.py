@@ -118,7 +118,7 @@ class ResidualKernel(KernelOfBlocks):
         log_scale = 0.0 if self.normalize else self.log_diagonal
         remedy = "" if self.normalize else ", or pass normalize=True"
         check_range(x1, x2, dtype, log_scale, remedy=remedy)
-        return tiles.evaluate(_profile(self, x1.dtype.name), x1, x2).astype(dtype)
+        return tiles.evaluate(device_profile(self, x1.dtype.name), x1, x2).astype(dtype)
 
     def at_angle(self, theta: ArrayLike) -> np.ndarray:
         """Return the kernel of two unit inputs at a given angle, from the recursion itself.
@@ -225,7 +225,7 @@ def _fit(kernel: ResidualKernel) -> chebyshev.Fit:
 
 
 @functools.lru_cache(maxsize=256)
-def _profile(kernel: ResidualKernel, dtype: str) -> Profile:
+def device_profile(kernel: ResidualKernel, dtype: str) -> Profile:
     """The kernel as it is evaluated on the device."""
     error = _fit(kernel).error
     if not error < _LARGEST_ERROR:

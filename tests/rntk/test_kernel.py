@@ -355,7 +355,7 @@ def test_a_long_time_is_resolved_between_the_closest_inputs(time):
 def test_an_effective_time_beyond_what_can_be_resolved_is_refused(monkeypatch):
     kernel = ResidualKernel(math.inf, schedules.PowerLaw(0.5, c=1e7))
     monkeypatch.setattr(kernel_module, "_LARGEST_ERROR", 0.0)
-    kernel_module._profile.cache_clear()
+    kernel_module.device_profile.cache_clear()
     with pytest.raises(ValueError, match=r"T = 1e\+14 is more than can be resolved"):
         kernel(_inputs(jnp.float32))
 
