@@ -202,6 +202,7 @@ BOOLEANS = [
     (lambda v: theory.suitable_schedule(odd_harmonics=v), "odd_harmonics"),
     (lambda v: _conv(normalize=v), "normalize"),
     (lambda v: _fit(progress=v), "progress"),
+    (lambda v: FLOW.predict(np.eye(3), 1.0, progress=v), "progress"),
     (lambda v: _train(progress=v), "progress"),
     (lambda v: _width_sweep(progress=v), "progress"),
     (lambda v: _flow_match(progress=v), "progress"),

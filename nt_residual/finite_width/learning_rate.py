@@ -42,7 +42,7 @@ def largest_learning_rate(network: Any, x: ArrayLike | None = None) -> float:
       2.0
     """
     if x is None:
-        kernel = np.asarray(kernel_matrix.square(network), np.float64)
+        kernel = np.asarray(kernel_matrix.checked(network, "k_train"), np.float64)
         n, largest = len(kernel), float(np.linalg.eigvalsh(kernel)[-1])
     else:
         x = _checks.finite_batch(x, "x")

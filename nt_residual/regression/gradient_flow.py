@@ -2,18 +2,22 @@
 
 import dataclasses
 import warnings
-from typing import Literal
+from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
 from nt_residual import _checks, gram
 from nt_residual.gram.sharded import no_mesh
-from nt_residual.regression import arguments, kernel_matrix, predictions, solvers
+from nt_residual.regression import arguments, kernel_matrix, predictions
 from nt_residual.regression.eigh import Eigh
 from nt_residual.regression.lanczos import Lanczos
 from nt_residual.regression.solution import Solution
+
+# Up to this size an eigendecomposition takes about as long as compiling 'lanczos'.
+_LARGEST_EIGH = 2000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -119,24 +123,29 @@ class GradientFlow:
           UserWarning: if `center_targets` is `None` and the mean of the targets, unless they
             have two values only, is larger than their standard deviation.
         """
-        kernel = kernel_matrix.square(k_train)
+        kernel = kernel_matrix.checked(k_train, "k_train")
         targets = arguments.check_targets(y, kernel.shape[0])
-        name = solvers.choose(solver, kernel)
+        _checks.choice(solver, "solver", ("auto", "eigh", "lanczos"))
         ridge = _checks.number(ridge, "ridge")
-        max_iterations = _checks.optional_integer(max_iterations, "max_iterations", "Or pass None.")
+        options = {
+            "tol": _checks.number(tol, "tol", positive=True),
+            "max_iterations": _checks.optional_integer(
+                max_iterations, "max_iterations", "Or pass None."
+            ),
+            "progress": _checks.boolean(progress, "progress"),
+        }
         center = arguments.check_centering(targets, center_targets, stacklevel=4)
         # The first one makes the mean of targets that are all alike exact.
         offset = np.asarray((targets[0] + np.mean(targets - targets[0], axis=0)) * center)
-        fitted = solvers.fit(
-            name,
-            kernel,
-            (targets - offset).reshape(len(targets), -1),
-            ridge=ridge,
-            centered=center,
-            tol=_checks.number(tol, "tol", positive=True),
-            max_iterations=max_iterations,
-            progress=_checks.boolean(progress, "progress"),
-        )
+        columns = (targets - offset).reshape(len(targets), -1)
+        dtype = kernel_matrix.float_dtype(kernel)
+        if solver == "eigh" or (solver == "auto" and _is_small(kernel)):
+            matrix = kernel_matrix.on_host(kernel)
+            fitted = Eigh(matrix, columns, ridge=ridge, dtype=dtype, centered=center)
+        else:
+            with predictions.precision(dtype):
+                operator = kernel_matrix.operator(kernel)
+                fitted = Lanczos(operator, columns, ridge=ridge, **options)
         largest = float(np.max(np.abs(targets)))
         return cls(ridge, offset, targets.ndim == 1, fitted, largest)
 
@@ -172,11 +181,23 @@ class GradientFlow:
           RuntimeWarning: if the predictions at the training points are not known to `tol`: see
             `Solution.residual`.
         """
-        times = arguments.check_times(t)
         progress = _checks.boolean(progress, "progress")
-        kernel = predictions.check_shape(k_test_train, self.n_train)
-        columns, sizes = self._columns(times)
-        flat = predictions.product(kernel, columns, progress=progress).astype(np.float64) * sizes
+        times = arguments.check_times(t)
+        return self._predict(k_test_train, times, "k_test_train", progress=progress)
+
+    def _predict(
+        self, kernel: Any, times: np.ndarray, name: str, *, progress: bool = False
+    ) -> np.ndarray:
+        """Return `predict` at times that were checked, for a kernel that has this name."""
+        kernel = kernel_matrix.checked(kernel, name, self.n_train)
+        self._warn_unless_known(times, stacklevel=5)
+        c = np.moveaxis(self._solver.coefficients(times.ravel()), 0, 1).reshape(self.n_train, -1)
+        # The solver's dtype may not hold c, but holds numbers up to 1.
+        sizes = np.max(np.abs(c), axis=0)
+        sizes = np.where(sizes > 0, sizes, 1)
+        columns = (c / sizes).astype(self._solver.dtype)
+        # The times are side by side: one product serves all of them.
+        flat = predictions.product(kernel, columns, name, progress=progress) * sizes
         values = np.moveaxis(flat.reshape(len(flat), times.size, -1), 1, 0) + self.offset
         dtype = kernel_matrix.float_dtype(kernel)
         limits = jnp.finfo(dtype)
@@ -298,19 +319,6 @@ class GradientFlow:
             )
         return self._solver
 
-    def _columns(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return v and sizes such that the predictions at all times are (k v) · sizes.
-
-        The times are side by side: one product serves all of them. No |v| exceeds 1, so that the
-        solver's dtype holds v.
-        """
-        self._warn_unless_known(times, stacklevel=5)
-        c = self._solver.coefficients(times.ravel())
-        c = np.moveaxis(c, 0, 1).reshape(self.n_train, -1)
-        sizes = np.max(np.abs(c), axis=0)
-        sizes = np.where(sizes > 0, sizes, 1)
-        return (c / sizes).astype(self._solver.dtype), sizes
-
     def _warn_unless_known(self, times: np.ndarray, stacklevel: int) -> None:
         report = self._solver.report(times.ravel())
         if not report.converged:
@@ -320,3 +328,8 @@ class GradientFlow:
         """Drop the axis of outputs where `y` had none, and that of times where `t` was a scalar."""
         values = values[..., 0] if self._one_output else values
         return values if times.ndim else values[0]
+
+
+def _is_small(kernel: kernel_matrix.Matrix) -> bool:
+    in_memory = isinstance(kernel, np.ndarray | jax.Array) and not kernel_matrix.is_sharded(kernel)
+    return in_memory and kernel.shape[0] <= _LARGEST_EIGH

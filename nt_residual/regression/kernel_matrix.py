@@ -18,37 +18,34 @@ _TILE = 256
 _REMEDY = "Use solver='lanczos', which needs products with it only."
 
 
-def as_array(values: Any, name: str) -> np.ndarray | jax.Array:
-    """Return `values` as an array of real numbers that JAX can take; arrays of JAX as they are.
+def checked(kernel: Any, name: str, n: int | None = None) -> Matrix:
+    """Return a kernel matrix, an array at least, having checked its shape and dtype.
 
-    Raises:
-      TypeError: if they are not real numbers.
-    """
-    if not isinstance(values, jax.Array):
-        try:
-            values = _checks.native(np.asarray(values))
-        except ValueError as error:
-            raise TypeError(f"{name} must be an array of real numbers: {error}") from None
-    _checks.real_dtype(np.dtype(values.dtype), name)
-    return values
-
-
-def square(k_train: Any) -> Matrix:
-    """Return the kernel matrix, an array at least, having checked its shape and dtype.
+    Args:
+      kernel: what the user passed.
+      name: of the argument.
+      n: the number of columns; `None` for a square matrix.
 
     Raises:
       TypeError: if it does not hold real numbers.
-      ValueError: if it is not square or is empty.
+      ValueError: if its shape is wrong.
     """
     # Those of `gram` hold real numbers.
-    ours = isinstance(k_train, MatrixFree | Sharded | Stored)
-    kernel = k_train if ours else as_array(k_train, "k_train")
+    if not isinstance(kernel, MatrixFree | Sharded | Stored):
+        if not isinstance(kernel, jax.Array):
+            try:
+                kernel = _checks.native(np.asarray(kernel))
+            except ValueError as error:
+                raise TypeError(f"{name} must be an array of real numbers: {error}") from None
+        _checks.real_dtype(np.dtype(kernel.dtype), name)
     shape = tuple(kernel.shape)
-    if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
-        raise ValueError(
-            f"k_train must have shape (n, n), n ≥ 1, got shape {shape}. Pass kernel(x_train)."
-        )
-    return kernel
+    if len(shape) == 2 and shape[1] == (n or shape[0]) > 0:
+        return kernel
+    wanted, remedy = "(n, n), n ≥ 1", "kernel(x_train)"
+    if n is not None:
+        wanted = f"(n_test, {n}), one column per training input"
+        remedy = "kernel(x_test, x_train)"
+    raise ValueError(f"{name} must have shape {wanted}, got shape {shape}. Pass {remedy}.")
 
 
 def float_dtype(k: Any) -> np.dtype:
@@ -64,41 +61,25 @@ def is_sharded(array: np.ndarray | jax.Array) -> bool:
 
 def check_finite(array: np.ndarray | jax.Array, name: str) -> None:
     """Raise `ValueError` if a value is NaN or infinite. A sharded array is not gathered."""
-    if isinstance(array, jax.Array):
-        # A sum is several times faster than a count.
-        count = 0 if np.isfinite(_sum(array)) else int(_count_not_finite(array))
+    # A sum is several times faster than a count, but may overflow.
+    with np.errstate(all="ignore"):
+        if np.isfinite(jnp.sum(array) if isinstance(array, jax.Array) else np.sum(array)):
+            return
+    where = ""
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        count = int(jnp.sum(~jnp.isfinite(array)))
     else:
-        # In parts, so that no mask of the size of the matrix is allocated.
-        parts = np.array_split(array, 1 + array.nbytes // 2**26)
-        count = sum(np.count_nonzero(~np.isfinite(part)) for part in parts)
+        bad = np.argwhere(~np.isfinite(np.asarray(array)))
+        count, where = len(bad), f", the first at index {bad[0].tolist()}" if len(bad) else ""
     if count:
-        where = ""
-        if not isinstance(array, jax.Array) or array.is_fully_addressable:
-            where = np.argwhere(~np.isfinite(np.asarray(array)))[0].tolist()
-            where = f", the first at index {where}"
         raise ValueError(
             f"{name} must be finite, got {count} values that are NaN or infinite{where}. "
             "Check the data it was computed from."
         )
 
 
-@jax.jit
-def _sum(array: jax.Array) -> jax.Array:
-    return jnp.sum(array)
-
-
-@jax.jit
-def _count_not_finite(array: jax.Array) -> jax.Array:
-    return jnp.sum(~jnp.isfinite(array))
-
-
 def on_host(kernel: Matrix) -> np.ndarray:
-    """Return the matrix in float64.
-
-    Raises:
-      MemoryError: if it does not fit.
-      ValueError: if it is spread over several processes, or has a value that is not finite.
-    """
+    """Return the matrix in float64, having checked that it fits and is finite."""
     array = kernel.matrix if isinstance(kernel, Sharded) else kernel
     if isinstance(array, jax.Array) and not array.is_fully_addressable:
         raise ValueError(
@@ -121,9 +102,6 @@ def operator(kernel: Matrix) -> Operator:
 
     Tiles that each product computes or reads are symmetric by construction, and the first product
     shows values that are not finite.
-
-    Raises:
-      ValueError: if the matrix is not finite or not symmetric, or is not sharded over a mesh.
     """
     if isinstance(kernel, np.ndarray | jax.Array) and kernel.dtype != float_dtype(kernel):
         kernel = kernel.astype(float_dtype(kernel))
@@ -170,12 +148,9 @@ def _sampled_asymmetry(found: Operator) -> float:
     """
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (found.shape[0], 2))
     placed = found.place(signs.astype(np.promote_types(found.dtype, np.float32)))
-    products = signs.T @ np.asarray(found.jit(_product)(found, placed), np.float64)
+    products = found.jit(lambda found, v: found.product(v))(found, placed)
+    products = signs.T @ np.asarray(products, np.float64)
     return abs(products[0, 1] - products[1, 0]) / len(signs)
-
-
-def _product(found: Operator, v: jax.Array) -> jax.Array:
-    return found.product(v)
 
 
 def rounding(dtype: np.dtype, diagonal: np.ndarray) -> float:

@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from nt_residual import gram
 from nt_residual.compat import enable_x64
-from nt_residual.regression.kernel_matrix import Matrix, as_array, check_finite, is_sharded
+from nt_residual.regression.kernel_matrix import Matrix, check_finite, is_sharded
 
 # Of a block of rows that is converted to float64 or read from disk.
 _BYTES = 2**27
@@ -21,33 +21,10 @@ def precision(dtype: Any) -> contextlib.AbstractContextManager:
     return enable_x64() if dtype == np.float64 else contextlib.nullcontext()
 
 
-def check_shape(k_test_train: Any, n: int) -> Matrix:
-    """Return the kernel between new and training inputs, an array at least.
+def product(kernel: Matrix, c: np.ndarray, name: str, *, progress: bool = False) -> np.ndarray:
+    """Return kernel @ c, having checked that the kernel, an argument of this name, is finite.
 
-    Raises:
-      TypeError: if it does not hold real numbers.
-      ValueError: if it does not have n columns.
-    """
-    ours = isinstance(k_test_train, gram.MatrixFree | gram.Sharded | gram.Stored)
-    kernel = k_test_train if ours else as_array(k_test_train, "k_test_train")
-    if len(kernel.shape) != 2 or kernel.shape[1] != n:
-        raise ValueError(
-            f"k_test_train must have shape (n_test, {n}), one column per training input, got "
-            f"shape {tuple(kernel.shape)}. Pass kernel(x_test, x_train)."
-        )
-    return kernel
-
-
-def product(kernel: Matrix, c: np.ndarray, *, progress: bool = False) -> np.ndarray:
-    """Return kernel @ c. With c in float64, arrays on one device are multiplied on the host.
-
-    Args:
-      kernel: shape (n_test, n), as `check_shape` returns it.
-      c: shape (n, columns).
-      progress: whether to show a progress bar over tiles of a `gram.MatrixFree`.
-
-    Raises:
-      ValueError: if a value of the kernel is NaN or infinite.
+    With c in float64, arrays on one device are multiplied on the host.
     """
     if isinstance(kernel, gram.MatrixFree):
         with precision(c.dtype):
@@ -55,12 +32,12 @@ def product(kernel: Matrix, c: np.ndarray, *, progress: bool = False) -> np.ndar
     if isinstance(kernel, gram.Stored):
         rows = _rows(len(c))
         starts = range(0, kernel.shape[0], rows)
-        return np.concatenate([product(kernel[i : i + rows], c) for i in starts])
+        return np.concatenate([product(kernel[i : i + rows], c, name) for i in starts])
     if isinstance(kernel, gram.Sharded):
-        return product(kernel.matrix, c)[: kernel.shape[0]]
-    check_finite(kernel, "k_test_train")
+        return product(kernel.matrix, c, name)[: kernel.shape[0]]
+    check_finite(kernel, name)
     if is_sharded(kernel):
-        return _on_all_devices(kernel, c)
+        return _on_all_devices(kernel, c, name)
     if c.dtype == np.float64:
         return _on_host(kernel, c)
     return np.asarray(jax.jit(_product)(jnp.asarray(kernel), c))
@@ -78,11 +55,11 @@ def _on_host(kernel: np.ndarray | jax.Array, c: np.ndarray) -> np.ndarray:
     return out
 
 
-def _on_all_devices(kernel: Any, c: np.ndarray) -> np.ndarray:
+def _on_all_devices(kernel: Any, c: np.ndarray, name: str) -> np.ndarray:
     """Multiply on every device the rows that it holds, and send all predictions to all."""
     sharding = kernel.sharding
     if not isinstance(sharding, NamedSharding):
-        raise ValueError(f"k_test_train is spread over devices by {sharding}. Use a NamedSharding.")
+        raise ValueError(f"{name} is spread over devices by {sharding}. Use a NamedSharding.")
     everywhere = NamedSharding(sharding.mesh, PartitionSpec())
     with precision(c.dtype):
         multiply = jax.jit(_product, out_shardings=everywhere)

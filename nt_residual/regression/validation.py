@@ -6,11 +6,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nt_residual import _checks, gram
-from nt_residual.regression.arguments import check_centering, check_targets
+from nt_residual.gram.sharded import no_mesh
+from nt_residual.regression.arguments import check_centering, check_targets, check_times
 from nt_residual.regression.gradient_flow import GradientFlow
 from nt_residual.regression.stopping import Stopping, least, mean_squares, times_or_grid
 
 
+@no_mesh()
 def holdout(
     flow: GradientFlow, k_val_train: ArrayLike, y_val: ArrayLike, times: ArrayLike | None = None
 ) -> Stopping:
@@ -39,7 +41,7 @@ def holdout(
     if targets.size == 0:
         raise ValueError(f"y_val must hold at least one target, got shape {targets.shape}.")
     times = times_or_grid(flow, times)
-    predictions = flow.predict(k_val_train, times)
+    predictions = flow._predict(k_val_train, check_times(times), "k_val_train")
     if targets.shape != predictions.shape[1:]:
         raise ValueError(
             f"y_val must have the shape of the predictions, {predictions.shape[1:]}, got shape "

@@ -9,7 +9,7 @@ import sklearn.datasets
 from helpers import enable_x64, full, matrix_of_spectrum
 
 from nt_residual import data, gram, regression, rntk, schedules
-from nt_residual.regression import solvers
+from nt_residual.regression import gradient_flow
 
 SOLVERS = ["eigh", "lanczos"]
 TIMES = np.array([0.0, 0.3, 10.0, 1e3, math.inf])
@@ -228,7 +228,7 @@ def test_auto_chooses_an_eigendecomposition_for_small_matrices_in_memory(monkeyp
     x = np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32)
     assert regression.GradientFlow.fit(x @ x.T, x[:, 0]).solver == "eigh"
     assert regression.GradientFlow.fit(gram.MatrixFree(_linear, x), x[:, 0]).solver == "lanczos"
-    monkeypatch.setattr(solvers, "_LARGEST_EIGH", 7)
+    monkeypatch.setattr(gradient_flow, "_LARGEST_EIGH", 7)
     assert regression.GradientFlow.fit(x @ x.T, x[:, 0]).solver == "lanczos"
 
 

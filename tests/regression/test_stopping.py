@@ -92,6 +92,10 @@ def test_holdout_refuses_targets_that_are_missing_or_of_another_length(problem):
         holdout(flow, k[:3], np.where(np.arange(6).reshape(3, 2) == 4, np.nan, 1.0))
     with pytest.raises(ValueError, match="y_val must hold at least one target"):
         holdout(flow, k[:0], y[:0])
+    with pytest.raises(ValueError, match="k_val_train must be finite, got 9 values"):
+        holdout(flow, np.where(np.arange(3)[:, None] == 1, np.nan, k[:3]), y[:3])
+    with pytest.raises(TypeError, match="k_val_train must hold real numbers, got dtype complex128"):
+        holdout(flow, k[:3] * 1j, y[:3])
     with pytest.raises(TypeError, match="y_val must hold real numbers, got dtype complex128"):
         holdout(flow, k[:3], np.ones((3, 2)) * 1j)
     with pytest.raises(ValueError, match=r"y_val must have the shape of the predictions, \(3, 2\)"):
