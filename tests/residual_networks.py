@@ -95,34 +95,11 @@ VECTOR, SEQUENCE, IMAGE = (5,), (6, 5), (4, 3, 3)
 GAP = nt_stax.GlobalAvgPool
 
 
-def other_convolution(layer, shape):
-    """The case of a residual block whose branch ends in another layer than `Conv`."""
-
-    def branch(n, alpha=1.0):
-        return nt_stax.serial(nt_stax.Erf(), layer(n, (3, 3), padding="SAME", W_std=alpha))
-
-    return Case(
-        lambda n: nt_stax.serial(conv(n), stax.Residual(branch(n), ALPHA)),
-        shape,
-        lambda n: nt_stax.serial(conv(n), residual(branch(n, ALPHA))),
-        readout=nt_stax.Flatten,
-        samples=0,
-    )
-
-
 CASES = {
     "Scale": Case(
         lambda n: nt_stax.serial(nt_stax.Dense(n), stax.Scale(ALPHA), nt_stax.Erf()),
         VECTOR,
         lambda n: nt_stax.serial(nt_stax.Dense(n, ALPHA), nt_stax.Erf()),
-    ),
-    "Scale_masked": Case(
-        lambda n: nt_stax.serial(conv(n, filter_shape=(3,), strides=(1,)), stax.Scale(-ALPHA)),
-        SEQUENCE,
-        lambda n: conv(n, ALPHA, filter_shape=(3,), strides=(1,)),
-        readout=GAP,
-        crop=0,
-        samples=0,
     ),
     "Relu": Case(
         lambda n: nt_stax.serial(nt_stax.Dense(n, b_std=0.2), stax.Relu()),
@@ -159,11 +136,6 @@ CASES = {
             nt_stax.Dense(n), stax.Residual(dense_branch(n), ALPHA, shortcut=stax.Relu())
         ),
         VECTOR,
-    ),
-    "Residual_projection": Case(
-        lambda n: stax.Residual(dense_branch(n), ALPHA, shortcut=nt_stax.Dense(n, 1.2)),
-        VECTOR,
-        lambda n: residual(dense_branch(n, ALPHA), nt_stax.Dense(n, 1.2)),
     ),
     "Residual_strided": Case(
         lambda n: nt_stax.serial(
@@ -207,8 +179,6 @@ CASES = {
         channel_axis=1,
         samples=0,
     ),
-    "Residual_ConvLocal": other_convolution(nt_stax.ConvLocal, (2, 3, 3)),
-    "Residual_ConvTranspose": other_convolution(nt_stax.ConvTranspose, IMAGE),
     "Residual_attention": Case(
         lambda n: nt_stax.serial(nt_stax.Dense(n), stax.Residual(attention(n), ALPHA)),
         SEQUENCE,
@@ -264,14 +234,6 @@ CASES = {
         ),
         VECTOR,
     ),
-    "Frozen_first": Case(
-        lambda n: nt_stax.serial(
-            stax.Frozen(nt_stax.serial(conv(n, b_std=0.3), nt_stax.Erf())), conv(n)
-        ),
-        IMAGE,
-        readout=nt_stax.Flatten,
-        samples=16,
-    ),
     "Frozen_residual": Case(
         lambda n: nt_stax.serial(
             nt_stax.Dense(n), stax.Frozen(stax.ResidualStack(dense_branch(n), ALPHAS[:3]))
@@ -287,20 +249,6 @@ CASES = {
     ),
     "FullyConnectedResNet": Case(
         lambda n: stax.FullyConnectedResNet(3, n, n, schedules.Constant(ALPHA)), VECTOR
-    ),
-    "FullyConnectedResNet_one_layer": Case(
-        lambda n: stax.FullyConnectedResNet(
-            4, n, n, ALPHAS, trained="all", block="one_layer", activation=nt_stax.Erf(), W_std=0.7
-        ),
-        VECTOR,
-        lambda n: nt_stax.serial(
-            nt_stax.Dense(n),
-            *(
-                residual(nt_stax.serial(nt_stax.Erf(), nt_stax.Dense(n, 0.7 * alpha)))
-                for alpha in ALPHAS
-            ),
-            nt_stax.Dense(n),
-        ),
     ),
     "ConvResNet": Case(
         lambda n: stax.ConvResNet(1, n, n, ALPHAS[:1], normalize_blocks=True, W_std=1.0),

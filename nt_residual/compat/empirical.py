@@ -93,7 +93,8 @@ def equation_vjp(equation: Equation | None, cotangent: Any, *inputs: Any) -> Seq
             args[i] = tangent
         return equation(*args)
 
-    shapes = [_shape(inputs[i].aval) for i in linear]
+    avals = [inputs[i].aval for i in linear]
+    shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
     transposed = jax.linear_transpose(forward, *shapes)
     if equation.primitive == lax.reshape_p:
         # neural-tangents gives it cotangents in the shape of the input.
@@ -101,10 +102,6 @@ def equation_vjp(equation: Equation | None, cotangent: Any, *inputs: Any) -> Seq
     for i, ct in zip(linear, transposed(cotangent), strict=True):
         cotangents[i] = ct
     return cotangents
-
-
-def _shape(aval: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
 
 
 def read_primal(env: Mapping[Variable, Any], var: Variable) -> Any:

@@ -11,13 +11,7 @@ from typing import Any
 
 
 class Overlay(types.ModuleType):
-    """A module as neural-tangents sees it: a few names of ours, the rest JAX's own.
-
-    Args:
-      name: the module's dotted name.
-      base: the real module, or `None` where JAX no longer has it.
-      names: what to add, by name.
-    """
+    """A module as neural-tangents sees it: a few names of ours, the rest from `base`, if any."""
 
     def __init__(self, name: str, base: types.ModuleType | None, names: Mapping[str, Any]):
         super().__init__(name)
@@ -84,10 +78,7 @@ _MISSING: dict[str, dict[str, Callable[[str], Any]]] = {
         "Var": _extend_core,
         "get_aval": _typeof,
     },
-    "jax.util": {
-        "safe_map": _private_util,
-        "safe_zip": _private_util,
-    },
+    "jax.util": {"safe_map": _private_util, "safe_zip": _private_util},
     "jax.interpreters.ad": {
         "source_info_util": _source_info,
         "zeros_like_p": _retired_primitive,
@@ -95,11 +86,7 @@ _MISSING: dict[str, dict[str, Callable[[str], Any]]] = {
 }
 
 # Names that are there, with another meaning.
-_CHANGED: dict[str, dict[str, Callable[[str], Any]]] = {
-    "jax.core": {
-        "eval_context": _compile_time,
-    },
-}
+_CHANGED = {"jax.core": {"eval_context": _compile_time}}
 
 
 def _import_or_none(name: str) -> types.ModuleType | None:

@@ -55,11 +55,10 @@ class Equation:
 
     def __call__(self, *inputs: Any) -> Any:
         """Returns the output at these inputs, one for each of `invars`."""
-        outputs = bind(self.primitive, self.params, inputs)
-        return outputs[self.output]
+        return bind(self.primitive, self.params, inputs)[self.output]
 
     def replace(self, **changes: Any) -> "Equation":
-        """Returns a copy with some fields changed."""
+        """Return a copy with some fields changed; neural-tangents calls it."""
         return dataclasses.replace(self, **changes)
 
 
@@ -92,17 +91,10 @@ def zeros_if_unknown(x: Any) -> Any:
 
 
 def linearize(fun: Callable, *primals: jax.Array) -> tuple[Any, LinearProgram]:
-    """Returns the value of a function and its derivative as a linear program.
+    """Return the value of a function of arrays, and its derivative as a linear program.
 
-    Works under `jax.jit` and `jax.vmap`: constants of the program may be tracers.
-
-    Args:
-      fun: takes arrays and returns a pytree of arrays.
-      *primals: floating-point arrays, where to take the derivative.
-
-    Returns:
-      `fun(*primals)`, and a program with an input for each of `primals` and an output
-      for each leaf of the value.
+    The program has an input for each of `primals` and an output for each leaf of the value.
+    Its constants may be tracers.
 
     Raises:
       TypeError: if one of `primals` is not of a floating-point dtype.
@@ -123,30 +115,22 @@ def linearize(fun: Callable, *primals: jax.Array) -> tuple[Any, LinearProgram]:
 def copy_inputs(
     program: LinearProgram, needs_copy: Callable[[Variable, Equation], bool]
 ) -> LinearProgram:
-    """Lets inputs enter a copy first, and the copy enter the equation.
+    """Puts a copy between an input and each equation for which `needs_copy` is true.
 
-    Structured derivatives form the Jacobian of an equation with respect to its
-    parameters, by a rule that depends on the equation. Behind a copy there is the
-    derivative of the function's outputs with respect to the parameters instead, as
-    `JACOBIAN_CONTRACTION` has it, and the simple rule of the copy.
-
-    Args:
-      program: from `linearize`.
-      needs_copy: whether this input should enter this equation in that way.
-
-    Returns:
-      An equivalent program.
+    The Jacobian with respect to the input is then that of the copy, which is simple. The rest
+    is the derivative of the function's outputs, as `JACOBIAN_CONTRACTION` computes it.
     """
-    invars = set(program.invars)
+    parameters = set(program.invars)
     equations: list[Equation] = []
     for equation in program.eqns:
         copies = {
             var: Variable(var.aval)
             for var in equation.invars
-            if var in invars and needs_copy(var, equation)
+            if var in parameters and needs_copy(var, equation)
         }
         equations.extend(Equation(lax.copy_p, {}, [var], [copy]) for var, copy in copies.items())
-        equations.append(equation.replace(invars=[copies.get(var, var) for var in equation.invars]))
+        invars = [copies.get(var, var) for var in equation.invars]
+        equations.append(equation.replace(invars=invars))
     return dataclasses.replace(program, eqns=equations)
 
 

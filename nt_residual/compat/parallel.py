@@ -10,16 +10,10 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 
 def pmap(fun: Callable) -> Callable:
-    """Maps a function over the leading axis of all its inputs, one device for each entry.
+    """Map a function over the leading axis of all arrays in its arguments, one device an entry.
 
-    `jax.pmap` is itself made of `jax.shard_map` since JAX 0.8, and refuses arrays that
-    live on another device, which neural-tangents passes. JAX advises against its use.
-
-    Args:
-      fun: takes and returns pytrees of arrays.
-
-    Returns:
-      A function of the same arguments, each array with a leading axis more.
+    `jax.pmap` refuses arrays that live on another device since JAX 0.8; neural-tangents passes
+    such.
     """
     by_device = PartitionSpec("device")
 

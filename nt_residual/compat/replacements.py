@@ -5,6 +5,7 @@ except where the installed version is asked for. `layers` mends faults of neural
 """
 
 import functools
+import inspect
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -59,9 +60,17 @@ def _linear(module: Any) -> Mapping[str, Any]:
 
 
 def _predict(module: Any) -> Mapping[str, Any]:
-    from nt_residual.compat import scipy_names
+    import scipy.linalg
 
-    return {"sp": scipy_names.overlay(module.sp)}
+    if "eigvals" in inspect.signature(scipy.linalg.eigvalsh).parameters:
+        return {}
+
+    def eigvalsh(a: Any, *args: Any, eigvals: tuple[int, int] | None = None, **options: Any) -> Any:
+        """`eigvals` became `subset_by_index` (removed in SciPy 1.14)."""
+        return scipy.linalg.eigvalsh(a, *args, subset_by_index=eigvals, **options)
+
+    linalg = Overlay("scipy.linalg", scipy.linalg, {"eigvalsh": eigvalsh})
+    return {"sp": Overlay("scipy", module.sp, {"linalg": linalg})}
 
 
 def _requirements(module: Any) -> Mapping[str, Any]:

@@ -17,14 +17,8 @@ def ConvResNet(
     out_dim: int = 10,
     schedule=schedules.PowerLaw(0.5),
     pooling: str = 'flatten',
-    trained: str = 'blocks',
-    normalize_blocks: bool = False,
-    block: str = 'two_layer',
-    activation=None,
-    W_std: float = 2**0.5,
     filter_shape=(3, 3),
-    padding: str = 'SAME',
-    remat: bool = False,
+    **options,
 ):
   r"""A convolutional residual network.
 
@@ -66,30 +60,15 @@ def ConvResNet(
       order `n1 * n2 * height * width`; `'gap'` for global average pooling,
       which needs its square in `height * width`.
 
-    trained:
-      `'blocks'` if only the branches are trained; `'all'` if the first and the
-      last layer and the shortcuts are too.
-
-    normalize_blocks:
-      see `FullyConnectedResNet`.
-
-    block:
-      see `FullyConnectedResNet`.
-
-    activation:
-      see `FullyConnectedResNet`.
-
-    W_std:
-      see `FullyConnectedResNet`.
-
     filter_shape:
       the shape of all filters, one number for each spatial axis of the input.
 
-    padding:
-      `'SAME'` for zeros around the image, `'CIRCULAR'` for its other side.
-
-    remat:
-      see `ResidualStack`.
+    options:
+      `padding`, `'SAME'` for zeros around the image or `'CIRCULAR'` for its
+      other side; `trained`, `'blocks'` if only the branches are trained or
+      `'all'` if the first and the last layer and the shortcuts are too;
+      `normalize_blocks`, `block`, `activation`, `W_std` and `remat` as for
+      `FullyConnectedResNet`.
 
   Returns:
     `(init_fn, apply_fn, kernel_fn)`, for inputs of shape
@@ -123,14 +102,8 @@ def ConvResNet(
       out_dim,
       schedule=schedule,
       pooling=pooling,
-      trained=trained,
-      normalize_blocks=normalize_blocks,
-      block=block,
-      activation=activation,
-      W_std=W_std,
       filter_shape=filter_shape,
-      padding=padding,
-      remat=remat,
+      **options,
   )
 
 
@@ -170,8 +143,7 @@ def WideResNet(
     schedule: see `ConvResNet`; it is given `3 * block_size`.
     pooling: see `ConvResNet`.
     block: see `ConvResNet`.
-    options: `trained`, `normalize_blocks`, `activation`, `W_std`, `padding` and
-      `remat`. See `ConvResNet`.
+    options: see `ConvResNet`.
 
   Returns:
     `(init_fn, apply_fn, kernel_fn)`, for inputs of shape
@@ -204,8 +176,8 @@ def _conv_resnet(
     *,
     schedule,
     pooling,
-    block,
     filter_shape,
+    block='two_layer',
     trained='blocks',
     normalize_blocks=False,
     activation=None,
@@ -218,6 +190,8 @@ def _conv_resnet(
   freeze = freezer(trained)
   _checks.choice(pooling, 'pooling', ('flatten', 'gap'))
   _checks.choice(padding, 'padding', ('SAME', 'CIRCULAR'))
+  _checks.boolean(normalize_blocks, 'normalize_blocks')
+  _checks.boolean(remat, 'remat')
   sizes = [_checks.integer(blocks, 'depth', 1) for blocks, *_ in stages]
   alphas = all_alphas = schedules.alphas_of(schedule, sum(sizes), traced=True)
 

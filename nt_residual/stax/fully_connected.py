@@ -72,7 +72,7 @@ def FullyConnectedResNet(
       paper; `'all'` if :math:`A` and :math:`v` are too.
 
     normalize_blocks:
-      whether to divide the output of each block by :math:`\sqrt{1+\alpha^2}`.
+      see `Residual`.
 
     block:
       the branch of each block: `'two_layer'` for layer, activation, layer, as
@@ -89,8 +89,7 @@ def FullyConnectedResNet(
       ReLU networks.
 
     remat:
-      whether reverse-mode derivatives recompute blocks to save memory. See
-      `ResidualStack`.
+      see `ResidualStack`.
 
   Returns:
     `(init_fn, apply_fn, kernel_fn)`.
@@ -129,8 +128,8 @@ def make_branch(block, activation, layer, W_std):
   check_layer(activation, 'activation')
   _checks.choice(block, 'block', ('two_layer', 'preactivation', 'one_layer'))
   W_std = check_scalar(W_std, 'W_std')
-  if isinstance(W_std, float) and W_std < 0:
-    raise ValueError(f'`W_std` must not be negative, got {W_std}.')
+  if isinstance(W_std, float):
+    _checks.number(W_std, 'W_std')
   if block == 'two_layer':
     return stax.serial(layer(W_std), activation, layer(1.0))
   if block == 'one_layer':

@@ -38,27 +38,20 @@ def Relu():
 def ABRelu(a, b):
   r"""ABReLU nonlinearity, `a * min(x, 0) + b * max(x, 0)`, in full precision.
 
-  The function is that of :obj:`~neural_tangents.stax.ABRelu`, whose angle
-  :math:`\theta` between two inputs comes from
-  :math:`\sigma_1^2 \sigma_2^2 - k^2`, the difference of two rounded products.
-  Small angles are then good to :math:`\sqrt{\epsilon}` only, and in float32 the
-  NTK is off by up to 1e-3 on the diagonal. Here
+  The angle between two inputs comes from :math:`\sigma_1^2 \sigma_2^2 - k^2`.
+  :obj:`~neural_tangents.stax.ABRelu` rounds both products first: its NTK is off
+  by up to 1e-3 on the diagonal in float32. Here the products have twice the
+  working precision, an input has angle zero with itself, no variance is too
+  large or too small to be squared, and derivatives are finite. For the
+  covariances that the layer is given, its covariances (relative to
+  :math:`\sigma_1 \sigma_2`) and NTK factors are within 1e-6 of their exact
+  values in float32, and within 1e-14 in float64.
 
-  - the products are exact to twice the working precision;
-  - an input has angle zero with itself, if both batches are the same;
-  - variances are scaled by powers of two first, so that any that can be
-    represented may be squared (`do_stabilize` is not needed);
-  - derivatives are finite, in the closed form of the kernel.
-
-  Covariances and NTK factors are then within 1e-6 in float32 (1e-14 in float64)
-  of their exact values for the covariances that the layer is given, relative to
-  :math:`\sigma_1 \sigma_2` and to 1.
-
-  What remains is the rounding of these covariances themselves by the layers
-  before: an error of :math:`\epsilon` in :math:`\cos\theta` moves the angle by
-  :math:`\min(\epsilon / \theta, \sqrt{2 \epsilon})`, in float32 up to 3e-4 rad,
-  between different inputs (or different pixels) that nearly coincide. Where
-  that matters use float64, or the kernels of `nt_residual.rntk`.
+  The layers before still round these covariances. An error of
+  :math:`\epsilon` in the cosine moves an angle :math:`\theta` by
+  :math:`\min(\epsilon / \theta, \sqrt{2 \epsilon})`: in float32 by up to 3e-4
+  rad between different inputs or pixels that nearly coincide. Where that
+  matters, use float64 or the kernels of `nt_residual.rntk`.
 
   Example:
     >>> from nt_residual.stax import ABRelu

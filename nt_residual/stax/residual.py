@@ -7,10 +7,10 @@ import functools
 import math
 
 import neural_tangents as nt
-import numpy as np
 from jax import numpy as jnp
 from neural_tangents import stax
 
+from .. import _checks
 from .scale import as_factor, scale_getter
 from .vanishing import vanishes
 
@@ -27,10 +27,6 @@ def Residual(branch, alpha=1.0, shortcut=None, normalize_blocks: bool = False):
   then zero, and the covariance of the sum exact. The result is marked Gaussian
   if the shortcut is.
 
-  Without `normalize_blocks` each block multiplies variances by
-  :math:`1 + \alpha^2`, if the branch keeps them. `ResidualStack` checks that
-  many blocks do not leave the range of the dtype.
-
   Example:
     >>> from nt_residual.stax import Residual
     >>> from neural_tangents import stax
@@ -44,39 +40,35 @@ def Residual(branch, alpha=1.0, shortcut=None, normalize_blocks: bool = False):
 
   Args:
     branch:
-      an `(init_fn, apply_fn, kernel_fn)` triple. Must end in a layer with
+      an `(init_fn, apply_fn, kernel_fn)` triple that ends in a layer with
       mean-zero Gaussian outputs, such as `Dense`, `Conv` or
-      `GlobalSelfAttention`, possibly followed by linear layers without
-      parameters.
+      `GlobalSelfAttention`. Linear layers without parameters may follow.
 
     alpha:
-      the scale of the branch: a finite real number, a JAX scalar (which may be
-      traced), or the name of the keyword argument of `kernel_fn` and `apply_fn`
-      that holds one. See `Scale`.
+      the scale of the branch, as in `Scale`.
 
     shortcut:
       an `(init_fn, apply_fn, kernel_fn)` triple; `None` for the identity.
 
     normalize_blocks:
-      whether to divide the sum by :math:`\sqrt{1 + \alpha^2}`, which keeps the
-      variance constant if the branch does.
+      whether to divide the sum by :math:`\sqrt{1 + \alpha^2}`, the factor by
+      which it grows if the branch keeps variances.
 
   Returns:
     `(init_fn, apply_fn, kernel_fn)`.
 
   Raises:
-    TypeError: if `alpha` is not a real scalar, `normalize_blocks` not a bool,
-      or a layer not a triple.
-    ValueError: if `alpha` is NaN or infinite; from `init_fn` and `kernel_fn`,
-      if shapes of branch and shortcut differ; from `kernel_fn`, if the branch
-      is not mean-zero Gaussian and independent of the shortcut, that is if it
-      ends in a nonlinearity, or its input reaches its output other than through
-      layers with random parameters.
+    TypeError: as `Scale`; if `normalize_blocks` is not a bool, or a layer not a
+      triple.
+    ValueError: as `Scale`; from `init_fn` and `kernel_fn`, if shapes of branch
+      and shortcut differ; from `kernel_fn`, if the branch ends in a
+      nonlinearity, or its input reaches its output other than through layers
+      with random parameters.
   """
   shortcut = stax.Identity() if shortcut is None else shortcut
   check_layer(branch, 'branch')
   check_layer(shortcut, 'shortcut')
-  check_bool(normalize_blocks, 'normalize_blocks')
+  _checks.boolean(normalize_blocks, 'normalize_blocks')
   return stax.serial(
       stax.FanOut(2),
       stax.parallel(_without_axes_of(shortcut, branch), _Branch(branch)),
@@ -180,12 +172,6 @@ def check_layer(layer, name):
         f'`{name}` must be a layer, an `(init_fn, apply_fn, kernel_fn)` triple,'
         f' got {layer!r}. Pass `stax.Dense(512)`, say, not `stax.Dense`.'
     )
-
-
-def check_bool(value, name):
-  """Raises a `TypeError` if `value` is neither `True` nor `False`."""
-  if not isinstance(value, (bool, np.bool_)):
-    raise TypeError(f'`{name}` must be True or False, got {value!r}.')
 
 
 def _without_axes_of(layer, other):

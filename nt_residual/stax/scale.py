@@ -3,13 +3,12 @@
 
 """Multiplication by a constant."""
 
-import math
-
 import jax
 import neural_tangents as nt
-import numpy as np
 from jax import numpy as jnp
 from neural_tangents import stax
+
+from .. import _checks
 
 
 @stax.layer
@@ -81,12 +80,12 @@ _RESERVED = (
 def scale_getter(alpha):
   """Returns the function that finds a scale among the keywords of a call."""
   if not isinstance(alpha, str):
-    alpha = _check_alpha(alpha)
+    alpha = check_scalar(alpha, 'alpha', _REMEDY)
     return lambda kwargs: alpha
 
   if not alpha.isidentifier() or alpha in _RESERVED:
     raise TypeError(
-        f'`alpha` must be a real scalar, or the name of the keyword argument '
+        f'alpha must be a real number, or the name of the keyword argument '
         f'that holds it and that has no other meaning, got {alpha!r}.'
     )
 
@@ -97,7 +96,7 @@ def scale_getter(alpha):
           f'was not given. Pass it: `kernel_fn(x1, x2, {alpha}=0.5)`, and '
           f'likewise to `apply_fn`.'
       )
-    return _check_alpha(kwargs[alpha])
+    return check_scalar(kwargs[alpha], 'alpha', _REMEDY)
 
   return get_alpha
 
@@ -109,27 +108,14 @@ def as_factor(scale, inputs):
   return jnp.asarray(scale, jnp.result_type(inputs, 0.0))
 
 
-def _check_alpha(alpha):
-  remedy = 'For one value per block use `ResidualStack(branch, alphas)`.'
-  return check_scalar(alpha, 'alpha', remedy)
+_REMEDY = 'For one value per block use `ResidualStack(branch, alphas)`.'
 
 
 def check_scalar(value, name, remedy=''):
   """Returns a finite real number as a float, a traced one as it is."""
-  traced = isinstance(value, jax.core.Tracer)
-  array = value if traced else np.asarray(value)
-  if array.ndim or not is_real(array.dtype):
-    message = f'`{name}` must be a real scalar, got {value!r}. {remedy}'
-    raise TypeError(message.rstrip())
-  if traced:
-    return value
-  if not math.isfinite(array):
-    raise ValueError(f'`{name}` must be finite, got {value}.')
-  return float(array)
-
-
-def is_real(dtype):
-  """Whether `dtype` is one of integers or of floats, of any precision."""
-  return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(
-      dtype, jnp.integer
-  )
+  if not isinstance(value, jax.core.Tracer):
+    return _checks.number(value, name, negative=True, remedy=remedy)
+  if value.ndim:
+    raise TypeError(f'{name} must be a real number, got {value!r}. {remedy}')
+  _checks.real_dtype(value.dtype, name, remedy)
+  return value

@@ -13,8 +13,8 @@ from jax import lax, random
 from jax import numpy as jnp
 from neural_tangents import stax
 
-from .residual import Residual, check_bool
-from .scale import is_real
+from .. import _checks, schedules
+from .residual import Residual
 from .vanishing import abstract_init
 
 # The keyword argument that tells a block its scale.
@@ -33,9 +33,7 @@ def ResidualStack(
 
   The same as `stax.serial(*[Residual(branch, a, ...) for a in alphas])`, with
   independent parameters in each block, but traced and compiled once whatever
-  the depth, for the kernel and for the finite network. Unlike in
-  :obj:`~neural_tangents.stax.repeat`, a block may have an odd number of
-  convolutions.
+  the depth.
 
   .. warning::
     Without `normalize_blocks` variances grow like
@@ -57,7 +55,7 @@ def ResidualStack(
 
   Args:
     branch:
-      the branch of every block. See `Residual`.
+      see `Residual`.
 
     alphas:
       the scale of the branch in each block, shape `(depth,)`, finite and
@@ -65,11 +63,10 @@ def ResidualStack(
       each of which may be.
 
     shortcut:
-      the shortcut of every block; `None` for the identity. See `Residual`. A
-      block must keep the shape of its input.
+      see `Residual`. A block must keep the shape of its input.
 
     normalize_blocks:
-      whether to divide the output of each block by :math:`\sqrt{1+\alpha^2}`.
+      see `Residual`.
 
     remat:
       whether reverse-mode derivatives of `apply_fn` and `kernel_fn` recompute
@@ -82,16 +79,15 @@ def ResidualStack(
     leading axis of size `depth`.
 
   Raises:
-    TypeError: if `alphas` does not hold real numbers, an option is not a bool,
-      or a layer not a triple.
+    TypeError: as `Residual`; if `alphas` does not hold real numbers.
     ValueError: if `alphas` is not one-dimensional, is empty, or has a value
       that is NaN, infinite or negative; from `init_fn` and `kernel_fn`, if a
       block changes the shape of its input.
     OverflowError: without `normalize_blocks`, from `kernel_fn` and `apply_fn`,
       if what they make of finite inputs is not finite.
   """
-  alphas = check_alphas(alphas)
-  check_bool(remat, 'remat')
+  alphas = schedules.alphas_of(alphas, name='alphas', traced=True)
+  _checks.boolean(remat, 'remat')
   depth = alphas.shape[0]
   block_init_fn, block_apply_fn, block_kernel_fn = Residual(
       branch, _ALPHA, shortcut, normalize_blocks
@@ -256,28 +252,3 @@ def _floats(tree):
 def _finite(arrays):
   return all(bool(jnp.isfinite(array).all()) for array in arrays)
 
-
-def check_alphas(alphas):
-  """The checked alphas, as an array of NumPy or, if traced, of JAX."""
-  if any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves(alphas)):
-    alphas = jnp.asarray(alphas)
-  else:
-    alphas = np.asarray(alphas)
-  if not is_real(alphas.dtype):
-    raise TypeError(f'`alphas` must hold real numbers, got {alphas.dtype}.')
-  if alphas.ndim != 1 or alphas.size == 0:
-    raise ValueError(
-        f'`alphas` must have shape (depth,), depth >= 1, got {alphas.shape}. '
-        f'Pass one value per block.'
-    )
-  if isinstance(alphas, jax.core.Tracer):
-    return alphas
-  alphas = alphas.astype(float)
-  bad = ~(np.isfinite(alphas) & (alphas >= 0))
-  if bad.any():
-    block = int(np.argmax(bad))
-    raise ValueError(
-        f'`alphas` must be finite and non-negative, got {alphas[block]} in '
-        f'block {block}.'
-    )
-  return alphas

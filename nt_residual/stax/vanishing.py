@@ -20,21 +20,8 @@ def vanishes(layer, input_shape, **kwargs):
   the input. The operations of `apply_fn` are followed but not carried out, so
   this takes no memory, whatever the width.
 
-  Example:
-    >>> from nt_residual.stax.vanishing import vanishes
-    >>> from neural_tangents import stax
-    >>> vanishes(stax.serial(stax.Relu(), stax.Dense(3)), (1, 3))
-    True
-    >>> vanishes(stax.Relu(), (1, 3))
-    False
-
-  Args:
-    layer: an `(init_fn, apply_fn, kernel_fn)` triple.
-    input_shape: the shape of its inputs.
-    **kwargs: passed to `apply_fn`. Their values do not matter.
-
-  Returns:
-    A bool, `True` as well if `apply_fn` is not implemented.
+  `kwargs` are passed to `apply_fn`; their values do not matter. The answer is
+  `True` as well if `apply_fn` is not implemented.
   """
   init_fn, apply_fn, _ = layer
   _, params = abstract_init(init_fn, input_shape)

@@ -83,17 +83,6 @@ def test_importing_nt_residual_alone_leaves_jax_for_later():
     assert result.stdout.strip() == "False", result.stderr
 
 
-def test_warning_filters_stay_as_they_are():
-    result = run_python(
-        "import jax, jax.example_libraries.stax, jax.experimental.ode, scipy.linalg, warnings\n"
-        "before = list(warnings.filters)\n"
-        "import nt_residual, neural_tangents\n"
-        "assert warnings.filters == before, warnings.filters\n"
-        "print('the same')"
-    )
-    assert result.stdout.strip() == "the same", result.stderr
-
-
 def test_the_kernel_works_where_neural_tangents_cannot_be_imported():
     result = run_python(
         "import sys\n"

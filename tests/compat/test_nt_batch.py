@@ -29,17 +29,6 @@ def test_a_batched_kernel_is_the_kernel(get, batch_size, store_on_device):
         )
 
 
-def test_a_batch_size_above_the_number_of_inputs_is_reduced_with_a_warning():
-    with pytest.warns(UserWarning, match="Batch size is reduced from requested 8 to effective 4"):
-        batched = nt.batch(network()[2], batch_size=8, device_count=0)(X1, None, "ntk")
-    np.testing.assert_allclose(batched, network()[2](X1, None, "ntk"), rtol=1e-5, atol=1e-6)
-
-
-def test_a_batch_size_that_does_not_divide_is_refused():
-    with pytest.raises(ValueError, match="Found n1 = 4 and batch size = 3"):
-        nt.batch(network()[2], batch_size=3, device_count=0)(X1, None, "ntk")
-
-
 # On eight devices.
 
 MANY1, MANY2 = (jnp.asarray(array(n, 6, seed=0.1 * n), jnp.float32) for n in (16, 8))

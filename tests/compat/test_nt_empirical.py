@@ -37,14 +37,6 @@ def test_the_ntk_is_the_product_of_jacobians(network, implementation):
     np.testing.assert_allclose(diagonal, np.einsum("abii->abi", whole), rtol=1e-9)
 
 
-def test_ntk_vector_products_never_form_the_ntk(network):
-    f, params, x1, x2 = network
-    ntk = np.einsum("aip,bjp->abij", jacobian(f, params, x1), jacobian(f, params, x2))
-    vector = jnp.asarray(array(3, 3, seed=0.9))
-    product = nt.empirical_ntk_vp_fn(f, x1, x2, params)(vector)
-    np.testing.assert_allclose(product, np.einsum("abij,bj->ai", ntk, vector), rtol=1e-9)
-
-
 @pytest.mark.parametrize("implementation", nt.NtkImplementation)
 def test_ntks_can_be_jitted_and_differentiated(network, implementation):
     f, params, x1, x2 = network

@@ -65,14 +65,6 @@ def _case(name):
     return _of_stax(network(), inputs, vmap_axes=0)
 
 
-def _dense():
-    return _of_stax(
-        stax.serial(stax.Dense(16, W_std=1.4, b_std=0.1), stax.Relu(), stax.Dense(4)),
-        VECTORS,
-        vmap_axes=0,
-    )
-
-
 def _conv():
     return _of_stax(
         stax.serial(
@@ -106,13 +98,6 @@ def _attention():
         SEQUENCES,
         vmap_axes=0,
     )
-
-
-def _several_outputs():
-    layers = stax.serial(
-        stax.Dense(8), stax.Relu(), stax.FanOut(2), stax.parallel(stax.Dense(3), stax.Dense(2))
-    )
-    return _of_stax(layers, VECTORS, vmap_axes=0)
 
 
 def _several_inputs():
@@ -166,17 +151,11 @@ def _nnx():
 
 
 NETWORK_CASES = {
-    "dense": _dense,
-    "dense, without vmap_axes": lambda: (*_dense()[:3], {}),
     "convolutions, stride, pooling, padding": _conv,
     "transposed convolution": lambda: _case("ConvTranspose"),
     "locally connected": lambda: _case("ConvLocal"),
-    "FanInSum": lambda: _case("FanInSum_conv"),
-    "FanInConcat": lambda: _case("FanInConcat"),
-    "LayerNorm": lambda: _case("LayerNorm_spatial"),
     "dropout": _dropout,
     "attention": _attention,
-    "several outputs": _several_outputs,
     "several inputs": _several_inputs,
     "dictionaries": _dictionaries,
     "flax.linen": _linen,
@@ -282,15 +261,10 @@ _MASK = np.asarray(array(3, 4)) > 0
 
 PRIMITIVES = {
     "identity": ((3, 4), lambda w: w),
-    "neg": ((3, 4), lambda w: -w),
-    "copy": ((3, 4), jnp.copy),
     "device_put": ((3, 4), lambda w: jax.device_put(w, jax.devices()[0])),
     "convert_element_type": ((3, 4), lambda w: w.astype(jnp.float32).astype(w.dtype)),
     "transpose": ((3, 4, 2), lambda w: w.transpose(2, 0, 1)),
-    "reshape": ((3, 4), lambda w: w.reshape(2, 6)),
     "reshape, twice": ((3, 4), lambda w: w.reshape(2, 6)[:, :3] * w.reshape(6, 2).sum()),
-    "squeeze": ((3, 1, 4), lambda w: w.squeeze(1)),
-    "rev": ((3, 4), lambda w: w[:, ::-1]),
     "broadcast_in_dim": ((3, 4), lambda w: jnp.broadcast_to(w, (2, 3, 4))),
     "reduce_sum": ((3, 4, 2), lambda w: w.sum(axis=1)),
     "reduce_window_sum": (
@@ -305,12 +279,7 @@ PRIMITIVES = {
     ),
     "concatenate": ((3, 4), lambda w: jnp.concatenate([w, jnp.sin(w), w], axis=1)),
     "add": ((3, 4), lambda w: w + jnp.tanh(w)),
-    "add, broadcast": ((1, 4), lambda w: w + array(3, 1)),
-    "sub": ((3, 4), lambda w: array(3, 4) - w),
     "mul": ((3, 4), lambda w: w * array(3, 4)),
-    "mul, broadcast": ((1, 4), lambda w: w * array(3, 4)),
-    "mul, scalar": ((3, 4), lambda w: 2.5 * w),
-    "mul, by itself": ((3, 4), lambda w: w * w),
     "mul, twice": ((3, 4), lambda w: w * array(3, 4) + jnp.tanh(w * array(3, 4, seed=1.0))),
     # Diagonal along the axes of the output, which are other axes of the parameter.
     "mul and dot_general": (
@@ -321,19 +290,12 @@ PRIMITIVES = {
         (3, 2),
         lambda w: jnp.einsum("nhd,dh->nh", array(4, 2, 3), w) + jnp.tanh(w * array(3, 2)).sum(),
     ),
-    "div": ((3, 4), lambda w: w / (2.0 + array(3, 4))),
-    "square": ((3, 4), jnp.square),
-    "integer_pow": ((3, 4), lambda w: w**3),
     "dot_general": ((3, 4), lambda w: array(5, 3) @ w),
     "dot_general, batched": ((2, 3, 4), lambda w: jnp.einsum("bij,bjk->bik", array(2, 5, 3), w)),
     "conv_general_dilated": ((3, 3, 4, 2), _conv_of),
     "conv_general_dilated, depthwise": (
         (3, 3, 1, 4),
         lambda w: _conv_of(w, feature_group_count=4),
-    ),
-    "conv_general_dilated, groups": (
-        (3, 3, 2, 4),
-        lambda w: _conv_of(w, feature_group_count=2),
     ),
     "conv_general_dilated, batches": (
         (3, 3, 4, 2),
@@ -348,8 +310,6 @@ PRIMITIVES = {
     "split, uneven": ((3, 5), lambda w: jnp.split(w, [1, 3], axis=1)[1]),
     "dynamic_slice": ((3, 4), lambda w: lax.dynamic_slice(w, (w.argmax() % 2, 1), (2, 3))),
     "gather": ((5, 4), lambda w: w[jnp.array([0, 3, 3])]),
-    "cumsum": ((3, 4), lambda w: jnp.cumsum(w, axis=1)),
-    "sort": ((3, 4), lambda w: jnp.sort(w, axis=1)),
     "triangular_solve": (
         (3, 4),
         lambda w: lax.linalg.triangular_solve(

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import scipy.linalg
 from neural_tangents import stax
-from nt_cases import mse
 from nt_networks import VECTORS, array
 
 _, _, KERNEL_FN = stax.serial(stax.Dense(1, 1.3, 0.2), stax.Erf(), stax.Dense(1))
@@ -49,44 +48,6 @@ def test_a_predictor_may_be_made_and_called_under_vmap_and_jit(problem):
     predict_fn = nt.predict.gradient_descent_mse(k, y)
     jitted = jax.jit(lambda t: predict_fn(t, 0.0, 0.0, k_test)[1])
     np.testing.assert_allclose(jitted(2.0), expected[0], rtol=1e-10)
-
-
-@pytest.mark.full
-def test_gradient_descent_solves_the_same_equation_for_any_loss(problem):
-    k, k_test, y = problem
-    ode = nt.predict.gradient_descent(mse, k, y)(3.0, 0.0, 0.0, k_test)
-    closed = nt.predict.gradient_descent_mse(k, y)(3.0, 0.0, 0.0, k_test)
-    for actual, expected in zip(ode, closed, strict=True):
-        np.testing.assert_allclose(actual, expected, rtol=1e-5)
-
-
-@pytest.mark.full
-def test_gp_inference_is_the_posterior(problem):
-    x_train, x_test = map(jnp.asarray, VECTORS)
-    y = problem[2]
-    k, k_test = KERNEL_FN(x_train, None, "nngp"), KERNEL_FN(x_test, x_train, "nngp")
-    k_test_test = KERNEL_FN(x_test, None, "nngp")
-    noise = 0.1
-    posterior = nt.predict.gp_inference(
-        KERNEL_FN(x_train, None), y, diag_reg=noise, diag_reg_absolute_scale=True
-    )("nngp", KERNEL_FN(x_test, x_train), k_test_test)
-    inverse = np.linalg.inv(k + noise * np.eye(4))
-    np.testing.assert_allclose(posterior.mean, k_test @ inverse @ y, rtol=1e-10)
-    covariance = k_test_test - k_test @ inverse @ k_test.T
-    np.testing.assert_allclose(posterior.covariance, covariance, rtol=1e-9)
-
-
-@pytest.mark.full
-def test_an_ensemble_at_infinite_time_is_gp_inference(problem):
-    x_train, x_test = map(jnp.asarray, VECTORS)
-    y = problem[2]
-    ensemble = nt.predict.gradient_descent_mse_ensemble(KERNEL_FN, x_train, y, diag_reg=1e-4)
-    gp = nt.predict.gp_inference(KERNEL_FN(x_train, None), y, diag_reg=1e-4)
-    for get in ("nngp", "ntk"):
-        posterior = ensemble(x_test=x_test, get=get, compute_cov=True)
-        expected = gp(get, KERNEL_FN(x_test, x_train), KERNEL_FN(x_test, None, "nngp"))
-        np.testing.assert_allclose(posterior.mean, expected.mean, rtol=1e-9)
-        np.testing.assert_allclose(posterior.covariance, expected.covariance, rtol=1e-7)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

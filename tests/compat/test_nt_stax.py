@@ -6,63 +6,11 @@ import numpy as np
 import pytest
 from jax import random
 from neural_tangents import stax
-from nt_cases import stored
-from nt_networks import ELEMENTWISE, IMAGES, NETWORKS, SEQUENCES, VECTORS, parameters
-
-REFERENCE = stored()
-
-SHAPED = {name: NETWORKS[name] for name in NETWORKS if name != "GlobalSelfAttention_positions"}
+from nt_networks import SEQUENCES, VECTORS
 
 
 def dense(*layers):
     return stax.serial(stax.Dense(16, W_std=1.3), *layers, stax.Dense(3))
-
-
-@pytest.mark.full
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("name", SHAPED)
-def test_the_three_functions_of_a_network_agree_on_the_output_shape(name):
-    (x, _), network = SHAPED[name]
-    init_fn, apply_fn, kernel_fn = network()
-    x, shapes = jnp.asarray(x, jnp.float32), []
-
-    def apply(key):
-        shape, params = init_fn(key, x.shape)
-        shapes.append(shape)
-        return apply_fn(params, x, rng=key)
-
-    shapes.append(jax.eval_shape(apply, random.PRNGKey(0)).shape)
-    shapes.append(jax.eval_shape(lambda x: kernel_fn(x, None), x).shape1)
-    assert len(set(shapes)) == 1
-
-
-@pytest.mark.full
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("name", ELEMENTWISE)
-def test_float32_kernels_are_those_of_float64_between_different_inputs(name):
-    x1, x2 = (jnp.asarray(x, jnp.float32) for x in VECTORS)
-    layers = stax.Dense(7, W_std=1.3, b_std=0.2), ELEMENTWISE[name](), stax.Dense(3, 1.1, 0.1)
-    kernel = stax.serial(*layers)[2](x1, x2, ("nngp", "ntk"))
-    for kind in ("nngp", "ntk"):
-        expected = REFERENCE[f"kernel/{name}"][kind]
-        actual = getattr(kernel, kind)
-        assert actual.dtype == jnp.float32
-        np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
-
-
-@pytest.mark.full
-def test_diagonals_are_the_diagonals_of_the_whole():
-    x = jnp.asarray(IMAGES[0], jnp.float32)
-    # Two convolutions: after an odd number neural-tangents keeps spatial axes reversed.
-    conv = stax.Conv(4, (3, 3), padding="SAME")
-    _, _, kernel_fn = stax.serial(conv, stax.Relu(), conv)
-    whole = kernel_fn(x, None, diagonal_batch=False, diagonal_spatial=False)
-    assert whole.nngp.shape == (3, 3, 6, 6, 5, 5)
-    short = kernel_fn(x, None, diagonal_batch=True, diagonal_spatial=True)
-    assert short.nngp.shape == (3, 3, 6, 5)
-    expected = jnp.einsum("abiijj->abij", whole.nngp)
-    np.testing.assert_allclose(short.nngp, expected, rtol=1e-5)
-    np.testing.assert_allclose(short.cov1, jnp.einsum("aaiijj->aij", whole.cov1), rtol=1e-5)
 
 
 def test_kernels_are_jittable_and_differentiable_in_the_inputs(x64):
@@ -84,15 +32,6 @@ def test_a_masked_sequence_has_the_kernel_of_the_cropped_one(pooling, x64):
     # Flatten divides by the number of positions, masked or not.
     scale = 5 / 3 if pooling is stax.Flatten else 1.0
     np.testing.assert_allclose(scale * actual, expected, rtol=1e-12)
-
-
-def test_a_masked_input_gives_the_output_of_the_cropped_one(x64):
-    x = jnp.asarray(SEQUENCES[0])
-    init_fn, apply_fn, _ = stax.serial(stax.Dense(4), stax.Erf(), stax.GlobalAvgPool())
-    params = parameters(init_fn, x.shape)
-    masked = apply_fn(params, x.at[:, 2:].set(7.0), mask_constant=7.0)
-    expected = apply_fn(params, x[:, :2])
-    np.testing.assert_allclose(stax.unmask_fn(lambda y: y)(masked), expected, rtol=1e-12)
 
 
 POOLING = {

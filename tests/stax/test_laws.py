@@ -145,12 +145,6 @@ def test_equal_batches_give_the_symmetric_kernel(case):
     assert once.cov2 is None
 
 
-# Those that are sampled below are not compiled there.
-@every_case(lambda case: not case.samples, main=lambda case: case is CASES["Residual_NCHW"])
-def test_a_kernel_that_is_not_compiled_is_the_same(case):
-    assert_close(case.outputs(WIDTH)[2](*inputs(case)), expected_kernel(case))
-
-
 @every_case(is_of_its_kind)
 def test_a_kernel_without_ntk_is_the_same(case):
     got = compiled(case)(*inputs(case), get=("cov2", "nngp"))

@@ -98,27 +98,14 @@ def test_each_kind_of_block_is_that_of_the_network_unrolled(block, x64):
 
 
 ACTIVATIONS = {
-    "Relu": nt_stax.Relu,
-    "LeakyRelu": lambda: nt_stax.LeakyRelu(0.1),
     "Erf": nt_stax.Erf,
-    "Gelu": nt_stax.Gelu,
-    "Sin": nt_stax.Sin,
-    "Rbf": nt_stax.Rbf,
-    "Sigmoid_like": nt_stax.Sigmoid_like,
-    "Polynomial": lambda: nt_stax.Polynomial([0.1, 0.5, 0.05]),
     "numerical": lambda: nt_stax.ElementwiseNumerical(lambda x: jnp.tanh(x / 3), deg=30),
 }
 
 
 @pytest.mark.filterwarnings("ignore:Numerical Activation Layer", "ignore:Using JAX autodiff")
-@pytest.mark.parametrize(
-    "name",
-    [
-        "Erf",
-        *full("Relu", "numerical", "LeakyRelu", "Gelu", "Sin", "Rbf", "Sigmoid_like", "Polynomial"),
-    ],
-)
-def test_networks_take_every_activation_of_neural_tangents(name):
+@pytest.mark.parametrize("name", ["Erf", *full("numerical")])
+def test_networks_take_other_activations(name):
     x = random.normal(random.PRNGKey(0), (3, 4))
     options = {"schedule": schedules.Constant(0.5), "activation": ACTIVATIONS[name]()}
     init_fn, apply_fn, kernel_fn = stax.FullyConnectedResNet(3, 512, **options)
@@ -133,31 +120,23 @@ def test_networks_take_every_activation_of_neural_tangents(name):
 
 @pytest.mark.parametrize("pooling", ["flatten", "gap"])
 @pytest.mark.parametrize("trained", ["blocks", *full("all")])
-@pytest.mark.parametrize("normalize_blocks", [False, *full(True)])
-def test_a_convolutional_kernel_is_that_of_direct_enumeration(
-    pooling, trained, normalize_blocks, x64
-):
+@pytest.mark.parametrize("normalize", [False, *full(True)])
+def test_a_convolutional_kernel_is_that_of_direct_enumeration(pooling, trained, normalize, x64):
     images = random.normal(random.PRNGKey(0), (3, 4, 4, 2))
     alphas = [0.5, 1.0, 0.3]
-    options = {"pooling": pooling, "trained": trained, "normalize_blocks": normalize_blocks}
-    _, _, kernel_fn = stax.ConvResNet(3, 8, 10, alphas, **options)
-    got = {get: kernel_fn(images, None, get) for get in ("nngp", "ntk")}
+    options = {"pooling": pooling, "trained": trained}
+    net = stax.ConvResNet(3, 8, 10, alphas, normalize_blocks=normalize, **options)
+    nngp, ntk = (jax.jit(net[2], static_argnums=2)(images, None, get) for get in ("nngp", "ntk"))
     for i, j in [(0, 0), (0, 1), (2, 1)]:
-        nngp, ntk = naive_conv_kernel(images[i], images[j], alphas, **options)
-        np.testing.assert_allclose(got["nngp"][i, j], nngp, rtol=1e-12)
-        np.testing.assert_allclose(got["ntk"][i, j], ntk, rtol=1e-12)
+        expected = naive_conv_kernel(images[i], images[j], alphas, normalize=normalize, **options)
+        np.testing.assert_allclose((nngp[i, j], ntk[i, j]), expected, rtol=1e-12)
 
 
 def test_convolutions_may_go_round_the_image(x64):
     images = random.normal(random.PRNGKey(0), (2, 3, 4, 2))
-    options = {
-        "pooling": "flatten",
-        "trained": "all",
-        "normalize_blocks": False,
-        "padding": "CIRCULAR",
-    }
+    options = {"pooling": "flatten", "trained": "all", "padding": "CIRCULAR"}
     _, _, kernel_fn = stax.ConvResNet(2, 8, 10, [0.5, 1.0], **options)
-    _, expected = naive_conv_kernel(*images, [0.5, 1.0], **options)
+    _, expected = naive_conv_kernel(*images, [0.5, 1.0], normalize=False, **options)
     got = jax.jit(kernel_fn, static_argnums=2)(images, None, "ntk")
     np.testing.assert_allclose(got[0, 1], expected, rtol=1e-12)
 
@@ -228,39 +207,7 @@ def test_the_wide_residual_network_is_that_of_neural_tangents(x64):
     assert sizes[0] == sizes[1] - 10
 
 
-@pytest.mark.full
-def test_images_of_different_size_have_the_kernel_of_wide_random_networks():
-    x1, x2 = (random.normal(random.PRNGKey(0), (2, size, 3)) for size in (4, 7))
-    options = {"schedule": schedules.Constant(0.5), "pooling": "gap", "filter_shape": (3,)}
-    init_fn, apply_fn, kernel_fn = stax.ConvResNet((1, 1), 128, 1, **options)
-    ntk_fn = jax.jit(nt.empirical_ntk_fn(apply_fn, vmap_axes=0))
-    sampled = []
-    for key in random.split(random.PRNGKey(1), 40):
-        _, params = init_fn(key, x1.shape)
-        sampled.append(ntk_fn(x1, x2, params))
-    expected = jax.jit(lambda x1, x2: kernel_fn(x1, x2, "ntk"))(x1, x2)
-    assert np.linalg.norm(np.mean(sampled, 0) - expected) < 0.05 * np.linalg.norm(expected)
-
-
-@pytest.mark.parametrize("layout", [{}, {"diagonal_spatial": False}])
-def test_images_of_different_size_are_refused_where_they_are_flattened(layout):
-    _, _, kernel_fn = stax.ConvResNet(2, 8, pooling="flatten")
-    with pytest.raises(ValueError, match=r"x1 and x2 of the same size.*GlobalAvgPool"):
-        kernel_fn(jnp.ones((2, 4, 4, 3)), jnp.ones((2, 6, 4, 3)), "ntk", **layout)
-
-
 # Schedules.
-
-
-def test_a_network_takes_the_alphas_themselves():
-    x = random.normal(random.PRNGKey(0), (3, 4))
-    alphas = [0.5, 0.2, 0.7]
-    by_schedule = stax.FullyConnectedResNet(3, 8, schedule=schedules.Explicit(alphas))
-    for given in (alphas, tuple(alphas), np.array(alphas), jnp.array(alphas)):
-        net = stax.FullyConnectedResNet(3, 8, schedule=given)
-        np.testing.assert_allclose(
-            net[2](x, None, "ntk"), by_schedule[2](x, None, "ntk"), rtol=1e-6
-        )
 
 
 @pytest.mark.parametrize("which", ["gamma", "c"])
@@ -298,10 +245,10 @@ def test_unknown_options_are_refused():
         with pytest.raises(TypeError, match="`activation` must be a layer"):
             factory(2, 2, activation=nt_stax.Relu)
         for name in ("normalize_blocks", "remat"):
-            with pytest.raises(TypeError, match=f"`{name}` must be True or False, got 'no'"):
-                factory(2, 2, **{name: "no"})
+            with pytest.raises(TypeError, match=f"{name} must be True or False, got 'no'"):
+                factory(1, 2, **{name: "no"})
         for value, error in ((-1.0, ValueError), (np.nan, ValueError), (True, TypeError)):
-            with pytest.raises(error, match=f"`W_std` must .*, got {value}"):
+            with pytest.raises(error, match=f"W_std must .*, got {value}"):
                 factory(2, 2, W_std=value)
     with pytest.raises(ValueError, match="padding must be 'SAME' or 'CIRCULAR', got 'VALID'"):
         stax.ConvResNet(2, 2, padding="VALID")

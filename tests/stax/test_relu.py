@@ -110,15 +110,6 @@ def test_derivatives_in_the_inputs_are_finite(x64):
         assert np.all(np.isfinite(gradient))
 
 
-def test_slopes_may_be_traced(x64):
-    x = random.normal(random.PRNGKey(0), (3, 4))
-
-    def entry(a):
-        return nt_stax.serial(nt_stax.Dense(8), stax.ABRelu(a, 1.0))[2](x, None, "nngp")[0, 1]
-
-    np.testing.assert_allclose(jax.grad(entry)(0.2), finite_difference(entry, 0.2), rtol=1e-7)
-
-
 def test_inputs_that_are_zero_have_a_kernel_of_zero():
     x = jnp.array([[0.0, 0.0], [1.0, 2.0]])
     k = nt_stax.serial(nt_stax.Dense(8), stax.Relu(), nt_stax.Dense(8))[2](x)
@@ -131,7 +122,7 @@ def test_inputs_that_are_zero_have_a_kernel_of_zero():
 @pytest.mark.parametrize("name", ["a", "b"])
 def test_slopes_that_are_not_finite_real_numbers_are_refused(name, slope):
     error = ValueError if isinstance(slope, float) else TypeError
-    with pytest.raises(error, match=f"`{name}` must be (finite|a real scalar), got"):
+    with pytest.raises(error, match=f"{name} must be a (number and finite|real number), got"):
         stax.ABRelu(**{"a": 0.1, "b": 1.0, name: slope})
 
 
@@ -154,20 +145,6 @@ def test_rows_and_columns_of_a_kernel_may_differ_where_inputs_do_not(x64):
         kernels.append(nt_stax.serial(*layers)[2](x, x, ("nngp", "ntk"), pattern=tuple(patterns)))
     for ours, theirs in zip(*kernels, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-7)
-
-
-@pytest.mark.parametrize("layout", [{}, *full({"diagonal_batch": False})])
-@pytest.mark.parametrize("small", [(4,), *full((3, 2))], ids=str)
-def test_images_of_two_batches_may_differ_in_size(small, layout, x64):
-    large = (6, 4)[: len(small)]
-    x1, x2 = (random.normal(random.PRNGKey(0), (2, *size, 3)) for size in (small, large))
-    kernels = []
-    for relu in (stax.Relu(), nt_stax.Relu()):
-        net = nt_stax.serial(nt_stax.Dense(8), relu, nt_stax.GlobalAvgPool(), nt_stax.Dense(1))
-        kernels += [net[2](x1, x2, ("nngp", "ntk"), **layout)]
-        kernels += [[k.T for k in net[2](x2, x1, ("nngp", "ntk"), **layout)]]
-    np.testing.assert_allclose(kernels[:2], kernels[2:], rtol=1e-7)
-    np.testing.assert_allclose(kernels[0], kernels[1], rtol=1e-9)
 
 
 def test_compiled_derivatives_in_float32_are_finite_between_opposite_inputs():
