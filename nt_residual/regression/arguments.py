@@ -12,13 +12,7 @@ _FEW = 10
 
 
 def check_times(t: ArrayLike) -> np.ndarray:
-    """Return times in float64, having checked that they are ≥ 0 and do not decrease.
-
-    Raises:
-      TypeError: if they are not real numbers.
-      ValueError: if a time is negative, NaN, or less than the one before it, or they are not
-        a scalar or a vector.
-    """
+    """Return times in float64, having checked that they are ≥ 0 and do not decrease."""
     times = _checks.real_array(t, "t", infinite=True)
     if times.ndim > 1 or times.size == 0:
         raise ValueError(f"t must be a scalar or have shape (T,), T ≥ 1, got shape {times.shape}.")
@@ -35,12 +29,7 @@ def check_times(t: ArrayLike) -> np.ndarray:
 
 
 def check_targets(y: ArrayLike, n: int) -> np.ndarray:
-    """Return targets in float64, shape (n,) or (n, n_outputs).
-
-    Raises:
-      TypeError: if they are not real numbers.
-      ValueError: if the shape is wrong or a value is NaN or infinite.
-    """
+    """Return targets in float64, having checked that they are finite, (n,) or (n, n_outputs)."""
     targets = _checks.real_array(y, "y", "Check the data it was computed from.")
     if targets.ndim not in (1, 2) or targets.shape[0] != n or targets.size == 0:
         raise ValueError(
@@ -51,11 +40,7 @@ def check_targets(y: ArrayLike, n: int) -> np.ndarray:
 
 
 def check_centering(y: np.ndarray, center_targets: bool | None, stacklevel: int) -> bool:
-    """Return whether to center targets of shape (n, …), and warn where `None` is a bad choice.
-
-    Raises:
-      TypeError: if `center_targets` is neither a bool nor `None`.
-    """
+    """Return whether to center targets of shape (n, …), and warn where `None` is a bad choice."""
     if center_targets is not None:
         return _checks.boolean(center_targets, "center_targets")
     mean, spread = np.linalg.norm(y.mean(axis=0)), np.linalg.norm(y.std(axis=0))

@@ -16,17 +16,13 @@ class Eigh:
       kernel: K, float64, shape (n, n).
       y: targets, float64, shape (n, n_outputs).
       ridge: δ ≥ 0.
-      dtype: that in which the entries of K were computed.
-      centered: whether the mean of the targets was subtracted from `y`, and is fitted too.
+      dtype: the dtype in which the entries of K were computed.
+      centered: whether `y` is centered, and its mean is fitted too.
 
     Attributes:
-      eigenvalues: Λ, the eigenvalues λ of K for which λ + δ exceeds rounding, of the entries and
-        of the decomposition; descending, shape (r,).
+      eigenvalues: Λ, those λ for which λ + δ exceeds rounding, descending, shape (r,).
       eigenvectors: V, shape (n, r).
       targets: Vᵀ y, shape (r, n_outputs).
-
-    Raises:
-      ValueError: if K is not symmetric or has a clearly negative eigenvalue.
     """
 
     dtype = np.dtype(np.float64)

@@ -8,15 +8,7 @@ def learned(
 ) -> np.ndarray:
     """Return g_t(λ) = (1 − exp(−t (λ + δ)/n))/(λ + δ), or 0 where λ + δ ≤ `cutoff`.
 
-    Args:
-      values: eigenvalues λ, shape (…, r).
-      times: t, shape (T,), infinity included.
-      n: the number of training points.
-      ridge: δ.
-      cutoff: the largest λ + δ that may be rounding of 0.
-
-    Returns:
-      Shape (…, T, r).
+    For eigenvalues of shape (…, r), times (T,) and the ridge δ the shape is (…, T, r).
     """
     shifted = values[..., None, :] + ridge
     kept = shifted > cutoff

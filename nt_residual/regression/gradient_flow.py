@@ -26,33 +26,27 @@ class GradientFlow:
 
         f_t(x) = k(x, X) (K + δI)^{-1} (I − exp(−t (K + δI)/n)) y
 
-    is the solution of gradient flow on the loss (1/2n) (Σ_i |f(x_i) − y_i|² + δ ‖f‖²), ‖f‖ the
-    norm in the kernel's RKHS; without a ridge, δ = 0, on the squared loss alone. Gradient
-    descent with step η has t = η · steps. t = ∞ interpolates; with a ridge it is
-    kernel ridge regression, the posterior mean of Gaussian process regression with noise
-    of variance δ. s·K gives at time t/s what K gives at t.
+    is gradient flow on the loss (1/2n) (Σ_i |f(x_i) − y_i|² + δ ‖f‖²), with ‖f‖ the norm in the
+    kernel's RKHS and a ridge δ ≥ 0. Gradient descent with step η has t = η · steps (see
+    `time_of_steps`). t = ∞ interpolates; with a ridge it is kernel ridge regression, the posterior
+    mean of a Gaussian process with noise of variance δ. s·K gives at time t/s what K gives at t.
 
-    Two solvers prepare once and then serve every time at little cost.
+    Both solvers prepare once and then serve every time at little cost.
 
-    - 'eigh', one symmetric eigendecomposition, in float64 on the host: O(n³) in time and
-      O(n²) in memory.
-    - 'lanczos', orthonormal Krylov bases, one for each output, on the device: some tens of
-      products with K for moderate times, more for later ones. The bases grow until the
-      predictions at the times asked for are known to `tol`, by a bound on the error, and are
-      kept. Interpolation with an ill-conditioned kernel may need too many products: then `solve`
-      returns the status 'not converged', and `predict` warns.
+    - 'eigh': one eigendecomposition in float64 on the host, O(n³) in time and O(n²) in memory.
+    - 'lanczos': orthonormal Krylov bases, one for each output, on the device: some tens of
+      products with K for moderate times, more for later ones. The bases grow until a bound on the
+      error of the predictions is at most `tol`, and are kept. Interpolation with an
+      ill-conditioned kernel may need too many products: then `solve` returns the status
+      'not converged', and `predict` warns.
 
-    Eigenvalues of K + δI that rounding can produce count as zero, and nothing is
-    learned along them; so t = ∞ is the interpolant of least norm. They are those below
-    ε √n max_i K_ii, with ε of the dtype of K, or below the solver's own rounding of λ_max: n ε
-    of float64, or ε where 'lanczos' computes in float32.
+    Nothing is learned along eigenvalues of K + δI that rounding can produce, so t = ∞ is the
+    interpolant of least norm. They are those below ε √n max_i K_ii, with ε of the dtype of K, or
+    below the solver's own rounding of λ_max: n ε of float64, or ε where 'lanczos' computes in
+    float32.
 
-    `neural_tangents.predict.gradient_descent_mse` averages its loss over the
-    outputs too: its time is this time multiplied by the number of outputs.
-
-    Targets whose mean is far from zero are learned badly from f_0 = 0: most of the time goes
-    to the mean. `fit(…, center_targets=True)` subtracts it and adds it to all predictions, which
-    is the flow from f_0 = mean(y).
+    From f_0 = 0 most of the time goes to the mean of the targets where that is far from zero.
+    `fit(…, center_targets=True)` starts from f_0 = mean(y) instead.
 
     Attributes:
       ridge: δ.
@@ -240,11 +234,7 @@ class GradientFlow:
     def training_error(self, t: ArrayLike) -> np.ndarray:
         """Return the mean squared residual over training points and outputs.
 
-        Args:
-          t: as for `predict`.
-
-        Returns:
-          A scalar or shape (T,), float64.
+        For times `t` as in `predict` it is a scalar or shape (T,), float64.
 
         Warns:
           RuntimeWarning: as `predict`.
@@ -258,12 +248,7 @@ class GradientFlow:
         """Return the trace of S_t = K (K + δI)^{-1} (I − exp(−t (K + δI)/n)), f_t = S_t y.
 
         With `center_targets` the mean is fitted too, and S_t becomes J + S_t (I − J), J = 11ᵀ/n.
-
-        Args:
-          t: as for `predict`.
-
-        Returns:
-          Between 0 and n, a scalar or shape (T,), float64.
+        For times `t` as in `predict` it is between 0 and n, a scalar or shape (T,), float64.
 
         Raises:
           ValueError: if the solver is not 'eigh', which alone knows all eigenvalues.
@@ -277,13 +262,8 @@ class GradientFlow:
 
         It is exact at every time, with a ridge or without, and trains nothing anew. The loss
         is (1/2n) Σ_{j≠i} |f(x_j) − y_j|²: its time is that of a flow fitted to n − 1 points
-        multiplied by n/(n − 1). With `center_targets` the mean is that of the others.
-
-        Args:
-          t: as for `predict`.
-
-        Returns:
-          As `predict` on the training points, float64.
+        multiplied by n/(n − 1). With `center_targets` the mean is that of the others. Times and
+        shapes are as for `predict`, in float64.
 
         Raises:
           ValueError: if the solver is not 'eigh', or the only point has no mean without it.

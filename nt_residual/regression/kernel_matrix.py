@@ -21,14 +21,7 @@ _REMEDY = "Use solver='lanczos', which needs products with it only."
 def checked(kernel: Any, name: str, n: int | None = None) -> Matrix:
     """Return a kernel matrix, an array at least, having checked its shape and dtype.
 
-    Args:
-      kernel: what the user passed.
-      name: of the argument.
-      n: the number of columns; `None` for a square matrix.
-
-    Raises:
-      TypeError: if it does not hold real numbers.
-      ValueError: if its shape is wrong.
+    It must have n columns, or, if that is `None`, be square.
     """
     # Those of `gram` hold real numbers.
     if not isinstance(kernel, MatrixFree | Sharded | Stored):

@@ -54,9 +54,7 @@ class Krylov:
     def grow(self, count: int) -> None:
         """Continue by `count` products, up to n in all.
 
-        Raises:
-          MemoryError: if the vectors do not fit; nothing has changed then.
-          ValueError: if K has an entry that is NaN or infinite.
+        Where the vectors do not fit, it raises `MemoryError`, and nothing has changed.
         """
         basis = self._with_room(count)
         # In their dtype, so that nothing is promoted.
@@ -110,12 +108,7 @@ def _continued(
     *,
     count: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Take `count` more steps of Lanczos' process from the vectors that follow the basis.
-
-    Returns:
-      The basis with `count` more vectors, the vectors that follow, and α and β,
-      (n_outputs, count).
-    """
+    """Return the basis with `count` more vectors, the vectors that follow, and α and β."""
 
     def step(k, state):
         basis, q, alphas, betas = state
@@ -130,7 +123,7 @@ def _continued(
             w = w - _einsum("om,omn->on", inside, basis)
         beta = jnp.linalg.norm(w, axis=1)
         # A process that is over continues with zeros.
-        q = jnp.where((beta > negligible)[:, None], w / _not_zero(beta)[:, None], 0)
+        q = jnp.where((beta > negligible)[:, None], w / jnp.where(beta > 0, beta, 1)[:, None], 0)
         return basis, q, alphas.at[:, k].set(alpha), betas.at[:, k].set(beta)
 
     rows = jnp.zeros((len(following), count), basis.dtype)
@@ -139,10 +132,6 @@ def _continued(
 
 def _einsum(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.einsum(subscripts, a, b, precision="highest")
-
-
-def _not_zero(length: jax.Array) -> jax.Array:
-    return jnp.where(length > 0, length, 1)
 
 
 @functools.partial(jax.jit, static_argnames="by")

@@ -34,7 +34,7 @@ _LARGEST_EXPONENT = 120
 
 
 class _Rounding(NamedTuple):
-    """The rounding |E w|/|w| of each output, and the basis and the time that it was measured at."""
+    """The rounding |E w|/|w| of each output, with the basis and the time of the measurement."""
 
     value: np.ndarray
     size: int
@@ -44,20 +44,8 @@ class _Rounding(NamedTuple):
 class Lanczos:
     """The dual coefficients c_t ≈ |y| Q g_t(T) e_1 of all outputs at any time.
 
-    The bases are kept: a time that they are good for costs one product at most, to measure
-    rounding.
-
-    Args:
-      operator: K, shape (n, n).
-      y: targets, float64, shape (n, n_outputs).
-      ridge: δ ≥ 0.
-      tol: the error of predictions to reach, as `Solution.residual` defines it.
-      max_iterations: the most products with K; `None` for 1000.
-      progress: whether to show a progress bar.
-
-    Raises:
-      MemoryError: if not even the first vectors fit.
-      ValueError: if K is not finite or has a clearly negative eigenvalue.
+    The bases are kept: a time that they suffice for costs one product at most, to measure
+    rounding. The targets `y` are float64, shape (n, n_outputs); `GradientFlow.fit` has the options.
     """
 
     def __init__(

@@ -28,17 +28,10 @@ _ENTRIES = 2**22
 def leave_one_out_predictions(
     values: np.ndarray, vectors: np.ndarray, y: np.ndarray, times: np.ndarray
 ) -> np.ndarray:
-    """Return k_iᵀ g_t(K_−) y_− for every point i, with g_t(λ) = (1 − exp(−tλ/n))/λ.
+    """Return k_iᵀ g_t(K_−) y_− for every point i, shape (T, n, n_outputs).
 
-    Args:
-      values: eigenvalues of K, or of K + δI for training with a ridge δ, shape (r,). All
-        others are zero.
-      vectors: eigenvectors, shape (n, r).
-      y: targets, shape (n, n_outputs).
-      times: t ≥ 0, shape (T,). At infinity g_t is the pseudo-inverse.
-
-    Returns:
-      Shape (T, n, n_outputs).
+    With g_t(λ) = (1 − exp(−tλ/n))/λ, at t = ∞ the pseudo-inverse. `values`, shape (r,), are the
+    eigenvalues of K (with a ridge δ, of K + δI) that are not zero.
     """
     resolvent = _Resolvent(values, vectors, y)
     s, weights = _curve()

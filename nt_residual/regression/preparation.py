@@ -6,15 +6,7 @@ import numpy as np
 
 
 def mean_and_scale(x: np.ndarray, center: bool) -> tuple[np.ndarray, float]:
-    """Return what `apply` subtracts from rows, and what it divides them by.
-
-    Args:
-      x: training inputs, shape (n, d).
-      center: whether to subtract the mean.
-
-    Returns:
-      The mean, float64, shape (d,), or zeros; and the root mean square length of the rows less it.
-    """
+    """Return the mean of rows, or zeros, and the root mean square length of their differences."""
     mean = np.zeros(x.shape[1])
     if center:
         # Of differences, so that the mean of equal rows is that row at any n.
@@ -27,18 +19,10 @@ def mean_and_scale(x: np.ndarray, center: bool) -> tuple[np.ndarray, float]:
 def apply(
     x: np.ndarray, *, mean: np.ndarray, scale: float, bias: float, normalize: bool, dtype: np.dtype
 ) -> np.ndarray:
-    """Return prepared inputs, shape (n, d + 1), or (n, d) without a bias.
+    """Return prepared inputs, shape (n, d + 1), or (n, d) with `bias=0`.
 
-    Args:
-      x: shape (n, d), finite floats.
-      mean: of `mean_and_scale`.
-      scale: likewise.
-      bias: the value of the feature to append, 0 for none.
-      normalize: whether to divide rows, with that feature, by their lengths.
-      dtype: of the result.
-
-    Raises:
-      ValueError: if a row is zero up to rounding, or leaves the range of the dtype.
+    `normalize` divides rows, with the bias, by their lengths. A row that is zero up to rounding,
+    or leaves the range of the dtype, is refused.
     """
     rows = x - mean
     if bias > 0:
@@ -52,7 +36,7 @@ def apply(
             raise ValueError(
                 f"X must have rows that differ from {'their mean' if mean.any() else 'zero'} if "
                 f"bias=0, got {zero.sum()} that do not, the first at index {np.argmax(zero)}. Pass "
-                "bias=1.0."
+                "bias=1.0, which adds a constant feature, or remove these rows."
             )
         rows = rows / scale
     lengths = np.linalg.norm(rows, axis=1)

@@ -106,15 +106,15 @@ def generalized_cross_validation(flow: GradientFlow, times: ArrayLike | None = N
 
     estimates the mean squared error on new data with noise, from the training error and the
     degrees of freedom tr S_t. It costs nothing beyond the flow, but assumes independent noise:
-    repeated inputs with the same error mislead it.
+    repeated inputs with the same error mislead it. GCV is infinite where no degree of freedom is
+    left, as for an interpolant.
 
     Args:
       flow: a fitted flow, of the solver 'eigh'.
       times: the times to try, shape (T,); `None` for `time_grid(flow)`.
 
     Returns:
-      The first listed of the best times, with GCV at each. It is infinite where no degree of
-      freedom is left, as for an interpolant.
+      The first listed of the best times, with GCV at each.
 
     Raises:
       TypeError, ValueError: as `GradientFlow.degrees_of_freedom`.

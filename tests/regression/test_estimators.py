@@ -10,7 +10,7 @@ import skops.io
 from helpers import enable_x64, full, run_python
 from sklearn import datasets
 from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -138,6 +138,7 @@ def test_one_program_serves_every_number_of_rows_and_every_depth(points, caplog)
     x, y, new, _ = points
     RNTKRegressor(stopping=1.0).fit(x, y).predict(new)
     big = np.random.default_rng(0).standard_normal((300, 3))
+    caplog.clear()
     with jax.log_compiles():
         RNTKRegressor(stopping=1.0).fit(x[:50], y[:50]).predict(new[:25])
         RNTKRegressor(100, stopping=1.0).fit(big, big[:, 0]).predict(big)
@@ -241,7 +242,7 @@ def test_without_bias_a_row_equal_to_the_mean_is_refused(points):
     model = RNTKRegressor(stopping=10.0, bias=0).fit(x, y)
     with pytest.raises(ValueError, match=r"X must have rows that differ from their mean.*index 1"):
         model.predict([x[0], x.mean(axis=0)])
-    with pytest.raises(ValueError, match=r"rows that differ from zero.*Pass bias=1"):
+    with pytest.raises(ValueError, match=r"rows that differ from zero.*Pass bias=1.0, .*or remove"):
         RNTKRegressor(center=False, bias=0).fit(np.eye(3)[[0, 0, 1]] * [1, 0, 0], np.arange(3.0))
     # All rows are alike, whatever rounding says.
     with pytest.raises(ValueError, match=r"got 20000 that do not"):
@@ -378,17 +379,12 @@ def test_parameters_set_after_the_fit_do_not_change_predictions(points):
         ({"stopping": None}, TypeError, "stopping must be one of .*got None"),
         ({"stopping": True}, TypeError, "stopping must be one of .*got True"),
         ({"validation_fraction": 1.0}, ValueError, "validation_fraction must be .*got 1.0"),
-        ({"validation_fraction": "0.2"}, TypeError, "validation_fraction must be .*got '0.2'"),
         ({"bias": -1.0}, ValueError, "bias must be ≥ 0 and finite, got -1.0. 0 is for none"),
-        ({"bias": True}, TypeError, "bias must be a real number, got True"),
         ({"center": "yes"}, TypeError, "center must be True or False, got 'yes'"),
         ({"normalize_inputs": 1}, TypeError, "normalize_inputs must be True or False, got 1"),
         ({"dtype": "float16"}, ValueError, "dtype must be 'float32' or 'float64', got 'float16'"),
         ({"depth": 0}, ValueError, "depth must be at least 1, got 0"),
-        ({"gamma": -0.5}, ValueError, "gamma must be ≥ 0 and finite, got -0.5"),
-        ({"kind": "NTK"}, ValueError, "kind must be 'ntk' or 'nngp'"),
         ({"solver": "svd"}, ValueError, "solver must be .*got 'svd'"),
-        ({"ridge": -1.0}, ValueError, "ridge must be ≥ 0 and finite, got -1.0"),
         ({"stopping": "gcv", "solver": "lanczos"}, ValueError, "Pass solver='eigh'"),
         ({"random_state": "a"}, ValueError, "cannot be used to seed"),
     ],
@@ -398,19 +394,6 @@ def test_a_parameter_out_of_range_is_refused_at_fit(estimator, parameters, error
     model = clone(estimator(**parameters))
     with pytest.raises(error, match=message):
         model.fit(x, x[:, 0] > 0)
-
-
-@pytest.mark.parametrize("estimator", BOTH)
-def test_bad_data_are_refused(estimator):
-    # The checks of scikit-learn cover the rest.
-    x = np.random.default_rng(0).standard_normal((20, 3))
-    y = (x[:, 0] > 0).astype(float)
-    with pytest.raises(ValueError, match="Input y contains NaN"):
-        estimator().fit(x, np.where(np.arange(20) == 3, np.nan, y))
-    with pytest.raises(ValueError, match=r"1 sample.*minimum of 2"):
-        estimator().fit(x[:1], y[:1])
-    with pytest.raises(NotFittedError):
-        estimator().predict(x)
 
 
 def test_labels_of_one_class_are_refused():
@@ -437,16 +420,6 @@ def test_too_many_rows_for_the_memory_are_refused_with_remedies_that_estimators_
     monkeypatch.setattr(kernel_estimator.memory, "available", lambda *_: 1000)
     with pytest.raises(MemoryError, match=r"Pass dtype='float32', or train on fewer rows of X"):
         RNTKRegressor(dtype="float64").fit(x, y)
-
-
-@pytest.mark.parametrize("dtype", ["float32", *full("float64")])
-def test_strict_modes_of_jax_change_nothing(points, dtype):
-    x, y, new, _ = points
-    expected = RNTKRegressor(dtype=dtype).fit(x, y).predict(new)
-    jax.clear_caches()
-    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        model = RNTKRegressor(dtype=dtype).fit(x, y)
-        np.testing.assert_array_equal(model.predict(new), expected)
 
 
 def test_a_time_at_which_lanczos_does_not_converge_is_reported(points, monkeypatch):

@@ -47,18 +47,6 @@ def test_predictions_are_those_of_the_closed_form_at_every_time(problem, outputs
         np.testing.assert_allclose(flow.predict(k_test, t), value, rtol=1e-9, atol=1e-9)
 
 
-def test_gradient_descent_takes_the_flow_a_step_at_a_time(problem):
-    k_train, k_test, y = problem
-    step, n = 1e-3, len(k_train)
-    on_train, on_test = np.zeros_like(y), np.zeros((3, 2))
-    for _ in range(2000):
-        residual = y - on_train
-        on_train = on_train + step * k_train @ residual / n
-        on_test = on_test + step * k_test @ residual / n
-    flow = regression.GradientFlow.fit(k_train, y)
-    np.testing.assert_allclose(flow.predict(k_test, 2000 * step), on_test, rtol=2e-3)
-
-
 def test_a_singular_kernel_gives_the_interpolant_of_least_norm():
     rng = np.random.default_rng(0)
     features, y = rng.standard_normal((6, 3)), rng.standard_normal(6)
