@@ -1,13 +1,14 @@
-"""When to stop, and what it is worth.
+"""Compare rules for the stopping time of gradient flow.
 
     uv run python examples/early_stopping.py [--out FILE] [--quick]
 
-A noisy target on the sphere in three dimensions is learned by gradient flow with the kernel of
-infinitely many blocks, γ = 1/2. On the left is the excess risk, the mean squared distance to the
-target without noise, against training time, and where each rule would stop. On the right is the
-excess risk of each rule against the number of points, beside the power of n that no method beats
-for the hardest targets of the kernel's space (this one is smoother, so all may do better). At t = ∞
-the flow fits the noise, and more data hardly help.
+Gradient flow with the kernel of infinitely many blocks, γ = 1/2, learns a noisy target on the
+sphere in three dimensions. The excess risk is the mean squared distance to the target without
+noise. The left panel shows it against training time, and marks where each rule stops. The right
+panel shows the excess risk of each rule against the number of points n. The dashed line is the
+minimax rate: the power of n that no method beats for the hardest targets of the kernel's space.
+This target is smoother, so every rule may fall faster. At t = ∞ the flow fits the noise, and more
+data hardly help.
 """
 
 import argparse
@@ -25,7 +26,7 @@ KERNEL = rntk.ResidualKernel(math.inf, schedules.PowerLaw(gamma=0.5))
 
 
 def scale_of_theory():
-    """The constant of the theory's stopping time, from the spectrum and the size of the noise."""
+    """Return the constant of the theory's stopping time, from the spectrum and the noise."""
     spectrum = theory.spectrum(KERNEL, DIM, 60)
     power = theory.zonal_power(TARGET, DIM)
     norm = math.sqrt(sum(v / spectrum.eigenvalue[k] for k, v in power.items()))
@@ -34,7 +35,7 @@ def scale_of_theory():
 
 
 def stopping_times(flow, k, y, k_val, y_val, scale):
-    """The time that each rule chooses, by name."""
+    """Return the time that each rule chooses, by name."""
     return {
         "hold-out": regression.holdout(flow, k_val, y_val).time,
         "5-fold": regression.kfold(k, y).time,
@@ -47,11 +48,11 @@ def stopping_times(flow, k, y, k_val, y_val, scale):
 
 
 def run(n, scale, seed, n_test):
-    """The excess risk against time, and time and excess risk of each rule by name."""
+    """Return the excess risk against time, and time and excess risk of each rule by name."""
     points = data.sphere.load(n + n // 4, n_test, DIM, TARGET, noise=NOISE, seed=seed)
     (x, x_val), (y, y_val) = np.split(points.x_train, [n]), np.split(points.y_train, [n])
     k = np.asarray(KERNEL(x))
-    # One call, since each shape is a program of its own to compile.
+    # One call instead of two, since JAX compiles a program for each shape.
     k_val, k_test = np.split(
         np.asarray(KERNEL(np.concatenate([x_val, points.x_test]), x)), [n // 4]
     )
@@ -67,7 +68,7 @@ def run(n, scale, seed, n_test):
 
 
 def draw_path(axes, path, rules, n):
-    """Draws the excess risk of one flow against time, with the times of the rules."""
+    """Draw the excess risk of one flow against time, with the times of the rules."""
     axes.loglog(*path, color="0.4")
     for i, (name, (time, risk)) in enumerate(rules.items()):
         if math.isinf(time):
@@ -84,7 +85,7 @@ def draw_path(axes, path, rules, n):
 
 
 def draw_rates(axes, sizes, risks):
-    """Draws the mean excess risk of each rule against the number of points."""
+    """Draw the mean excess risk of each rule against the number of points."""
     for i, (name, values) in enumerate(risks.items()):
         style = {"color": "k", "ls": ":"} if name == "t = ∞" else {"color": f"C{i}", "alpha": 0.8}
         axes.loglog(sizes, values, marker="osD^vPx"[i], ms=5, label=name, **style)
@@ -100,7 +101,7 @@ def draw_rates(axes, sizes, risks):
 
 
 def main(arguments=None):
-    """Prints the excess risk of each rule, and draws the figure."""
+    """Print the excess risk of each rule, and draws the figure."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=pathlib.Path, default="early_stopping.png")
     parser.add_argument("--sizes", type=int, nargs="+", default=[50, 100, 200, 400])

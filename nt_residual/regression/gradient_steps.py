@@ -12,18 +12,7 @@ SQUARED_LOSSES = ("mse", "half_mse", "half_norm")
 
 
 def loss_factor(loss: str, n_outputs: int) -> float:
-    """Return the factor c of a squared loss, which is c/(2n) Σ_i |f(x_i) − y_i|².
-
-    `time_of_steps` has the table. `finite_width.train` takes the factor from here, too.
-
-    Raises:
-      TypeError: if `loss` is not a string.
-      ValueError: if it is none of `SQUARED_LOSSES`.
-
-    Example:
-      >>> loss_factor("mse", 10)
-      0.2
-    """
+    """Return the factor c of a squared loss c/(2n) Σ_i |f(x_i) − y_i|², as in `time_of_steps`."""
     _checks.choice(loss, "loss", SQUARED_LOSSES)
     return {"mse": 2 / n_outputs, "half_mse": 1 / n_outputs, "half_norm": 1.0}[loss]
 
@@ -54,7 +43,7 @@ def time_of_steps(
     constant.
 
     Args:
-      steps: the number of steps, a scalar or an array, ≥ 0; fractions and infinity are allowed.
+      steps: a scalar or an array, ≥ 0; fractions and infinity are allowed.
       learning_rate: η, positive, of plain (stochastic) gradient descent.
       loss: the loss whose gradient is taken.
       n_outputs: o, the number of outputs of the network.

@@ -22,8 +22,7 @@ class Krylov:
 
     Args:
       operator: K.
-      start: where to start, shape (n_outputs, n), where the operator wants it, in the dtype to
-        compute in. No row is zero.
+      start: the first vectors, not zero, shape (n_outputs, n), placed, in the dtype to compute in.
       scale: s, a power of two with which squares of products stay in the range of the dtype.
       negligible: couplings up to it are rounding.
 

@@ -47,13 +47,12 @@ class Stopping(NamedTuple):
 
 
 def time_grid(flow: GradientFlow, count: int = 64) -> np.ndarray:
-    """Return times from nothing learned to everything learned.
+    """Return a geometric grid of times, from nothing learned to everything learned.
 
-    The eigendirection of eigenvalue λ is learned at t ~ n/λ, so the grid runs
-    geometrically from n/(100 λ_max) to 10 n/λ_min, and ends with `math.inf`.
-
-    With 'lanczos', where late times cost more and more products, it ends at 10^4 n/λ_max (with a
-    ridge δ at 10 n/δ, if that is earlier). If the error still falls there, pass later times.
+    The eigendirection of eigenvalue λ is learned at t ~ n/λ, so the grid runs from n/(100 λ_max)
+    to 10 n/λ_min, and ends with `math.inf`. With 'lanczos', where late times need more products, it
+    ends at 10^4 n/λ_max (with a ridge δ at 10 n/δ, if that is earlier). If the error still falls
+    there, pass later times.
 
     Args:
       flow: a fitted flow.
