@@ -124,8 +124,10 @@ def main(arguments=None):
 
     for width in options.widths:
         match = compare_with_flow(width, blocks, points, times)
-        match.plot(right, label=f"width {width}")
+        right.loglog(match.times, match.distance, "o-", label=f"width {width}")
         print(f"width {width}: at most {match.distance.max():.1%} from gradient flow")
+    right.set(xlabel="time t = η · steps", ylabel="distance of network and flow / target")
+    right.grid(alpha=0.3)
     right.set_title(f"network and gradient flow on the sphere, {blocks} blocks")
     right.legend(fontsize="small")
     figure.savefig(options.out, dpi=110)

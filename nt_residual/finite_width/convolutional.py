@@ -77,6 +77,7 @@ class ConvResNet(ResidualNetwork):
             )
         input_shape = height, width, _checks.integer(in_channels, "in_channels", 1)
         options = {
+            "depth": depths,
             "channels": _checks.integer(channels, "channels", 1),
             "out_dim": _checks.integer(out_dim, "out_dim", 1),
             "pooling": pooling,

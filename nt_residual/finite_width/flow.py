@@ -19,7 +19,6 @@ from nt_residual.finite_width.networks import Network, as_network, outputs
 from nt_residual.finite_width.training import train
 from nt_residual.regression import GradientFlow
 from nt_residual.regression.arguments import check_times
-from nt_residual.theory import plots
 
 # At this fraction of the largest learning rate, the largest distance between gradient descent and
 # the flow is about 1% of the targets.
@@ -53,27 +52,6 @@ class FlowMatch:
             f"FlowMatch(distance={self.distance[-1]:.2g} at t={self.times[-1]:.3g}, at most "
             f"{self.distance.max():.2g}, learning_rate={self.learning_rate:.3g})"
         )
-
-    def plot(self, ax: Any = None, *, label: str | None = None) -> Any:
-        """Draw the distance against time.
-
-        Args:
-          ax: a matplotlib `Axes` to draw into; `None` for a new figure.
-          label: of the line.
-
-        Returns:
-          The `Axes`.
-
-        Raises:
-          ImportError: if matplotlib is missing.
-        """
-        if ax is None:
-            ax = plots.new_figure(5, 4).subplots()
-        ax.plot(self.times, self.distance, marker="o", label=label)
-        ax.set(xscale="log", yscale="log", xlabel="time t = η · steps")
-        ax.set_ylabel("distance of network and flow / target")
-        ax.grid(alpha=0.3)
-        return ax
 
 
 def training_matches_flow(

@@ -72,8 +72,10 @@ class ResNet(ResidualNetwork):
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        depth = _checks.integer(depth, "depth", 1)
         in_dim = _checks.integer(in_dim, "in_dim", 1)
         options = {
+            "depth": depth,
             "width": _checks.integer(width, "width", 1),
             "out_dim": _checks.integer(out_dim, "out_dim", 1),
             "trained": trained,
@@ -83,6 +85,5 @@ class ResNet(ResidualNetwork):
             "W_std": W_std,
             "remat": remat,
         }
-        depths = (_checks.integer(depth, "depth", 1),)
-        plan = Plan(stax.FullyConnectedResNet, depths, tuple(options.items()), (in_dim,))
+        plan = Plan(stax.FullyConnectedResNet, (depth,), tuple(options.items()), (in_dim,))
         super().__init__(plan, schedule, mirrored, dtype, rngs)

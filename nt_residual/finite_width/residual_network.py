@@ -43,8 +43,7 @@ class Plan:
                 f"{options['activation']!r}."
             )
         options["activation"] = nt.stax.Elementwise(options["activation"] or jax.nn.relu)
-        depth = self.depths if len(self.depths) > 1 else self.depths[0]
-        return self.make(depth, schedule=alphas, **options)
+        return self.make(schedule=alphas, **options)
 
     @functools.cached_property
     def shapes(self) -> Any:
@@ -116,7 +115,7 @@ class ResidualNetwork(nnx.Module):
         _, apply_fn, _ = plan.stax_network(alphas)
         if not self.mirrored:
             return apply_fn(params, x)
-        # One program for both copies, so that their outputs are the same to the last digit at first.
+        # One program for both copies: their outputs are the same to the last digit at first.
         plus, minus = lax.map(lambda params: apply_fn(params, x), params)
         return (plus - minus) / math.sqrt(2)
 

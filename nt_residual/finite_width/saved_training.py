@@ -53,17 +53,18 @@ def configuration(program: Program, start: Any, rest: Any, sets: dict[str, Any])
     }
 
 
-def save(manager: ocp.CheckpointManager, step: int, state: Any, history: dict) -> None:
+def save(manager: ocp.CheckpointManager, step: int, state: Any, history: list) -> None:
     """Write a state and its history, both or nothing."""
     manager.save(
         step,
         args=ocp.args.Composite(
-            state=ocp.args.StandardSave(_leaves(state)), history=ocp.args.JsonSave(history)
+            state=ocp.args.StandardSave(_leaves(state)),
+            history=ocp.args.JsonSave({"rows": history}),
         ),
     )
 
 
-def restore(manager: ocp.CheckpointManager, like: Any) -> tuple[Any, dict] | None:
+def restore(manager: ocp.CheckpointManager, like: Any) -> tuple[Any, list] | None:
     """Return the last state, on the devices of `like`, and its history; `None` without one."""
     if manager.latest_step() is None:
         return None
@@ -76,7 +77,7 @@ def restore(manager: ocp.CheckpointManager, like: Any) -> tuple[Any, dict] | Non
         jax.random.wrap_key_data(new, impl=jax.random.key_impl(old)) if _is_key(old) else new
         for old, new in zip(leaves, found["state"], strict=True)
     ]
-    return jax.tree.unflatten(structure, restored), found["history"]
+    return jax.tree.unflatten(structure, restored), found["history"]["rows"]
 
 
 def _leaves(tree: Any) -> list:

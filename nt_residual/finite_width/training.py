@@ -157,15 +157,14 @@ def train(
     if validation is not None:
         sets["validation_"] = _checked_validation(net, x, validation, loss)
     run = _Run(program, network, net, sets, seed, every)
-    start = run.start()
     with contextlib.ExitStack() as stack:
         config = {}
         if out is not None:
-            config = saved_training.configuration(program, start.state, net.rest, sets)
+            config = saved_training.configuration(program, run.first.state, net.rest, sets)
             config |= {"evaluate_every": every, "seed": seed}
         manager = stack.enter_context(saved_training.opened(out, config))
         bar = stack.enter_context(tqdm(total=steps, desc="training", disable=not progress))
-        return run.train(start, steps, patience, manager, bar)
+        return run.train(steps, patience, manager, bar)
 
 
 class _Point(NamedTuple):
@@ -173,13 +172,13 @@ class _Point(NamedTuple):
 
     state: State
     best: Any  # The parameters with the least validation loss.
-    history: dict[str, list]
+    history: list[dict[str, float]]  # The losses at each evaluation.
 
     @property
     def since_best(self) -> int:
         """The number of evaluations after the best one."""
-        watched = self.history.get("validation_loss")
-        return 0 if watched is None else len(watched) - 1 - int(np.argmin(watched))
+        watched = [row["validation_loss"] for row in self.history if "validation_loss" in row]
+        return len(watched) - 1 - int(np.argmin(watched)) if watched else 0
 
 
 class _Run:
@@ -189,22 +188,20 @@ class _Run:
         self, program: Program, given: Any, net: Network, sets: dict, seed: int, every: int
     ):
         self.program, self.given, self.seed, self.every = program, given, seed, every
-        self.params, self.rest = program.place((net.params, net.rest))
+        params, self.rest = program.place((net.params, net.rest))
+        state = program.start(params)
+        self.first = _Point(state, state.params, [])
         # With minibatches each device has all inputs, to take its part of any batch.
         whole = program.batch_size is None
         self.sets = {
             name: program.place(data, spread=whole and name == "") for name, data in sets.items()
         }
 
-    def start(self) -> _Point:
-        state = self.program.start(self.params)
-        return _Point(state, state.params, {})
-
-    def train(self, point: _Point, steps: int, patience: int | None, manager: Any, bar: Any):
+    def train(self, steps: int, patience: int | None, manager: Any, bar: Any) -> Trained:
         """Train from the start, or from the last saved point, to the end."""
-        saved = saved_training.restore(manager, point[:2]) if manager else None
+        saved = saved_training.restore(manager, self.first[:2]) if manager else None
         if saved is None:
-            point = self.evaluated(point.state, point)
+            point = self.evaluated(self.first.state, self.first)
         else:
             (state, best), history = saved
             point = _Point(state, best, history)
@@ -215,16 +212,15 @@ class _Run:
             point = self.advanced(point, min(steps, (step // self.every + 1) * self.every))
             if manager:
                 saved_training.save(manager, int(point.state.step), point[:2], point.history)
-            bar.set_postfix(loss=f"{point.history['loss'][-1]:.3g}", refresh=False)
+            bar.set_postfix(loss=f"{point.history[-1]['loss']:.3g}", refresh=False)
             bar.update(int(point.state.step) - step)
         return self.result(point, "steps")
 
     def advanced(self, point: _Point, until: int) -> _Point:
         """Return the point at step `until`."""
-        step, size, rows = int(point.state.step), self.program.batch_size, None
-        data = self.sets[""]
+        size, data, rows = self.program.batch_size, self.sets[""], None
         if size is not None:
-            rows = batches(len(data[0]), size, self.seed, step, self.every)
+            rows = batches(len(data[0]), size, self.seed, int(point.state.step), self.every)
             rows = self.program.place(rows)
         state = self.program.advance(point.state, self.rest, data, rows, np.int32(until))
         if not math.isfinite(state.loss):
@@ -233,20 +229,18 @@ class _Run:
 
     def evaluated(self, state: State, before: _Point) -> _Point:
         """Return the point of a state: its losses, and the best parameters so far."""
-        history = {"step": [*before.history.get("step", []), int(state.step)]}
+        row: dict[str, float] = {"step": int(state.step)}
         for prefix, data in self.sets.items():
             found = self.program.evaluate(state.params, self.rest, data)
-            for name in ("loss", "error") if prefix else ("loss",):
-                if name in found:
-                    values = before.history.get(prefix + name, [])
-                    history[prefix + name] = [*values, float(found[name])]
-        if not all(math.isfinite(values[-1]) for values in history.values()):
+            names = found if prefix else ("loss",)
+            row |= {prefix + name: float(found[name]) for name in names}
+        if not all(map(math.isfinite, row.values())):
             raise TrainingDiverged(int(state.step), self.result(before, "diverged"))
-        point = _Point(state, before.best, history)
+        point = _Point(state, before.best, [*before.history, row])
         return point if point.since_best else point._replace(best=state.params)
 
     def result(self, point: _Point, stopped: str) -> Trained:
-        network, steps = self.given, int(point.state.step)
+        network, rows, steps = self.given, point.history, int(point.state.step)
         if isinstance(network, nnx.Module):
             network = nnx.clone(network)
             nnx.update(network, point.best)
@@ -254,8 +248,10 @@ class _Run:
             network = network._replace(params=point.best)
         else:
             network = network[0], point.best
-        history = {name: np.array(values) for name, values in point.history.items()}
-        best = int(history["step"][-1 - point.since_best]) if history else steps
+        history = {
+            name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else ())
+        }
+        best = int(rows[-1 - point.since_best]["step"]) if rows else steps
         return Trained(network, history, steps, best, stopped)
 
 

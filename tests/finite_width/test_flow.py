@@ -49,7 +49,6 @@ def test_the_distance_is_that_of_network_and_flow_at_the_steps_taken():
     apart = np.sqrt(np.mean((match.network - match.flow) ** 2) / np.mean(Y**2))
     assert match.distance[0] == pytest.approx(apart, rel=1e-5)
     assert repr(match).startswith(f"FlowMatch(distance={apart:.2g} at t=")
-    assert len(match.plot(label="width 16").lines[0].get_xdata()) == 1
 
 
 def test_without_a_kernel_it_is_the_empirical_one_of_all_outputs():
