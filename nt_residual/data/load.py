@@ -55,9 +55,8 @@ def load(
       name: one of those above.
       n_train: the size of the training set, stratified by class; `None` for all.
       n_test: the size of the test set, likewise.
-      root: a folder with the published files, or with what they contain, unpacked. Nothing is
-        downloaded then. For CIFAR these are the binary versions. `None` for 'digits', which has
-        no files.
+      root: a folder with the published files. Nothing is downloaded then. For CIFAR these are
+        the binary versions. `None` for 'digits', which has no files.
       seed: of the subsets and, for 'digits', of the split; the other data sets come split. Whole
         sets are in their published order.
 
@@ -123,7 +122,8 @@ def _cifar(parts: dict[str, bytes], n_labels: int) -> Dataset:
     """CIFAR's records: the labels, a byte each, then the red, green and blue pixels."""
     arrays = []
     for is_test in (False, True):
-        content = b"".join(part for name, part in parts.items() if ("test" in name) == is_test)
+        names = sorted(n for n in parts if n.endswith(".bin") and ("test" in n) == is_test)
+        content = b"".join(parts[name] for name in names)
         records = np.frombuffer(content, np.uint8).reshape(-1, n_labels + 3 * 32**2)
         images = records[:, n_labels:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         arrays += [images, records[:, n_labels - 1]]

@@ -42,20 +42,11 @@ class Files:
 
     root: pathlib.Path
     arrays: dict  # Images and labels, for training and for tests, by data set.
-    parts: dict  # Bytes by data set and name.
     monkeypatch: pytest.MonkeyPatch
 
     def use_sources(self, dataset, *sources):
         changed = published.DATASETS[dataset]._replace(sources=sources)
         self.monkeypatch.setitem(published.DATASETS, dataset, changed)
-
-    def unpack(self, dataset, folder):
-        """Replaces the published files by what is in them."""
-        (self.root / folder).mkdir(exist_ok=True)
-        for file in published.DATASETS[dataset].files:
-            (self.root / file.name).unlink()
-            for name in file.parts:
-                (self.root / folder / name).write_bytes(self.parts[dataset][name])
 
 
 def _arrays():
@@ -72,44 +63,49 @@ def _arrays():
     }
 
 
-def _parts(arrays):
-    parts = {"mnist": {}, "cifar10": {}, "cifar100": {}}
+def _contents(arrays):
+    """The bytes in each published file, by data set, file and name."""
     x, y, x_test, y_test = arrays["mnist"]
+    mnist = {}
     for prefix, images, labels in (("train", x, y), ("t10k", x_test, y_test)):
-        parts["mnist"][f"{prefix}-images-idx3-ubyte"] = idx(images[..., 0])
-        parts["mnist"][f"{prefix}-labels-idx1-ubyte"] = idx(labels.astype(np.uint8))
+        mnist[f"{prefix}-images-idx3-ubyte"] = idx(images[..., 0])
+        mnist[f"{prefix}-labels-idx1-ubyte"] = idx(labels.astype(np.uint8))
     x, y, x_test, y_test = arrays["cifar10"]
-    for i in range(5):
-        rows = slice(12 * i, 12 * i + 12)
-        parts["cifar10"][f"data_batch_{i + 1}.bin"] = records(x[rows], y[rows])
-    parts["cifar10"]["test_batch.bin"] = records(x_test, y_test)
+    rows = [slice(12 * i, 12 * i + 12) for i in range(5)]
+    cifar10 = {f"data_batch_{i + 1}.bin": records(x[r], y[r]) for i, r in enumerate(rows)}
+    cifar10 = {"test_batch.bin": records(x_test, y_test), "readme.html": b"", **cifar10}
     x, y, x_test, y_test = arrays["cifar100"]
-    parts["cifar100"]["train.bin"] = records(x, y // 5, y)
-    parts["cifar100"]["test.bin"] = records(x_test, y_test // 5, y_test)
-    return parts
+    cifar100 = {
+        "train.bin": records(x, y // 5, y),
+        "test.bin": records(x_test, y_test // 5, y_test),
+    }
+    return {
+        "mnist": {f"{name}.gz": {name: content} for name, content in mnist.items()},
+        "cifar10": {"cifar-10-binary.tar.gz": cifar10},
+        "cifar100": {"cifar-100-binary.tar.gz": cifar100},
+    }
 
 
 @pytest.fixture(scope="session")
 def small():
-    """Arrays, and parts by data set."""
+    """Arrays, and published files by data set and name."""
     arrays = _arrays()
-    return arrays, _parts(arrays)
+    return arrays, {
+        dataset: {name: packed(name, parts) for name, parts in files.items()}
+        for dataset, files in _contents(arrays).items()
+    }
 
 
 @pytest.fixture
 def files(small, tmp_path, monkeypatch):
-    arrays, parts = small
+    arrays, packed_files = small
     root = tmp_path / "root"
     root.mkdir()
-    for dataset, of_dataset in parts.items():
+    for dataset, of_dataset in packed_files.items():
+        for name, content in of_dataset.items():
+            (root / name).write_bytes(content)
+        sums = {name: hashlib.sha256(data).hexdigest() for name, data in of_dataset.items()}
         there = published.DATASETS[dataset]
-        registered = []
-        for file in there.files:
-            content = {name: of_dataset[name] for name in file.parts}
-            data = packed(file.name, content)
-            (root / file.name).write_bytes(data)
-            sizes = {name: len(each) for name, each in content.items()}
-            digest = hashlib.sha256(data).hexdigest()
-            registered.append(file._replace(sha256=digest, parts=sizes))
-        monkeypatch.setitem(published.DATASETS, dataset, there._replace(files=tuple(registered)))
-    return Files(root, arrays, parts, monkeypatch)
+        assert list(there.files) == list(sums)
+        monkeypatch.setitem(published.DATASETS, dataset, there._replace(files=sums))
+    return Files(root, arrays, monkeypatch)

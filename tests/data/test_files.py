@@ -58,7 +58,7 @@ def test_files_are_downloaded_once_into_the_cache(files, server):
     use_sources(files, server, "mnist", "whole")
     found = data.load("mnist")
     np.testing.assert_array_equal(found.y_train, files.arrays["mnist"][1])
-    names = {file.name for file in published.DATASETS["mnist"].files}
+    names = set(published.DATASETS["mnist"].files)
     assert {path.name for path in server.cache.rglob("*") if path.is_file()} == names
     assert len(server.asked) == 4
     data.load("mnist")
@@ -87,7 +87,7 @@ def test_a_failed_download_leaves_nothing_and_says_what_to_put_where(files, serv
     text = str(caught.value)
     assert all(f"/{how}/train-images" in text for how in ("missing", "half", "altered"))
     assert "pass it as root=: " in text
-    assert all(file.name in text for file in published.DATASETS["mnist"].files)
+    assert all(name in text for name in published.DATASETS["mnist"].files)
     assert not [path for path in server.cache.rglob("*") if path.is_file()]
 
 
@@ -103,7 +103,7 @@ def test_with_root_nothing_is_downloaded_or_written(files, server):
     before = sorted(files.root.rglob("*"))
     data.load("cifar10", root=files.root)
     assert sorted(files.root.rglob("*")) == before
-    with pytest.raises(FileNotFoundError, match=rf"a folder with {ARCHIVE} or, .* Get {ARCHIVE}"):
+    with pytest.raises(FileNotFoundError, match=rf"a folder with {ARCHIVE}, got .* Get the file"):
         data.load("cifar10", root=server.cache)
     assert server.asked == []
 
@@ -114,16 +114,6 @@ def test_a_file_with_another_sum_is_refused_by_name(dataset, name, damage, files
     path = files.root / name
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ValueError, match=rf"{name} must have the SHA-256 sum .* Delete it"):
-        data.load(dataset, root=files.root)
-
-
-@pytest.mark.parametrize(("dataset", "name"), [("mnist", LABELS), ("cifar10", "test_batch.bin")])
-def test_an_unpacked_file_of_another_size_is_refused_by_name(dataset, name, files):
-    files.unpack(dataset, ".")
-    whole = files.parts[dataset][name]
-    # A whole number of records less is a truncation all the same.
-    (files.root / name).write_bytes(whole[: -3073 if dataset == "cifar10" else -1])
-    with pytest.raises(ValueError, match=rf"{name} must have {len(whole)} bytes, got .* truncated"):
         data.load(dataset, root=files.root)
 
 

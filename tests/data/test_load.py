@@ -59,15 +59,6 @@ def test_published_files_give_the_images_and_labels_in_them(name, files):
         np.testing.assert_array_equal(got, labels, strict=True)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-@pytest.mark.parametrize("folder", [".", "unpacked"])
-def test_unpacked_files_are_as_good(name, folder, files):
-    expected = data.load(name, root=files.root)
-    files.unpack(name, folder)
-    for got, array in zip(data.load(name, root=str(files.root)), expected, strict=True):
-        np.testing.assert_array_equal(got, array, strict=True)
-
-
 def test_subsets_of_published_files_keep_images_with_their_labels(files):
     x, y, _, _ = files.arrays["cifar10"]
     label_of = {image.tobytes(): label for image, label in zip(x, y, strict=True)}
