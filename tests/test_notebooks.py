@@ -1,8 +1,8 @@
-import importlib.util
 import json
 import pathlib
 import runpy
 import sys
+import types
 
 import jax
 import jupytext
@@ -13,14 +13,7 @@ import pytest
 NOTEBOOKS = pathlib.Path(__file__).parent.parent / "examples" / "notebooks"
 
 
-def _build():
-    specification = importlib.util.spec_from_file_location("build", NOTEBOOKS / "build.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-build = _build()
+build = types.SimpleNamespace(**runpy.run_path(str(NOTEBOOKS / "build.py")))
 
 
 def _stored(name):
@@ -45,9 +38,10 @@ def fast(monkeypatch, tmp_path):
     jax.config.update("jax_default_matmul_precision", before)
 
 
-def test_every_script_has_its_notebook():
+def test_every_script_has_its_notebook_with_the_same_installation():
     scripts = {path.stem for path in NOTEBOOKS.glob("*.py")} - {"build"}
     assert scripts == {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == set(build.NAMES)
+    assert len({_install_cell(name) for name in build.NAMES}) == 1
 
 
 @pytest.mark.parametrize("name", build.NAMES)
@@ -80,10 +74,6 @@ def test_a_notebook_has_small_output_without_errors_or_paths_of_a_machine(name):
             assert output.output_type != "error"
             assert output.get("name") != "stderr"
             assert not any(root in json.dumps(output) for root in ("/home/", "/tmp/", "/work/"))
-
-
-def test_all_notebooks_begin_with_the_same_installation():
-    assert len({_install_cell(name) for name in build.NAMES}) == 1
 
 
 def test_the_installation_does_nothing_where_the_package_is(monkeypatch):
