@@ -1,122 +1,97 @@
 import importlib.util
 import pathlib
 
+import jax
 import pytest
+
+from nt_residual import gram
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 
 
-def _load(name):
-    specification = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def unchanged_configuration():
-    """Examples are programs: they may set JAX's configuration, tests must not keep it."""
-    import jax
+def run(tmp_path, capsys):
+    """Runs an example, and returns what it printed; it may set JAX's configuration."""
+    precision = jax.config.jax_default_matmul_precision
 
-    before = jax.config.jax_default_matmul_precision
-    yield
-    jax.config.update("jax_default_matmul_precision", before)
+    def run(name, *options):
+        specification = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+        module = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(module)
+        out = tmp_path / "figure.png"
+        module.main([*options, "--out", str(out)] if "--store" not in options else options)
+        assert "--store" in options or out.read_bytes().startswith(b"\x89PNG")
+        return capsys.readouterr().out
+
+    yield run
+    jax.config.update("jax_default_matmul_precision", precision)
+
+
+def _numbers(printed, before):
+    """The numbers that follow each occurrence of some words."""
+    return [float(s.split()[0].rstrip("%,")) for s in printed.split(before)[1:]]
+
+
+def test_quickstart_stops_in_time_and_agrees_with_neural_tangents(run):
+    printed = run("quickstart", "--quick")
+    (stopped,), (late,) = _numbers(printed, "test error "), _numbers(printed, ", and ")
+    assert stopped < late / 2
+    assert _numbers(printed, "the same kernel to ")[0] < 1e-4
 
 
 @pytest.mark.full
-@pytest.mark.usefixtures("unchanged_configuration")
-def test_compose_layers_draws_its_figure(tmp_path, capsys):
-    out = tmp_path / "figure.png"
-    options = ["--widths", "8", "32", "--networks", "2", "--images", "4", "--out", str(out)]
-    _load("compose_layers").main(options)
-    assert out.read_bytes().startswith(b"\x89PNG")
-    printed = capsys.readouterr().out
-    narrow, wide = (
-        float(line.split()[-1]) for line in printed.splitlines() if "difference" in line
-    )
+def test_wider_networks_of_composed_layers_are_nearer_to_their_kernel(run):
+    options = ["--widths", "8", "32", "--networks", "2", "--images", "4"]
+    narrow, wide = _numbers(run("compose_layers", *options), "relative difference ")
     assert wide < narrow
 
 
 @pytest.mark.full
-def test_which_alpha_draws_its_figure_and_gives_advice(tmp_path, capsys):
-    out = tmp_path / "figure.png"
-    _load("which_alpha").main(["--depth", "50", "--out", str(out)])
-    assert out.read_bytes().startswith(b"\x89PNG")
-    printed = capsys.readouterr().out
+def test_which_alpha_gives_advice_on_every_regime(run):
+    printed = run("which_alpha", "--depth", "50")
     assert printed.count("γ = ") == 4
-    assert "trained='all', 50 blocks: α = 0.141" in printed
+    assert "trained='all', 50 blocks: start with α = 0.141" in printed
 
 
 @pytest.mark.full
-def test_conv_kernel_draws_its_figure(tmp_path, capsys):
-    out = tmp_path / "figure.png"
+def test_pooling_learns_moved_digits_from_few(run):
     options = ["--gammas", "0", "--depth", "1", "--sizes", "10", "30", "--n-test", "20"]
-    _load("conv_kernel").main([*options, "--out", str(out)])
-    assert out.read_bytes().startswith(b"\x89PNG")
-    printed = capsys.readouterr().out
-    percents = [word.rstrip("%,") for word in printed.split() if "%" in word]
-    plain, _, flatten, _, pooled, pooled_moved = map(float, percents)
+    printed = run("conv_kernel", *options)
+    percents = [float(word.rstrip("%,")) for word in printed.split() if "%" in word]
+    plain, _, flatten, _, pooled, pooled_moved = percents
     assert pooled > max(plain, flatten)
     assert pooled_moved > 40
 
 
 @pytest.mark.full
-def test_finite_width_check_draws_its_figure(tmp_path, capsys):
-    out = tmp_path / "figure.png"
-    _load("finite_width_check").main(["--quick", "--out", str(out)])
-    assert out.read_bytes().startswith(b"\x89PNG")
-    assert capsys.readouterr().out.count("the limit is off by") == 3
+def test_finite_width_is_checked_for_three_networks(run):
+    assert run("finite_width_check", "--quick").count(": agrees\n") == 3
 
 
 @pytest.mark.full
-def test_train_resnet_draws_its_figure(tmp_path, capsys):
-    out = tmp_path / "figure.png"
-    _load("train_resnet").main(["--quick", "--gammas", "0.5", "--out", str(out)])
-    assert out.read_bytes().startswith(b"\x89PNG")
-    printed = capsys.readouterr().out
-    narrow, wide = (float(s.split("%")[0]) for s in printed.split("at most ")[1:])
+def test_wider_trained_networks_are_nearer_to_gradient_flow(run):
+    narrow, wide = _numbers(run("train_resnet", "--quick", "--gammas", "0.5"), "at most ")
     assert wide < narrow
 
 
-@pytest.mark.usefixtures("unchanged_configuration")
-def test_quickstart_stops_in_time_and_agrees_with_neural_tangents(tmp_path, capsys):
-    out = tmp_path / "figure.png"
-    _load("quickstart").main(["--quick", "--out", str(out)])
-    assert out.read_bytes().startswith(b"\x89PNG")
-    printed = capsys.readouterr().out
-    stopped, late = (float(s.split()[0]) for s in printed.split("test error ")[1].split(" and "))
-    assert stopped < late / 2
-    assert float(printed.split("the same kernel to ")[1].split()[0]) < 1e-4
-
-
 @pytest.mark.full
-def test_early_stopping_is_worth_it_by_every_rule(tmp_path, capsys):
-    out = tmp_path / "figure.png"
-    _load("early_stopping").main(["--quick", "--out", str(out)])
-    assert out.read_bytes().startswith(b"\x89PNG")
-    rows = capsys.readouterr().out.splitlines()[1:-1]
+def test_early_stopping_is_worth_it_by_every_rule(run):
+    rows = run("early_stopping", "--quick").splitlines()[1:-1]
     *rules, late = (float(row.split()[-1]) for row in rows)
     assert len(rules) == 6
     assert max(rules) < late
 
 
 @pytest.mark.full
-@pytest.mark.usefixtures("unchanged_configuration")
-def test_a_compiled_network_has_the_kernel_of_its_layers(tmp_path, capsys):
-    out = tmp_path / "figure.png"
-    _load("compile_your_network").main(["--quick", "--out", str(out)])
-    assert out.read_bytes().startswith(b"\x89PNG")
-    printed = capsys.readouterr().out
-    assert float(printed.split("the same to ")[1].split()[0]) < 1e-5
+def test_a_compiled_network_has_the_kernel_of_its_layers(run):
+    assert _numbers(run("compile_your_network", "--quick"), "the same to ")[0] < 1e-5
 
 
 @pytest.mark.full
-def test_larger_than_memory_keeps_the_matrix_that_has_a_name(tmp_path, capsys):
-    from nt_residual import gram
-
-    _load("larger_than_memory").main(["--quick", "--store", str(tmp_path)])
+def test_larger_than_memory_keeps_the_matrix_that_has_a_name(run, tmp_path):
+    differences = _numbers(
+        run("larger_than_memory", "--quick", "--store", str(tmp_path)), "largest difference "
+    )
     assert gram.load(tmp_path / "k").shape == (300, 300)
-    printed = capsys.readouterr().out
-    differences = [float(s.split()[0]) for s in printed.split("largest difference ")[1:]]
     assert len(differences) == 3
     assert max(differences) < 1e-5
