@@ -5,8 +5,7 @@ import math
 
 import numpy as np
 
-# Eigenvalues that are fitted, at least.
-_LEAST = 5
+_LEAST = 5  # Eigenvalues that are fitted.
 
 
 @dataclasses.dataclass(frozen=True)

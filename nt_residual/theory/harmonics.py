@@ -38,12 +38,7 @@ def zonal_power(coefficients: Mapping[int, float], dim: int) -> dict[int, float]
 
         v_k² = a_k²/N(d, k)
 
-    Args:
-      coefficients: a_k by degree k ≥ 0.
-      dim: d, at least 2.
-
-    Returns:
-      v_k² by degree, as `learning_curve` takes it.
+    Takes a_k by degree k ≥ 0, returns v_k² by degree, as `learning_curve` takes it.
 
     Raises:
       TypeError: if a degree is not an integer or a coefficient not a number.

@@ -98,11 +98,8 @@ def suitable_schedule(
     rates from one depth to another (Bordelon et al.).
 
     With the blocks trained alone, early-stopped regression is minimax optimal for every
-    γ > 1/2, and with γ = 1 the kernel is within 0.01 of its limit from 9 blocks on. For γ > 1/2
-    the kernel of a deep network has no odd harmonics beyond degree 1, for γ < 1/2 none at all.
-
-    The theory is that of infinite width, gradient flow and no normalization layers. It does not
-    determine the constant c of c/√L: tune it, from 1 on.
+    γ > 1/2. The kernel of a deep network then has no odd harmonics beyond degree 1, for γ < 1/2
+    none at all. The theory does not determine the constant c of c/√L: tune it, from 1 on.
 
     Args:
       trained: 'all' for a network of which all layers are trained; 'blocks' for the kernel regime
