@@ -172,7 +172,7 @@ class ResidualKernel(KernelOfBlocks):
     ) -> int:
         """Return the bytes that a call takes, its result included and its inputs not.
 
-        It is what the compiler reserves. The program is compiled, in about a second, and not run.
+        It is what the compiler reserves. The program is compiled, not run.
 
         Args:
           n1: the number of images of the first batch.

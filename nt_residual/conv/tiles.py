@@ -26,13 +26,10 @@ _LEAST_PAIRS = {"flatten": 128, "gap": 1}
 
 
 class Plan(NamedTuple):
-    """A network in numbers.
+    """A network in numbers, and the logarithm of the factor of the result.
 
-    Attributes:
-      network: its architecture.
-      operands: the shares of the blocks of each stage, see `network.shares_of`; T of the continuum
-        of blocks after them, if there is one; what a layer's own parameters count in the NTK.
-      log_scale: the logarithm of the factor of the result.
+    The operands are the shares of the blocks of each stage, see `network.shares_of`; T of the
+    continuum of blocks after them; and what a layer's own parameters count in the NTK.
     """
 
     network: Network
@@ -95,7 +92,8 @@ def evaluate(plan: Plan, x1: jax.Array, x2: jax.Array | None, tile: tuple[int, i
 def _evaluate(
     options: tuple[Network, tuple[int, int]], operands: Any, x1: jax.Array, x2: jax.Array | None
 ) -> jax.Array:
-    (network, tile), same = options, x2 is None
+    network, tile = options
+    same = x2 is None
     images1, sizes1 = _layout(x1)
     images2, sizes2 = (images1, sizes1) if same else _layout(x2)
     shares, time, own = jax.tree.map(lambda a: jnp.asarray(a, x1.dtype), operands)

@@ -34,12 +34,6 @@ class KernelOfBlocks:
         # Without what is cached: hashes of strings are those of one process.
         return type(self), self._values
 
-    def __copy__(self):
-        return self  # It is immutable.
-
-    def __deepcopy__(self, memo):
-        return self
-
     @functools.cached_property
     def _hash(self) -> int:
         # A schedule may hold a million α, and every call looks kernels up by their hash.

@@ -36,18 +36,11 @@ _COUNTS = (128, 256, 512, 1024)
 )
 @dataclasses.dataclass(frozen=True)
 class Variable:
-    """The variable of a series: z = scale·v + shift as a function of the angle.
+    """The variable of a series: z = scale·v + shift as a function of the angle."""
 
-    Attributes:
-      end: which end of [0, π] it spreads out, 'zero' or 'pi'.
-      power: p, a power of two.
-      offset: b > 0.
-      scale, shift: what takes v to [−1, 1].
-    """
-
-    end: Literal["zero", "pi"]
-    power: int
-    offset: float
+    end: Literal["zero", "pi"]  # The end of [0, π] that it spreads out.
+    power: int  # p
+    offset: float  # b > 0
     scale: float
     shift: float
 
@@ -107,27 +100,18 @@ def variable_for(effective_time: float) -> Variable:
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Series:
-    """A Chebyshev series, which JAX functions take as an argument: a pytree of its numbers.
+    """A Chebyshev series, which JAX functions take as an argument: a pytree of its numbers."""
 
-    Attributes:
-      coefficients: of T_0, T_1, …, shape (count,).
-      derivative: those of the derivative with respect to z, shape (count,).
-      variable: z as a function of the angle.
-    """
-
-    coefficients: jax.Array | np.ndarray
-    derivative: jax.Array | np.ndarray
+    coefficients: jax.Array | np.ndarray  # Of T_0, T_1, …, shape (count,).
+    derivative: jax.Array | np.ndarray  # Those of the derivative with respect to z.
     variable: Variable
 
     def __call__(self, theta: jax.Array) -> jax.Array:
-        """Return its values at angles in radians, in [0, π], any shape and float dtype.
-
-        Its derivative is a series too, so that no intermediate of the recurrence has to
-        be kept for the reverse mode.
-        """
+        """Return its values at angles in radians, in [0, π], any shape and float dtype."""
         return _evaluate(self, theta)
 
 
+# The derivative is a series too, so that the reverse mode keeps no intermediate results.
 @jax.custom_jvp
 def _evaluate(series: Series, theta: jax.Array) -> jax.Array:
     return _clenshaw(series.coefficients, series.variable.of_angle(theta))
@@ -151,18 +135,11 @@ def _clenshaw(coefficients: jax.Array | np.ndarray, z: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """A function of the angle as a series in float64, from which shorter ones are cut.
+    """A function of the angle as a series in float64, from which shorter ones are cut."""
 
-    Attributes:
-      coefficients: of T_0, T_1, …; a tuple, so that a fit is hashable and compared by value.
-      variable: z as a function of the angle.
-      error: the largest difference found between the series and the function, at
-        angles that are not nodes.
-    """
-
-    coefficients: tuple[float, ...]
+    coefficients: tuple[float, ...]  # Of T_0, T_1, …; a tuple is hashable.
     variable: Variable
-    error: float
+    error: float  # The largest difference found, at angles that are not nodes.
 
     def at_angle(self, theta: np.ndarray) -> np.ndarray:
         """Return its values in float64 NumPy."""

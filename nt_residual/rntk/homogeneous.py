@@ -34,9 +34,8 @@ _CHUNK = 256
 class HomogeneousKernel:
     """The kernel scale·(|x| |x'|/d)^degree r(θ), made by `compile_homogeneous`.
 
-    It is immutable, hashable, and may be passed through `jax.jit` as an argument, where it is
-    static. Two are equal if all but their `kernel_fn` is. Pickles keep the series and leave out
-    `kernel_fn`, which is a closure as a rule.
+    It is immutable and hashable, and static where it passes through `jax.jit`. Two are equal if
+    all but their `kernel_fn` is. Pickles leave out `kernel_fn`, which is a closure as a rule.
 
     Attributes:
       kernel_fn: what it was compiled from; `None` where the kernel comes from a pickle.

@@ -25,11 +25,8 @@ def sums_of_blocks(
 ) -> BlockSums:
     """Return the sums of `recursion.sums_of_blocks` for infinitely many blocks.
 
-    Args:
-      sin2: sin²(θ/2), float64 or complex, any shape.
-      cos2: cos²(θ/2), likewise.
-      effective_time: T of the blocks whose α tend to zero uniformly, in [0, ∞].
-      head: α of the blocks that come before them and stay as they are, if any.
+    T ≤ ∞ is that of blocks whose α tend to zero uniformly; `head` has the α of those before them
+    that stay as they are, if any. sin²(θ/2) and cos²(θ/2) are float64 or complex.
     """
     if effective_time == math.inf:
         same = sin2 == 0

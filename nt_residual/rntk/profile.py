@@ -21,17 +21,11 @@ from nt_residual.rntk.chebyshev import Fit, Series
 class Profile:
     """A kernel scale·(|x| |x'|)^degree r(θ) with r(0) = 1.
 
-    Attributes:
-      series: r for θ > 0.
-      near_zero: pairs of a larger cosine get their angle from the difference of inputs.
-      near_pi: pairs of a smaller cosine do, too.
-      scale: the kernel of a unit input with itself.
-      degree: 1, unless activations are homogeneous of another degree.
-      jumps: whether r jumps to 1 at θ = 0, so that angles which rounding can produce
-        count as zero.
+    Pairs whose cosine is above `near_zero` or below `near_pi` get their angle from the difference
+    of the inputs. If r `jumps` to 1 at θ = 0, angles which rounding can produce count as zero.
     """
 
-    series: Series
+    series: Series  # r for θ > 0.
     near_zero: float
     near_pi: float
     scale: float = 1.0

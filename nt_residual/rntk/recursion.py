@@ -28,10 +28,8 @@ from nt_residual.rntk.arc_cosine import Array
 class BlockSums(NamedTuple):
     """The three functions of the angle that make up all kernels of a residual network.
 
-    Attributes:
-      correlation: ρ_L, the correlation of the last hidden layer.
-      blocks: r(θ) = R_L/(2 Σ s_ℓ), the NTK of the blocks, 1 at θ = 0.
-      input_layer: cos θ · P_L, the NTK of the input layer, 1 at θ = 0.
+    Each is 1 at θ = 0: ρ_L, the `correlation` of the last hidden layer; R_L/(2 Σ s_ℓ), the NTK of
+    the `blocks`; and cos θ · P_L, that of the `input_layer`.
     """
 
     correlation: Array

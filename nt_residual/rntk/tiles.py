@@ -81,19 +81,15 @@ def _untiled(_: tuple, profile: Profile, x1: jax.Array, x2: jax.Array | None) ->
 def gram(
     profile: Profile, x1: jax.Array, x2: jax.Array | None, tiling: Tiling | None = CPU_TILING
 ) -> jax.Array:
-    """Return the matrix scale·(|x| |x'|)^degree r(θ).
+    """Return the matrix scale·(|x| |x'|)^degree r(θ), shape (n1, n2).
 
     Args:
       profile: scale and r.
-      x1: shape (n1, d), float32 or float64, rows finite and not zero.
+      x1: shape (n1, d), float32 or float64. Nothing is checked: a zero row gives NaN.
       x2: shape (n2, d), likewise; `None` for `x1`, which gives an exactly symmetric
         matrix, and its exact diagonal.
       tiling: of the matrix on a CPU, `None` for none. Accelerators do without, since they
         fuse what tiles would keep in cache, and inputs sharded over devices must.
-
-    Returns:
-      Shape (n1, n2). Not checked: a zero row gives NaN. The derivative of the angle
-      between equal inputs, where it has a cusp, is taken to be zero.
     """
     profile = jax.tree.map(lambda leaf: jnp.asarray(leaf, x1.dtype), profile)
     same, n1, n2 = x2 is None, len(x1), len(x1 if x2 is None else x2)

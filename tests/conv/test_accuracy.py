@@ -31,7 +31,12 @@ def difficult_images():
     ("depth", "schedule", "options"),
     [
         (200, CONSTANT, {"padding": "CIRCULAR"}),
-        (10, VANISHING, {"pooling": "gap", "padding": "CIRCULAR", "trained": "all"}),
+        pytest.param(
+            10,
+            VANISHING,
+            {"pooling": "gap", "padding": "CIRCULAR", "trained": "all"},
+            marks=pytest.mark.full,
+        ),
     ],
     ids=["circular", "gap"],
 )

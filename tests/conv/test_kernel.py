@@ -72,19 +72,6 @@ def test_it_is_that_of_neural_tangents(name, x64):
     np.testing.assert_array_equal(got[1], 0)
 
 
-def test_in_float32_it_is_that_of_neural_tangents_too():
-    x, y = (jnp.asarray(images(4, (4, 8), seed=seed), "float32") for seed in range(2))
-    options = {"schedule": SCHEDULE, "trained": "all"}
-    kernel = conv.ResidualKernel(3, image_shape=(4, 8), **options)
-    _, _, kernel_fn = stax.ConvResNet(3, 8, normalize_blocks=True, **options)
-    program = jax.jit(lambda x, y: kernel_fn(x, y, "ntk"), compiler_options=FAST)
-    expected = program(x, y) / kernel.ntk_scale
-    got = jax.jit(kernel.__call__, compiler_options=FAST)(x, y)
-    assert got.dtype == "float32"
-    np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6 * float(jnp.mean(x**2)))
-    np.testing.assert_array_equal(got[1], 0)
-
-
 def test_of_images_with_one_pixel_it_is_the_fully_connected_one(x64):
     x = np.random.default_rng(0).standard_normal((4, 5))
     options = {"schedule": SCHEDULE, "trained": "all"}

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import full, mainly
 
 from nt_residual.rntk import chebyshev
 
@@ -35,6 +36,8 @@ def test_a_fit_reports_an_error_that_holds(variable):
     assert fit.error <= 1e-9
 
 
+@mainly("float64")
+@pytest.mark.parametrize("variable", [VARIABLES[2], *full(*VARIABLES[:2])], ids=str)
 def test_a_series_and_its_derivative_are_those_of_the_function(variable, dtype):
     series = chebyshev.fit(np.cos, variable, tol=1e-13).cut(1e-12)
     theta = jnp.linspace(0.5, 2.5, 21, dtype=dtype)

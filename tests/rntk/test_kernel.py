@@ -182,8 +182,8 @@ def test_the_error_bound_holds_between_inputs_at_any_angle(kernel):
 @pytest.mark.parametrize("gamma", [0.0, *full(0.5, 1.0)])
 def test_near_duplicates_leave_the_matrix_positive_semi_definite(gamma):
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((500, 5))
-    x[400:] = x[:100] + np.geomspace(1, 1e-5, 100)[:, None] * rng.standard_normal((100, 5))
+    x = rng.standard_normal((250, 5))
+    x[200:] = x[:50] + np.geomspace(1, 1e-5, 50)[:, None] * rng.standard_normal((50, 5))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     gram = ResidualKernel(1000, schedules.PowerLaw(gamma))(jnp.asarray(x, jnp.float32))
     assert np.linalg.eigvalsh(np.asarray(gram, np.float64))[0] > -2e-5
@@ -196,18 +196,6 @@ def test_the_unnormalized_kernel_is_that_of_the_network_as_written(kind, trained
     x1, x2 = np.random.default_rng(0).standard_normal((2, 3, 5))
     expected = [[naive_kernel(a, b, alphas, kind=kind, trained=trained) for b in x2] for a in x1]
     np.testing.assert_allclose(kernel(x1, x2), expected, rtol=1e-8, atol=1e-9)
-
-
-@pytest.mark.parametrize("depth", [30, math.inf])
-@pytest.mark.parametrize(("kind", "trained"), [("ntk", "blocks"), ("ntk", "all"), ("nngp", "all")])
-def test_normalizing_divides_by_the_kernel_of_a_unit_input_with_itself(kind, trained, depth):
-    schedule = schedules.PowerLaw(0.5)
-    options = {"kind": kind, "trained": trained}
-    plain = ResidualKernel(depth, schedule, **options, normalize=False)
-    theta = np.linspace(0, np.pi, 5)
-    expected = plain.at_angle(theta) / plain.at_angle(0.0)
-    normalized = ResidualKernel(depth, schedule, **options)
-    np.testing.assert_allclose(normalized.at_angle(theta), expected, rtol=1e-13)
 
 
 def test_a_degenerate_limit_is_a_quarter_but_for_equal_inputs():
@@ -307,9 +295,6 @@ def test_blocks_that_stay_keep_their_place_in_the_limit(options):
     # The rest falls like 1/L.
     np.testing.assert_allclose(limit.at_angle(theta), 2 * deep - shallow, atol=1e-7)
     assert np.max(np.abs(limit.at_angle(theta) - deep)) > 1e-6
-    x = _inputs(jnp.float32)
-    difference = limit(x) - ResidualKernel(3000, Harmonic(), **options)(x)
-    assert np.max(np.abs(difference / _diagonal(limit, x, x))) < 1e-3
 
 
 def test_an_effective_time_stands_for_a_schedule_that_does_not_know_it():

@@ -30,7 +30,7 @@ KERNELS = {
     "T = 1e-12": rntk.ResidualKernel(math.inf, schedules.PowerLaw(0.5, 1e-6)),
 }
 
-IN_DEFAULT = ("deep", "all", "limit", "critical, all")
+IN_DEFAULT = ("deep", "all", "limit")
 NAMES = [*IN_DEFAULT, *full(*(name for name in KERNELS if name not in IN_DEFAULT))]
 
 
@@ -98,6 +98,7 @@ def test_coefficients_of_deep_networks_tend_to_those_of_the_limit():
     assert errors[1] < 5e-3
 
 
+@pytest.mark.full
 def test_first_blocks_that_stay_are_followed_by_a_continuum():
     # α_ℓ = 1/ℓ, of which Π (1 + 1/ℓ²) = sinh(π)/π.
     time = math.log(math.sinh(math.pi) / math.pi)

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import full
+from helpers import full, mainly
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -49,12 +49,14 @@ def _error(got, expected, x1, x2):
     return np.max(np.abs(np.asarray(got, np.float64) - expected) / norms)
 
 
+@mainly("float64")
 def test_every_tiling_gives_the_kernel_between_two_batches(tiling, dtype):
     x1, x2 = _clustered(dtype), _clustered(dtype)[::-1][:17]
     got = tiles.gram(_profile(dtype), x1, x2, tiling)
     assert _error(got, _exact(x1, x2), x1, x2) < ERROR[dtype.name]
 
 
+@mainly("float32")
 def test_every_tiling_gives_an_exactly_symmetric_kernel_of_one_batch(tiling, dtype):
     x = _clustered(dtype)
     got = np.asarray(tiles.gram(_profile(dtype), x, None, tiling))
@@ -107,6 +109,7 @@ def test_gradients_are_those_of_the_recursion(x2_given, x64):
     np.testing.assert_allclose(got, exact, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.full
 def test_forward_and_second_derivatives_agree_with_the_reverse_mode(x64):
     x1, x2, v = (jnp.asarray(np.random.default_rng(s).standard_normal((3, 4))) for s in range(3))
 
