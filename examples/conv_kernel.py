@@ -18,8 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from tqdm import tqdm
 
-from nt_residual import conv, data, regression, rntk, schedules
-from nt_residual.experiments import conv_regimes
+from nt_residual import conv, data, regression, rntk, schedules, theory
 
 SHAPE = (8, 8)
 ONE_BLOCK = schedules.PowerLaw(gamma=1.0)
@@ -51,6 +50,25 @@ def draw_kernels(axes, depth, gammas, digits):
         ax.tick_params(length=0)
     axes[0].set_ylabel(f"digits, {depth} blocks")
     return drawn
+
+
+def draw_distances(axes, depths, gammas, images):
+    """Draws how far the kernel between different images is from its limit, by depth."""
+    different = ~np.eye(len(images), dtype=bool)
+    for i, gamma in enumerate(tqdm(gammas, desc="distances", leave=False)):
+        schedule = schedules.PowerLaw(gamma)
+        kernel = conv.ResidualKernel(1, schedule, SHAPE, padding="CIRCULAR")
+        limit = 0.25 if gamma < 0.5 else kernel.at_depth(math.inf)(images)
+        distances = [
+            np.abs(kernel.at_depth(depth)(images) - limit)[different].max() for depth in depths
+        ]
+        axes.plot(depths, distances, f"C{i}o", label=f"γ = {gamma:g}", mfc="none", ms=8 - 1.5 * i)
+        law = theory.rate(schedule)(np.array(depths))
+        axes.plot(depths, law * distances[-1] / law[-1], f"C{i}--", lw=1.2)
+    # For γ > 1/2 one block is the limit, but for rounding.
+    axes.set(xscale="log", yscale="log", xlabel="depth L", ylim=(3e-5, 2))
+    axes.set_title("largest distance to the limit (dashed: predicted rate)")
+    axes.legend(fontsize="small")
 
 
 def accuracies(digits, n_test, sizes, draws):
@@ -121,8 +139,7 @@ def main(arguments=None):
 
     left, right = below.subplots(1, 2)
     depths = [depth for depth in (1, 3, 10, 30, 100, 300, 1000) if depth <= options.depth]
-    regimes = conv_regimes.run(depths, options.gammas, n_images=20, progress=True)
-    conv_regimes.draw_distance(left, regimes)
+    draw_distances(left, depths, options.gammas, normalized(digits.x_train[:20]))
 
     found = accuracies(digits, options.n_test, options.sizes, options.draws)
     draw_accuracies(right, options.sizes, found)

@@ -25,7 +25,6 @@ from nt_residual import (
 from nt_residual.experiments import (
     classification,
     constant_alpha,
-    conv_regimes,
     depth_sweep,
     parity,
     reproduce,
@@ -139,8 +138,6 @@ INTEGERS = [
     (lambda v: _degenerate(n_train=v), "n_train", 0),
     (lambda v: parity.run([8], n_seeds=v), "n_seeds", 0),
     (lambda v: parity.run([8], n_test=v), "n_test", 0),
-    (lambda v: conv_regimes.run([v]), "depths", 0),
-    (lambda v: conv_regimes.run([1], n_images=v), "n_images", 9),
     (lambda v: _conv(v), "depth", 0),
     (lambda v: _conv((1, v)), "depth", 0),
     (lambda v: _conv(image_shape=(v, 2)), "image_shape", 0),

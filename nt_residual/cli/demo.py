@@ -7,12 +7,10 @@ come with scikit-learn. The output folder gets a table and a figure.
 """
 
 import argparse
-import csv
-import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from nt_residual.cli import options
@@ -77,29 +75,23 @@ def run(chosen: argparse.Namespace) -> int:
 
 def _write(chosen: argparse.Namespace, gammas: list[float], result: Any) -> None:
     from nt_residual import machine
+    from nt_residual.experiments import record
 
     config = {
-        "depth": _json_number(chosen.depth),
+        "depth": chosen.depth,
         "gamma": gammas,
         "label_noise": chosen.label_noise,
         "seed": chosen.seed,
         "images": result.sizes,
     }
-    rows = [{k: _json_number(v) for k, v in dataclasses.asdict(row).items()} for row in result.rows]
-    with (chosen.out / "results.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    record = {"config": config, "versions": machine.versions(), "rows": rows}
-    (chosen.out / "results.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    found = {"config": config, "versions": machine.versions(), "rows": record.dicts(result.rows)}
+    (chosen.out / "results.csv").write_text(record.csv_text(result.rows), "utf-8")
+    (chosen.out / "results.json").write_text(
+        json.dumps(record.plain(found), indent=2) + "\n", "utf-8"
+    )
 
 
-def _json_number(value: Any) -> Any:
-    """Return infinity as the word 'inf': JSON has no number for it."""
-    return str(value) if value in (math.inf, -math.inf) else value
-
-
-def _table(rows: Sequence[Any]) -> str:
+def _table(rows: Iterable[Any]) -> str:
     header = (
         f"{'depth L':>8} {'γ':>5} {'T':>9}  {'regime':<10} {'chosen t':>9} "
         f"{'validation':>10} {'test':>7} {'t = ∞':>7}"

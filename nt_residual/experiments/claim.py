@@ -1,17 +1,17 @@
-"""The form of a claim, and what claims share: findings, fitted powers and means.
+"""The form of a claim, and what claims share: rows, findings, fitted powers and means.
 
 A claim is a module of this package with
 
 * `TITLE`, a few words, and `STATEMENT`, what the paper claims, in a sentence or two;
 * `QUICK` and `FULL`, options of `run`: for minutes on two cores, and for an accelerator or a day;
-* `run(**options)`, which returns an object with `rows`, a list of dataclasses;
+* `run(**options)`, which returns a `Result`, or an object with `rows` like those of one;
 * `findings(result)`, a list of `Finding`;
 * `plot(result)`, a `matplotlib.figure.Figure`. It raises `ImportError` without matplotlib.
 """
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,39 @@ class Finding:
 
 
 VERDICTS = {True: "agrees", False: "does not agree", None: "not decided at these depths"}
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> np.recarray:
+    """Return a record array with a column for each key of the rows.
+
+    Example:
+      >>> found = table([{"depth": 10, "error": 0.5}, {"depth": math.inf, "error": 0.25}])
+      >>> found.error.sum(), found[0].depth
+      (np.float64(0.75), 10)
+    """
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    arrays = [
+        # Depths stay integers beside infinity.
+        np.array(column, object if len(set(map(type, column))) > 1 else None)
+        for column in columns.values()
+    ]
+    dtype = [(name, array.dtype) for name, array in zip(columns, arrays, strict=True)]
+    return np.rec.fromarrays(arrays, dtype=dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """The numbers of a claim.
+
+    Attributes:
+      rows: a record array, of the columns that the claim's `run` describes.
+    """
+
+    rows: np.recarray
+
+    def of(self, **values: Any) -> Any:
+        """Return the rows with these values in the columns of these names."""
+        return self.rows[np.all([self.rows[key] == value for key, value in values.items()], axis=0)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +109,7 @@ def slope(x: ArrayLike, y: ArrayLike) -> Slope:
     return Slope(value, float(scipy.stats.t.ppf(0.975, len(x) - 2)) * error)
 
 
-def upper_half(rows: Sequence[Any]) -> Sequence[Any]:
+def upper_half(rows: Any) -> Any:
     """Return the later half of the rows, or all if there are at most three.
 
     Example:

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from nt_residual import _checks, conv, data, rntk, schedules
 from nt_residual.experiments import early_stopping, figures
-from nt_residual.experiments.claim import Finding
-from nt_residual.experiments.early_stopping import TIMES, Row
+from nt_residual.experiments.claim import Finding, Result, table
+from nt_residual.experiments.early_stopping import TIMES
 
 TITLE = "Classification of images"
 STATEMENT = (
@@ -40,7 +40,7 @@ FULL = QUICK | {
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
+class Accuracies(Result):
     """The outcome of `run`.
 
     Attributes:
@@ -50,14 +50,9 @@ class Result:
       sizes: the numbers of training, validation and test images of fully-connected networks.
     """
 
-    rows: list[Row]
     test_accuracy: np.ndarray
     label_noise: float
     sizes: dict[str, int]
-
-    def of(self, network: str, gamma: float) -> list[Row]:
-        """Return the rows of one kind of network and γ, by depth."""
-        return [row for row in self.rows if (row.network, row.gamma) == (network, gamma)]
 
 
 def run(
@@ -75,7 +70,7 @@ def run(
     root: str | os.PathLike | None = None,
     seed: int = 0,
     progress: bool = False,
-) -> Result:
+) -> Accuracies:
     """Classify images with the kernels of fully-connected and convolutional residual networks.
 
     Gradient flow fits each kernel to one-hot labels. It stops at the time with the least squared
@@ -100,7 +95,13 @@ def run(
       progress: whether to show a progress bar.
 
     Returns:
-      A row per kernel.
+      A row per kernel:
+
+      * `network`, 'fully connected' or 'convolutional', `depth` and `gamma`, γ in α = L^(−γ);
+      * `effective_time`, T = Σ log(1 + α²), and `regime`, that of this γ;
+      * `stopping_time`, the time with the least squared error on validation images;
+      * `validation_accuracy` and `test_accuracy` at that time, and `test_accuracy_at_infinity`,
+        that of the interpolant, in [0, 1].
 
     Raises:
       TypeError, ValueError: if an argument is out of range.
@@ -131,19 +132,19 @@ def run(
         ]
     kernels = tqdm(work, desc="kernels", leave=False, disable=not progress)
     evaluated = [early_stopping.evaluate(kernel, sets) for kernel, sets in kernels]
-    return Result(
-        rows=[row for row, _ in evaluated],
+    return Accuracies(
+        rows=table([row for row, _ in evaluated]),
         test_accuracy=np.array([curve for _, curve in evaluated]),
         label_noise=label_noise,
         sizes={name: len(labels) for name, (_, labels) in flat.items()},
     )
 
 
-def findings(result: Result) -> list[Finding]:
+def findings(result: Accuracies) -> list[Finding]:
     """Return the predictions of the paper beside measurements."""
-    found, kinds = [], dict.fromkeys((row.network, row.gamma) for row in result.rows)
+    found, kinds = [], dict.fromkeys(result.rows[["network", "gamma"]].tolist())
     for network, gamma in kinds:
-        rows = result.of(network, gamma)
+        rows = result.of(network=network, gamma=gamma)
         name = f"{network.capitalize()}, γ = {gamma:g}"
         if gamma >= 0.5:
             found.append(_kept(name, rows))
@@ -154,74 +155,70 @@ def findings(result: Result) -> list[Finding]:
     return found
 
 
-def _percents(rows: list[Row]) -> str:
+def _percents(rows: Any) -> str:
     steps = [f"{row.test_accuracy:.1%} at {figures.depth(row.depth)}" for row in rows]
     return f"The accuracy by depth is {', '.join(steps)}."
 
 
-def _kept(name: str, rows: list[Row]) -> Finding:
-    accuracy = [row.test_accuracy for row in rows]
+def _kept(name: str, rows: Any) -> Finding:
     return Finding(
         claim=f"{name}: the accuracy does not depend on depth (criterion: within 3 points).",
         measured=_percents(rows),
-        agrees=max(accuracy) - min(accuracy) < 0.03,
+        agrees=bool(np.ptp(rows.test_accuracy) < 0.03),
     )
 
 
-def _lost(name: str, rows: list[Row]) -> Finding:
+def _lost(name: str, rows: Any) -> Finding:
     # The limit is a constant by definition: its accuracy proves nothing.
-    finite = [row for row in rows if row.depth < math.inf]
-    accuracy = [row.test_accuracy for row in finite]
+    finite = rows[rows.depth < math.inf]
     return Finding(
         claim=f"{name}: accuracy falls with depth, for which {finite[-1].depth} blocks may be "
         "too few (criterion: there it is 3 points below the best).",
         measured=_percents(rows),
-        agrees=accuracy[-1] < max(accuracy) - 0.03,
+        agrees=bool(finite[-1].test_accuracy < finite.test_accuracy.max() - 0.03),
     )
 
 
-def _gain(result: Result) -> Finding:
-    gains = [
-        row.test_accuracy - row.test_accuracy_at_infinity for row in result.rows if row.gamma >= 0.5
-    ]
+def _gain(result: Accuracies) -> Finding:
+    rows = result.rows[result.rows.gamma >= 0.5]
+    gains = rows["test_accuracy"] - rows["test_accuracy_at_infinity"]
     return Finding(
         claim=f"With {result.label_noise:.0%} of labels wrong, early stopping is better than "
         "interpolation, for γ ≥ 1/2 (criterion: with every kernel).",
         measured=f"It gains {100 * min(gains):.1f} to {100 * max(gains):.1f} points of accuracy.",
-        agrees=min(gains) > 0,
+        agrees=bool(min(gains) > 0),
     )
 
 
-def plot(result: Result) -> Any:
+def plot(result: Accuracies) -> Any:
     """Draw test accuracy against depth, a panel per kind of network.
 
     Returns a `matplotlib.figure.Figure`.
     """
-    networks = list(dict.fromkeys(row.network for row in result.rows))
-    gammas = sorted({row.gamma for row in result.rows})
+    networks = list(dict.fromkeys(result.rows.network.tolist()))
+    gammas = sorted(set(result.rows.gamma))
     figure, panels = figures.panels(len(networks), sharey=True)
     for axes, network in zip(panels, networks, strict=True):
-        depths = sorted({row.depth for row in result.rows if row.network == network})
+        depths = sorted(set(result.of(network=network).depth))
         for i, gamma in enumerate(gammas):
-            rows = result.of(network, gamma)
-            places = [depths.index(row.depth) for row in rows]
+            rows = result.of(network=network, gamma=gamma)
+            places = [depths.index(depth) for depth in rows.depth]
             for column, ls in (("test_accuracy", "-"), ("test_accuracy_at_infinity", ":")):
-                label = f"γ = {gamma:g}" if ls == "-" and rows else None
-                heights = [100 * getattr(row, column) for row in rows]
-                axes.plot(places, heights, ls=ls, label=label, **figures.style(i))
+                label = f"γ = {gamma:g}" if ls == "-" and len(rows) else None
+                axes.plot(places, 100 * rows[column], ls=ls, label=label, **figures.style(i))
         axes.set_xticks(range(len(depths)), map(figures.depth, depths))
         axes.set(xlabel="depth L", ylim=(0, 102), title=network)
     panels[0].set_ylabel("test accuracy (%), dotted: interpolated")
     return figures.finish(figure)
 
 
-def plot_times(result: Result) -> Any:
+def plot_times(result: Accuracies) -> Any:
     """Draw test accuracy against stopping time, a panel per depth, a curve per γ.
 
     Dots are at the time chosen on validation images. Returns a `matplotlib.figure.Figure`.
     """
-    depths = list(dict.fromkeys(row.depth for row in result.rows))
-    gammas = list(dict.fromkeys(row.gamma for row in result.rows))
+    depths = list(dict.fromkeys(result.rows.depth.tolist()))
+    gammas = list(dict.fromkeys(result.rows.gamma.tolist()))
     figure, panels = figures.panels(len(depths), sharey=True)
     for row, accuracy in zip(result.rows, result.test_accuracy, strict=True):
         axes, i = panels[depths.index(row.depth)], gammas.index(row.gamma)

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nt_residual.experiments import degeneration
-from nt_residual.experiments.claim import Finding, slope, upper_half
-from nt_residual.experiments.degeneration import Result
+from nt_residual.experiments.claim import Finding, Result, slope, upper_half
 from nt_residual.experiments.degeneration import plot as plot
 
 TITLE = "A constant α degenerates"
@@ -34,18 +33,17 @@ def run(depths: Sequence[int] = QUICK["depths"], *, n_seeds: int = 3, n_train: i
 
 def findings(result: Result) -> list[Finding]:
     """Return the predictions of the paper beside measurements."""
-    rows = result.of(0.0)
+    rows = result.of(gamma=0.0)
     last = rows[-1]
     deep = upper_half(rows)
-    depths = np.array([row.depth for row in deep], float)
-    measured = slope(depths, [row.distance for row in deep])
-    logarithm = slope(depths, np.log(depths) / depths).value
+    measured = slope(deep.depth, deep.distance)
+    logarithm = slope(deep.depth, np.log(deep.depth) / deep.depth).value
     return [
         Finding(
             claim="The kernel between different inputs tends to 1/4 (criterion: within 0.01 at the "
             "greatest depth).",
             measured=f"At depth {last.depth} it is within {last.distance:.2g} of 1/4.",
-            agrees=last.distance < 0.01,
+            agrees=bool(last.distance < 0.01),
         ),
         Finding(
             claim="The distance falls like log(L)/L. At these depths the constant beside the "
@@ -60,7 +58,7 @@ def findings(result: Result) -> list[Finding]:
             "(criterion: relative test error above 0.9 at the greatest depth, and rising).",
             measured=f"The relative test error is {rows[0].error:.2g} at depth {rows[0].depth}, "
             f"and {last.error:.3g} at depth {last.depth}.",
-            agrees=last.error > 0.9 and all(np.diff([row.error for row in rows]) > -0.01),
+            agrees=bool(last.error > 0.9 and all(np.diff(rows.error) > -0.01)),
         ),
         degeneration.control_finding(result),
     ]

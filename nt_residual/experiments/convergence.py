@@ -1,6 +1,5 @@
 """With α = L^(−γ), γ ≥ 1/2, the kernel converges to one that learns, at the predicted rate."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 
 from nt_residual import rntk, schedules, theory
 from nt_residual.experiments import figures
-from nt_residual.experiments.claim import Finding, slope, upper_half
+from nt_residual.experiments.claim import Finding, Result, slope, table, upper_half
 from nt_residual.theory.rates import default_angles
 
 TITLE = "From γ = 1/2 on the kernel converges to one that learns"
@@ -25,41 +24,6 @@ FULL = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """The distance of a kernel to its limit.
-
-    Attributes:
-      gamma: γ in α = L^(−γ).
-      depth: the number of blocks L.
-      effective_time: T = Σ log(1 + α²).
-      distance: max |r_L(θ) − r_∞(θ)| over 16 angles from π/8 to 3π/4.
-    """
-
-    gamma: float
-    depth: int
-    effective_time: float
-    distance: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """The outcome of `run`.
-
-    Attributes:
-      rows: one per γ and depth, depths ascending for each γ.
-      convergences: the result of `theory.convergence`, by γ.
-      from_one_layer: the largest distance of the kernel of the greatest γ > 1/2 and the greatest
-        depth to (κ1(cos θ) + cos θ κ0(cos θ))/2; NaN where there is no such γ.
-      limit_range: the smallest and the largest value of the limit over the angles, by γ.
-    """
-
-    rows: list[Row]
-    convergences: dict[float, theory.Convergence]
-    from_one_layer: float
-    limit_range: dict[float, tuple[float, float]]
-
-
 def run(
     gammas: Sequence[float] = QUICK["gammas"], depths: Sequence[int] = QUICK["depths"]
 ) -> Result:
@@ -70,14 +34,19 @@ def run(
       depths: the numbers of blocks, ascending, at least three.
 
     Returns:
-      A row per γ and depth.
+      A row per γ and depth:
+
+      * `gamma`, γ in α = L^(−γ), `depth`, L, and `effective_time`, T = Σ log(1 + α²);
+      * `distance`, max |r_L(θ) − r_∞(θ)| over 16 angles from π/8 to 3π/4;
+      * `lowest` and `highest`, the smallest and the largest r_∞(θ);
+      * `from_one_layer`, the largest distance to (κ1(cos θ) + cos θ κ0(cos θ))/2.
 
     Raises:
       TypeError, ValueError: if an argument is out of range.
 
     Example:
       >>> found = run([1.0], [10, 30, 100])
-      >>> round(found.convergences[1.0].slope, 2)
+      >>> round(slope(found.rows.depth, found.rows.distance).value, 2)
       -0.96
     """
     outside = [gamma for gamma in gammas if not gamma >= 0.5]
@@ -86,27 +55,22 @@ def run(
             f"gammas must be at least 1/2, got {outside}. See constant_alpha and slow_decay for "
             "others."
         )
-    found = {float(g): theory.convergence(schedules.PowerLaw(g), depths) for g in gammas}
     angles = default_angles()
-    limits = {
-        g: rntk.ResidualKernel(math.inf, schedules.PowerLaw(g)).at_angle(angles) for g in found
-    }
-    rows = [
-        Row(gamma, int(depth), float(time), float(distance))
-        for gamma, one in found.items()
-        for depth, time, distance in zip(one.depths, one.effective_time, one.error, strict=True)
-    ]
-    ranges = {g: (float(values.min()), float(values.max())) for g, values in limits.items()}
-    return Result(rows, found, _from_one_layer(max(found), max(depths), angles), ranges)
-
-
-def _from_one_layer(gamma: float, depth: int, angles: np.ndarray) -> float:
-    # By the recursion at a finite depth: the limit is this formula by definition.
-    if gamma == 0.5:
-        return math.nan
-    deep = rntk.ResidualKernel(depth, schedules.PowerLaw(gamma)).at_angle(angles)
     one_layer = (2 * np.cos(angles) * (math.pi - angles) + np.sin(angles)) / (2 * math.pi)
-    return float(np.abs(deep - one_layer).max())
+    rows = []
+    for gamma in map(float, gammas):
+        schedule = schedules.PowerLaw(gamma)
+        limit = rntk.ResidualKernel(math.inf, schedule).at_angle(angles)
+        found = theory.convergence(schedule, depths, theta=angles)
+        for depth, time, distance in zip(
+            found.depths.tolist(), found.effective_time, found.error, strict=True
+        ):
+            row = {"gamma": gamma, "depth": depth, "effective_time": time, "distance": distance}
+            row |= {"lowest": limit.min(), "highest": limit.max()}
+            # The limit is this formula by definition: finite depth is compared with it.
+            entries = rntk.ResidualKernel(depth, schedule).at_angle(angles)
+            rows.append(row | {"from_one_layer": np.abs(entries - one_layer).max()})
+    return Result(table(rows))
 
 
 def findings(result: Result) -> list[Finding]:
@@ -117,11 +81,11 @@ def findings(result: Result) -> list[Finding]:
       [True, True, True]
     """
     found = []
-    for gamma in result.convergences:
+    for gamma in dict.fromkeys(result.rows.gamma.tolist()):
         predicted = 1 - 2 * gamma if gamma > 0.5 else -1.0
-        deep = upper_half([row for row in result.rows if row.gamma == gamma])
-        measured = slope([row.depth for row in deep], [row.distance for row in deep]).value
-        low, high = result.limit_range[gamma]
+        deep = upper_half(result.of(gamma=gamma))
+        measured = slope(deep.depth, deep.distance).value
+        low, high = deep[-1].lowest, deep[-1].highest
         found += [
             Finding(
                 claim=f"γ = {gamma:g}: the distance to the limit falls like L^({predicted:.2g}) "
@@ -134,18 +98,18 @@ def findings(result: Result) -> list[Finding]:
                 claim=f"γ = {gamma:g}: the limit is not constant (criterion: it varies by more "
                 "than 0.3 over angles from π/8 to 3π/4).",
                 measured=f"It goes from {low:.3f} to {high:.3f}.",
-                agrees=high - low > 0.3,
+                agrees=bool(high - low > 0.3),
             ),
         ]
-    last = max(result.rows, key=lambda row: (row.gamma, row.depth))
-    if not math.isnan(result.from_one_layer):
+    last = result.of(gamma=result.rows.gamma.max())[-1]
+    if last.gamma > 0.5:
         found.append(
             Finding(
                 claim="For γ > 1/2 the limit is the kernel of one hidden layer (criterion: that of "
                 f"γ = {last.gamma:g} and depth {last.depth} is within its effective time, "
                 f"T = {last.effective_time:.1g}).",
-                measured=f"They differ by {result.from_one_layer:.1g} at most.",
-                agrees=result.from_one_layer < last.effective_time,
+                measured=f"They differ by {last.from_one_layer:.1g} at most.",
+                agrees=bool(last.from_one_layer < last.effective_time),
             )
         )
     return found
@@ -154,18 +118,20 @@ def findings(result: Result) -> list[Finding]:
 def plot(result: Result) -> Any:
     """Draw the limits against the angle, and the distance to them against depth.
 
-    Returns a `matplotlib.figure.Figure`.
+    Returns a `matplotlib.figure.Figure`. Dashed lines are `theory.rate`, through the last point.
     """
     figure, (limits, distance) = figures.panels(2)
+    gammas = dict.fromkeys(result.rows.gamma.tolist())
     kernels = {
         "γ > 1/2" if gamma > 0.5 else "γ = 1/2": rntk.ResidualKernel(
             math.inf, schedules.PowerLaw(gamma)
         )
-        for gamma in result.convergences
+        for gamma in gammas
     }
     theory.plots.profile(kernels, ax=limits)
     limits.set_title("limits")
-    theory.plots.convergence(
-        {f"γ = {gamma:g}": one for gamma, one in result.convergences.items()}, ax=distance
-    )
-    return figure
+    for i, gamma in enumerate(gammas):
+        rows = result.of(gamma=gamma)
+        figures.decay(distance, i, gamma, rows.depth, rows.distance)
+    distance.set_ylabel("distance to the limit, max over θ (dashed: predicted rate)")
+    return figures.finish(figure)

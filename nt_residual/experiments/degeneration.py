@@ -3,7 +3,6 @@
 The claims `constant_alpha` and `slow_decay` share it.
 """
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,58 +11,14 @@ import numpy as np
 
 from nt_residual import _checks, rntk, schedules
 from nt_residual.experiments import figures, sphere_regression
-from nt_residual.experiments.claim import Finding
+from nt_residual.experiments.claim import Finding, Result, table
 from nt_residual.theory.rates import default_angles
 
 # The limit of the kernel between different inputs if T → ∞.
 CONSTANT = 0.25
 # A target of unit mean square, half in degree 1 and half in degree 2, on the sphere in three
 # dimensions, where P_k has the mean square 1/(2k + 1).
-_DIM = 3
-_COEFFICIENTS = {1: math.sqrt(3 / 2), 2: math.sqrt(5 / 2)}
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A kernel, and regression with it.
-
-    Attributes:
-      gamma: γ in α = L^(−γ).
-      depth: the number of blocks L.
-      effective_time: T = Σ log(1 + α²).
-      distance: max |r(θ) − 1/4| over 16 angles from π/8 to 3π/4.
-      error: the mean of `sphere_regression.best_error` over seeds.
-      error_se: its standard error, NaN for one seed.
-    """
-
-    gamma: float
-    depth: int
-    effective_time: float
-    distance: float
-    error: float
-    error_se: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """The outcome of `run`.
-
-    Attributes:
-      rows: one per γ and depth, depths ascending for each γ.
-      control: the γ for comparison.
-    """
-
-    rows: list[Row]
-    control: float
-
-    def of(self, gamma: float) -> list[Row]:
-        """Return the rows of one γ."""
-        return [row for row in self.rows if row.gamma == gamma]
-
-    @property
-    def gammas(self) -> list[float]:
-        """The γ of the claim."""
-        return [g for g in dict.fromkeys(row.gamma for row in self.rows) if g != self.control]
+_TARGET = {"dim": 3, "coefficients": {1: math.sqrt(3 / 2), 2: math.sqrt(5 / 2)}}
 
 
 def run(
@@ -89,12 +44,17 @@ def run(
       n_seeds: the number of sets of points to average the error over.
 
     Returns:
-      A row per γ and depth.
+      A row per γ and depth, depths ascending for each γ, `control` last:
+
+      * `gamma`, γ in α = L^(−γ), `depth`, L, and `effective_time`, T = Σ log(1 + α²);
+      * `distance`, max |r(θ) − 1/4| over 16 angles from π/8 to 3π/4;
+      * `error`, the mean of `sphere_regression.best_error` over seeds, and `error_se`, its standard
+        error, NaN for one seed.
 
     Raises:
       TypeError, ValueError: if an argument is out of range.
     """
-    sets = sphere_regression.draw_sets(n_seeds, n_train, n_test, _DIM, _COEFFICIENTS)
+    sets = sphere_regression.draw_sets(n_seeds, n_train, n_test=n_test, **_TARGET)
     remedy = "Pass two or more numbers of blocks, finite ones."
     depths = sorted({_checks.integer(depth, "each of depths", 1, remedy) for depth in depths})
     if len(depths) < 2:
@@ -103,21 +63,22 @@ def run(
     for gamma in dict.fromkeys([*map(float, gammas), control]):
         for depth in depths:
             kernel = rntk.ResidualKernel(depth, schedules.PowerLaw(gamma))
-            distance = float(np.abs(kernel.at_angle(default_angles()) - CONSTANT).max())
-            errors = sphere_regression.best_error(kernel, sets)
-            rows.append(Row(gamma, depth, kernel.effective_time, distance, *errors))
-    return Result(rows, control)
+            error, error_se = sphere_regression.best_error(kernel, sets)
+            row = {"gamma": gamma, "depth": depth, "effective_time": kernel.effective_time}
+            row["distance"] = float(np.abs(kernel.at_angle(default_angles()) - CONSTANT).max())
+            rows.append(row | {"error": error, "error_se": error_se})
+    return Result(table(rows))
 
 
 def control_finding(result: Result) -> Finding:
     """Return whether regression with the γ for comparison works at every depth."""
-    rows = result.of(result.control)
-    worst, deepest = max(row.error for row in rows), rows[-1].depth
+    control, deepest = result.rows[-1].gamma, result.rows[-1].depth
+    worst = result.of(gamma=control).error.max()
     return Finding(
-        claim=f"For comparison: regression with γ = {result.control:g} learns the same target at "
+        claim=f"For comparison: regression with γ = {control:g} learns the same target at "
         "every depth (criterion: relative test error below 0.1).",
         measured=f"The relative test error is at most {worst:.2g} up to depth {deepest}.",
-        agrees=worst < 0.1,
+        agrees=bool(worst < 0.1),
     )
 
 
@@ -127,18 +88,16 @@ def plot(result: Result) -> Any:
     Returns a `matplotlib.figure.Figure`. Dashed lines are `theory.rate`, through the last point.
     """
     figure, (distance, error) = figures.panels(2)
-    for i, gamma in enumerate([*result.gammas, result.control]):
-        rows = result.of(gamma)
-        depths = [row.depth for row in rows]
-        bars = np.nan_to_num([row.error_se for row in rows])
-        label = f"γ = {gamma:g}" + (", for comparison" if gamma == result.control else "")
-        error.errorbar(
-            depths, [row.error for row in rows], bars, capsize=3, label=label, **figures.style(i)
-        )
-        if gamma == result.control:
-            distance.plot(depths, [row.distance for row in rows], label=label, **figures.style(i))
+    control = result.rows[-1].gamma
+    for i, gamma in enumerate(dict.fromkeys(result.rows.gamma.tolist())):
+        rows = result.of(gamma=gamma)
+        options = {"label": f"γ = {gamma:g}", **figures.style(i)}
+        if gamma == control:
+            options["label"] += ", for comparison"
+            distance.plot(rows.depth, rows.distance, **options)
         else:
-            figures.decay(distance, i, gamma, depths, [row.distance for row in rows])
+            figures.decay(distance, i, gamma, rows.depth, rows.distance)
+        error.errorbar(rows.depth, rows.error, np.nan_to_num(rows.error_se), capsize=3, **options)
     error.axhline(1, color="k", ls=":", lw=1)
     distance.set_ylabel("max |r(θ) − 1/4| (dashed: predicted rate)")
     error.set(xscale="log", yscale="log", xlabel="depth L")

@@ -41,8 +41,6 @@ def run(
     batch_size: int = 128,
     rate: float = 0.1,
     momentum: float = 0.9,
-    patience: int = 10,
-    validation_fraction: float = 0.2,
     out: str | os.PathLike | None = None,
     progress: bool = False,
     **network: Any,
@@ -53,9 +51,10 @@ def run(
     are not, as in the paper. `theory.suitable_schedule(trained='blocks')` has the α that
     theory advises for such networks.
 
-    The loss is the squared loss of centered one-hot labels, with minibatches and momentum, and
-    the network with the least validation loss is kept. Images are centered by the mean of the
-    training images, and scaled to mean square 1.
+    The loss is the squared loss of centered one-hot labels, with minibatches and momentum. A fifth
+    of the training set is for validation: the network with the least validation loss is kept, and
+    training ends after a quarter of `steps` without a better one. Images are centered by the mean
+    of the training images, and scaled to mean square 1.
 
     The learning rate depends on γ and depth, since the NTK of the blocks has the scale
     Σ α²/(1 + α²), which falls like L^(1−2γ). Each network has η = `rate` · 2n/λ_max, with λ_max
@@ -79,9 +78,6 @@ def run(
         1/(1 − `momentum`) times as long, and the NTK of narrow networks grows in training, so
         larger fractions may diverge.
       momentum: in [0, 1).
-      patience: training stops after this many evaluations, `steps`/40 steps apart, without a
-        better validation loss.
-      validation_fraction: the fraction of `dataset`'s training set that is for validation.
       out: a new folder for the results, or that of an earlier sweep with the same configuration,
         whose networks are not trained again: run the same call to resume, or add γ, depths or
         seeds. Each network gets a JSON file in `runs`, and `table.csv` has the means.
@@ -111,21 +107,27 @@ def run(
     training = {
         "batch_size": _checks.integer(batch_size, "batch_size", 1),
         "steps": _checks.integer(steps, "steps", 1),
-        "momentum": _fraction(momentum, "momentum", positive=False),
-        "patience": _checks.integer(patience, "patience", 1),
+        "momentum": _checks.number(momentum, "momentum"),
     }
-    rate = _fraction(rate, "rate")
+    rate = _checks.number(rate, "rate", positive=True)
+    for name, value in (("momentum", momentum), ("rate", rate)):
+        if value >= 1:
+            raise ValueError(f"{name} must be less than 1, got {value}.")
     width = _checks.integer(width, "width", 1)
     dataset = _prepared(dataset, _checks.choice(architecture, "architecture", ("fc", "conv")))
-    n_validation = _n_validation(validation_fraction, len(dataset.x_train), batch_size)
+    n_validation = -(-len(dataset.x_train) // 5)
+    if batch_size > (n := len(dataset.x_train) - n_validation):
+        raise ValueError(
+            f"batch_size must be at most the number of inputs to train on, {n}, got {batch_size}. "
+            "Pass a smaller one, or more data."
+        )
     network = {"normalize_blocks": True, "mirrored": True, **network}
-    make = functools.partial(_model, dataset, architecture, width, network)
+    make = _maker(dataset, architecture, width, network)
     config = {
         "architecture": architecture,
         "width": width,
         **training,
         "rate": rate,
-        "n_validation": n_validation,
         **{name: str(value) for name, value in network.items()},
         "dataset": _files.digest(*dataset),
     }
@@ -138,30 +140,8 @@ def run(
     return DepthSweep([done[g, d, s] for g in gammas for d in depths for s in range(n_seeds)])
 
 
-def _fraction(value: Any, name: str, *, positive: bool = True) -> float:
-    value = _checks.number(value, name, positive=positive)
-    if value >= 1:
-        raise ValueError(f"{name} must be less than 1, got {value}.")
-    return value
-
-
-def _n_validation(fraction: Any, n: int, batch_size: int) -> int:
-    n_validation = round(_fraction(fraction, "validation_fraction") * n)
-    if not 1 <= n_validation < n:
-        raise ValueError(
-            "validation_fraction must leave something to train and to validate on, got "
-            f"{n_validation} of {n} inputs to validate on."
-        )
-    if batch_size > n - n_validation:
-        raise ValueError(
-            f"batch_size must be at most the number of inputs to train on, {n - n_validation}, "
-            f"got {batch_size}. Pass a smaller one, or more data."
-        )
-    return n_validation
-
-
 def _prepared(dataset: data.Dataset, architecture: str) -> data.Dataset:
-    """Center the images and scale them to mean square 1 per pixel, flat for 'fc'."""
+    """Return centered images of mean square 1 per pixel, flat for 'fc', and one-hot targets."""
     x_train, y_train, x_test, y_test = map(np.asarray, dataset)
     for part, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
         if y.dtype.kind not in "iu" or y.shape != x.shape[:1]:
@@ -185,28 +165,21 @@ def _prepared(dataset: data.Dataset, architecture: str) -> data.Dataset:
         flat = math.sqrt(center.size) * data.unit_norm(x - center)
         return flat.reshape(shape).astype(np.float32)
 
-    return data.Dataset(scaled(x_train), y_train, scaled(x_test), y_test)
+    one_hot = data.centered_one_hot(y_train, 1 + int(max(y_train.max(), y_test.max())))
+    targets = np.asarray(one_hot, np.float32)
+    return data.Dataset(scaled(x_train), targets, scaled(x_test), y_test)
 
 
-def _n_classes(dataset: data.Dataset) -> int:
-    return 1 + int(max(dataset.y_train.max(), dataset.y_test.max()))
-
-
-def _model(
-    dataset: data.Dataset,
-    architecture: str,
-    width: int,
-    options: Mapping[str, Any],
-    gamma: float,
-    depth: int,
-    seed: int,
-) -> ResNet | ConvResNet:
-    n_classes, options = _n_classes(dataset), {**options, "schedule": schedules.PowerLaw(gamma)}
+def _maker(
+    dataset: data.Dataset, architecture: str, width: int, options: Mapping[str, Any]
+) -> Callable[..., ResNet | ConvResNet]:
+    """Return a function that makes a network of a depth, from its α and random numbers."""
     *image_shape, channels = dataset.x_train.shape[1:]
+    options = {"out_dim": dataset.y_train.shape[1], **options}
     if architecture == "fc":
-        return ResNet(depth, width, n_classes, in_dim=channels, rngs=nnx.Rngs(seed), **options)
-    given: Any = {"image_shape": tuple(image_shape), "in_channels": channels, "pooling": "gap"}
-    return ConvResNet(depth, width, n_classes, rngs=nnx.Rngs(seed), **given | options)
+        return functools.partial(ResNet, width=width, in_dim=channels, **options)
+    options = {"image_shape": tuple(image_shape), "pooling": "gap", **options}
+    return functools.partial(ConvResNet, channels=width, in_channels=channels, **options)
 
 
 def _measure(
@@ -221,23 +194,22 @@ def _measure(
 ) -> DepthRun:
     """Train and measure one network."""
     order = np.random.default_rng(seed).permutation(len(dataset.x_train))
-    y_all = data.centered_one_hot(dataset.y_train[order], _n_classes(dataset))
     x_val, x = np.split(dataset.x_train[order], [n_validation])
-    y_val, y = np.split(np.asarray(y_all, np.float32), [n_validation])
-    model = make(gamma, depth, seed)
+    y_val, y = np.split(dataset.y_train[order], [n_validation])
+    model = make(depth, schedule=schedules.PowerLaw(gamma), rngs=nnx.Rngs(seed))
     learning_rate = rate * largest_learning_rate(model, x[:_SOME])
     # Zero or infinite where the NTK leaves float32.
     if not 0 < learning_rate < math.inf:
         return DepthRun(gamma, depth, seed, diverged=True)
     network = trained_network.Network.of(model)
     norms = trained_network.gradient_norms(network, x[:_SOME], y[:_SOME], axis=int(model.mirrored))
-    before = trained_network.mean_ntk(network, x[:_FEW])
+    before = np.asarray(trained_network.mean_ntk(network, x[:_FEW]))
     found = trained_network.train(
         network, (x, y), (x_val, y_val), learning_rate=learning_rate, seed=seed, **training
     )
     if found is None:
         return DepthRun(gamma, depth, seed, diverged=True)
-    after = trained_network.mean_ntk(found.network, x[:_FEW])
+    after = np.asarray(trained_network.mean_ntk(found.network, x[:_FEW]))
     wrong = trained_network.classes(found.network, dataset.x_test) != dataset.y_test
     return DepthRun(
         gamma=gamma,

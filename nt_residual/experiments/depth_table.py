@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nt_residual.experiments import figures
-from nt_residual.experiments.claim import mean_and_error
+from nt_residual.experiments.claim import mean_and_error, table
 
 _TRAINED = "Networks of which the blocks are trained, the first and the last layer are not."
 
@@ -47,38 +47,6 @@ class DepthRun:
 
 
 @dataclasses.dataclass(frozen=True)
-class DepthRow:
-    """The networks of one γ and depth: means over those that did not diverge.
-
-    Attributes:
-      gamma: γ in α = L^(−γ).
-      depth: the number of blocks L.
-      test_error: the fraction of wrong test inputs, at the best step.
-      test_error_se: the standard error of that mean, NaN for one network.
-      ntk_drift: relative change of the empirical NTK from initialization to the best step.
-      ntk_drift_se: the standard error of that mean.
-      gradient_ratio: the norm of the gradient in the first block at initialization, divided by
-        that in the last.
-      train_loss: at the best step.
-      best_step: the step of the least validation loss.
-      networks: the number of networks.
-      diverged: the number of networks that diverged.
-    """
-
-    gamma: float
-    depth: int
-    test_error: float
-    test_error_se: float
-    ntk_drift: float
-    ntk_drift_se: float
-    gradient_ratio: float
-    train_loss: float
-    best_step: float
-    networks: int
-    diverged: int
-
-
-@dataclasses.dataclass(frozen=True)
 class DepthSweep:
     """The outcome of `depth_sweep.run`.
 
@@ -88,21 +56,27 @@ class DepthSweep:
     Example:
       >>> runs = [DepthRun(0.5, 4, seed, test_error=0.1 + 0.02 * seed) for seed in range(2)]
       >>> (row,) = DepthSweep(runs).rows
-      >>> round(row.test_error, 2), round(row.test_error_se, 2)
-      (0.11, 0.01)
+      >>> print(f"{row.test_error:.2f} ± {row.test_error_se:.2f}")
+      0.11 ± 0.01
     """
 
-    runs: list[DepthRun]
-
-    def __repr__(self) -> str:
-        diverged = sum(run.diverged for run in self.runs)
-        return f"DepthSweep({len(self.runs)} runs, {diverged} diverged)"
+    runs: list[DepthRun] = dataclasses.field(repr=False)
 
     @property
-    def rows(self) -> list[DepthRow]:
-        """A row for each γ and depth, in the order of `runs`."""
+    def rows(self) -> np.recarray:
+        """A record array: means over the networks of each γ and depth, in the order of `runs`.
+
+        Networks that diverged do not count in means. The columns are
+
+        * `gamma`, γ in α = L^(−γ), and `depth`, L;
+        * `test_error`, `ntk_drift`, `train_loss` and `best_step`, as in `DepthRun`;
+        * `test_error_se` and `ntk_drift_se`, their standard errors, NaN for one network;
+        * `gradient_ratio`, the norm of the gradient in the first block at initialization, divided
+          by that in the last;
+        * `networks` and `diverged`, the numbers of networks and of those that diverged.
+        """
         pairs = dict.fromkeys((run.gamma, run.depth) for run in self.runs)
-        return [_row(self.of(*pair)) for pair in pairs]
+        return table([_row(self.of(*pair)) for pair in pairs])
 
     def of(self, gamma: float, depth: int) -> list[DepthRun]:
         """Return the networks of one γ and depth."""
@@ -116,9 +90,10 @@ class DepthSweep:
         )
         lines = [_TRAINED, header, "─" * len(header)]
         for row in self.rows:
+            error = f"{100 * row.test_error:.1f} ± {100 * row.test_error_se:.1f}%"
             drift = f"{row.ntk_drift:.3f} ± {row.ntk_drift_se:.3f}"
             lines.append(
-                f"{row.gamma:>6g} {row.depth:>8} {_percent(row):>15} {drift:>15} "
+                f"{row.gamma:>6g} {row.depth:>8} {error:>15} {drift:>15} "
                 f"{row.gradient_ratio:>20.2f} {row.train_loss:>11.2g} {row.best_step:>10.0f} "
                 f"{f'{row.diverged} of {row.networks}':>9}"
             )
@@ -133,14 +108,13 @@ class DepthSweep:
         rows = self.rows
         figure, (errors, drifts, gradients) = figures.panels(3)
         figure.suptitle(_TRAINED, fontsize="medium")
-        for i, gamma in enumerate(dict.fromkeys(row.gamma for row in rows)):
-            mine = sorted((row for row in rows if row.gamma == gamma), key=lambda row: row.depth)
+        for i, gamma in enumerate(dict.fromkeys(rows.gamma.tolist())):
+            mine = np.sort(rows[rows.gamma == gamma], order="depth")
             style = {**figures.style(i), "label": f"γ = {gamma:g}"}
-            depths = [row.depth for row in mine]
+            depths = mine["depth"]
             for axes, scale, name in ((errors, 100, "test_error"), (drifts, 1, "ntk_drift")):
-                heights = scale * np.array([getattr(row, name) for row in mine])
-                bars = scale * np.array([getattr(row, f"{name}_se") for row in mine])
-                axes.errorbar(depths, heights, np.nan_to_num(bars), capsize=3, **style)
+                bars = scale * np.nan_to_num(mine[f"{name}_se"])
+                axes.errorbar(depths, scale * mine[name], bars, capsize=3, **style)
             norms = _gradient_norms(self.of(gamma, depths[-1]))
             places = (np.arange(len(norms)) + 1) / max(len(norms), 1)
             gradients.plot(places, norms, color=f"C{i}", label=f"γ = {gamma:g}, L = {depths[-1]}")
@@ -154,31 +128,27 @@ class DepthSweep:
         return figures.finish(figure)
 
 
-def _percent(row: DepthRow) -> str:
-    return f"{100 * row.test_error:.1f} ± {100 * row.test_error_se:.1f}%"
-
-
 def _gradient_norms(runs: list[DepthRun]) -> np.ndarray:
     """The mean over networks, by block."""
     norms = [run.gradient_norms for run in runs if run.gradient_norms]
     return np.mean(norms, axis=0) if norms else np.array([])
 
 
-def _row(runs: list[DepthRun]) -> DepthRow:
+def _row(runs: list[DepthRun]) -> dict[str, Any]:
     good = [run for run in runs if not run.diverged]
     error, error_se = mean_and_error([run.test_error for run in good])
     drift, drift_se = mean_and_error([run.ntk_drift for run in good])
     norms = _gradient_norms(good)
-    return DepthRow(
-        gamma=runs[0].gamma,
-        depth=runs[0].depth,
-        test_error=error,
-        test_error_se=error_se,
-        ntk_drift=drift,
-        ntk_drift_se=drift_se,
-        gradient_ratio=float(norms[0] / norms[-1]) if len(norms) and norms[-1] else math.nan,
-        train_loss=mean_and_error([run.train_loss for run in good])[0],
-        best_step=mean_and_error([run.best_step for run in good])[0],
-        networks=len(runs),
-        diverged=len(runs) - len(good),
-    )
+    return {
+        "gamma": runs[0].gamma,
+        "depth": runs[0].depth,
+        "test_error": error,
+        "test_error_se": error_se,
+        "ntk_drift": drift,
+        "ntk_drift_se": drift_se,
+        "gradient_ratio": float(norms[0] / norms[-1]) if len(norms) and norms[-1] else math.nan,
+        "train_loss": mean_and_error([run.train_loss for run in good])[0],
+        "best_step": mean_and_error([run.best_step for run in good])[0],
+        "networks": len(runs),
+        "diverged": len(runs) - len(good),
+    }

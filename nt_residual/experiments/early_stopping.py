@@ -1,6 +1,5 @@
 """Kernel regression on images, stopped at the time with the least error on validation images."""
 
-import dataclasses
 import math
 from typing import Any
 
@@ -12,33 +11,6 @@ from nt_residual import _checks, conv, data, regression, theory
 TIMES = np.append(np.geomspace(0.1, 1e7, 81), math.inf)
 
 Sets = dict[str, tuple[np.ndarray, np.ndarray]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """Early-stopped regression with one kernel.
-
-    Attributes:
-      network: 'fully connected' or 'convolutional'.
-      depth: the number of blocks, or infinity.
-      gamma: γ in α = L^(−γ).
-      effective_time: T = Σ log(1 + α²) at this depth.
-      regime: the regime of this γ.
-      stopping_time: the time with the least squared error on the validation set.
-      validation_accuracy: at that time, in [0, 1].
-      test_accuracy: at that time, in [0, 1].
-      test_accuracy_at_infinity: that of the interpolant, in [0, 1].
-    """
-
-    network: str
-    depth: int | float
-    gamma: float
-    effective_time: float
-    regime: str
-    stopping_time: float
-    validation_accuracy: float
-    test_accuracy: float
-    test_accuracy_at_infinity: float
 
 
 def normalized(images: np.ndarray) -> np.ndarray:
@@ -84,7 +56,7 @@ def _with_noise(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     return np.where(generator.random(labels.shape) < fraction, wrong, labels)
 
 
-def evaluate(kernel: Any, sets: Sets) -> tuple[Row, np.ndarray]:
+def evaluate(kernel: Any, sets: Sets) -> tuple[dict[str, Any], np.ndarray]:
     """Fit one kernel, and stop where the error on the validation set is least.
 
     Args:
@@ -92,7 +64,7 @@ def evaluate(kernel: Any, sets: Sets) -> tuple[Row, np.ndarray]:
       sets: as `split` returns.
 
     Returns:
-      The row of the kernel, and its test accuracy at each of `TIMES`.
+      The row of the kernel, as `classification.run` describes it, and its test accuracy at `TIMES`.
     """
     convolutional = isinstance(kernel, conv.ResidualKernel)
     names = ("train", "validation", "test")
@@ -109,17 +81,17 @@ def evaluate(kernel: Any, sets: Sets) -> tuple[Row, np.ndarray]:
     k_val, k_test = np.split(others, [len(x_val)])
     stopping = regression.holdout(flow, k_val, data.centered_one_hot(y_val, n_classes), TIMES)
     curve = _accuracy(flow, k_test, y_test, TIMES)
-    row = Row(
-        network="convolutional" if convolutional else "fully connected",
-        depth=kernel.depth,
-        gamma=kernel.schedule.gamma,
-        effective_time=kernel.effective_time,
-        regime=theory.regime(kernel.schedule).name,
-        stopping_time=stopping.time,
-        validation_accuracy=float(_accuracy(flow, k_val, y_val, stopping.time)),
-        test_accuracy=float(curve[np.argmin(stopping.errors)]),
-        test_accuracy_at_infinity=float(curve[-1]),
-    )
+    row = {
+        "network": "convolutional" if convolutional else "fully connected",
+        "depth": kernel.depth,
+        "gamma": kernel.schedule.gamma,
+        "effective_time": kernel.effective_time,
+        "regime": theory.regime(kernel.schedule).name,
+        "stopping_time": stopping.time,
+        "validation_accuracy": float(_accuracy(flow, k_val, y_val, stopping.time)),
+        "test_accuracy": float(curve[np.argmin(stopping.errors)]),
+        "test_accuracy_at_infinity": float(curve[-1]),
+    }
     return row, curve
 
 

@@ -10,12 +10,7 @@ from nt_residual import schedules, theory
 
 
 def panels(columns: int, rows: int = 1, **options: Any) -> tuple[Any, list[Any]]:
-    """Return a new figure of matplotlib, and its axes row by row.
-
-    Args:
-      columns: the number of axes in a row.
-      rows: the number of rows.
-      **options: of matplotlib's `subplots`, such as `sharey`.
+    """Return a new figure of matplotlib, and its axes row by row. `options` are for `subplots`.
 
     Raises:
       ImportError: if matplotlib is missing.

@@ -4,10 +4,12 @@ import math
 import os
 from typing import Any
 
+import numpy as np
+
 from nt_residual import data
 from nt_residual.experiments import depth_sweep
 from nt_residual.experiments.claim import Finding
-from nt_residual.experiments.depth_table import DepthRow, DepthSweep
+from nt_residual.experiments.depth_table import DepthSweep
 
 TITLE = "Networks of finite width"
 STATEMENT = (
@@ -15,18 +17,15 @@ STATEMENT = (
     "α = L^(−γ) and γ ≥ 1/2 they generalize however deep they are, with a constant α they get "
     "worse with depth, and learn less of the training set, too."
 )
-QUICK = {
+QUICK = depth_sweep.QUICK | {
     "gammas": (0.0, 0.5, 1.0),
     "depths": (4, 16, 64),
     "n_train": 500,
-    "width": 32,
-    "n_seeds": 2,
     "steps": 800,
-    "batch_size": 64,
 }
 FULL = {
-    "gammas": (0.0, 0.25, 0.5, 0.75, 1.0),
-    "depths": (4, 8, 16, 32, 64, 128, 256),
+    "gammas": depth_sweep.GAMMAS,
+    "depths": depth_sweep.DEPTHS[:-1],
     "n_train": None,
     "width": 256,
     "n_seeds": 5,
@@ -73,15 +72,14 @@ def run(
 
 def findings(result: DepthSweep) -> list[Finding]:
     """Return the predictions of the paper beside measurements."""
-    rows = sorted(result.rows, key=lambda row: row.depth)
-    gammas = dict.fromkeys(run.gamma for run in result.runs)
+    rows = result.rows[np.argsort(result.rows.depth, kind="stable")]
     return [
-        (_kept if gamma >= 0.5 else _lost)(gamma, [row for row in rows if row.gamma == gamma])
-        for gamma in gammas
+        (_kept if gamma >= 0.5 else _lost)(gamma, rows[rows["gamma"] == gamma])
+        for gamma in dict.fromkeys(result.rows.gamma.tolist())
     ]
 
 
-def _errors(rows: list[DepthRow]) -> str:
+def _errors(rows: Any) -> str:
     steps = []
     for row in rows:
         lost = f" ({row.diverged} of {row.networks} diverged)" if row.diverged else ""
@@ -91,7 +89,7 @@ def _errors(rows: list[DepthRow]) -> str:
     return f"The test error by depth is {', '.join(steps)}; the training loss {losses}."
 
 
-def _kept(gamma: float, rows: list[DepthRow]) -> Finding:
+def _kept(gamma: float, rows: Any) -> Finding:
     first, last = rows[0], rows[-1]
     # Seeds differ by about a quarter in relative terms.
     allowed = 1.25 * first.test_error + 0.01
@@ -100,20 +98,18 @@ def _kept(gamma: float, rows: list[DepthRow]) -> Finding:
         "more errors with the deepest network than with the shallowest, under 20%, and none "
         "diverges).",
         measured=_errors(rows),
-        agrees=last.test_error < min(allowed, 0.2) and not any(row.diverged for row in rows),
+        agrees=bool(last.test_error < min(allowed, 0.2) and not any(rows.diverged)),
     )
 
 
-def _lost(gamma: float, rows: list[DepthRow]) -> Finding:
+def _lost(gamma: float, rows: Any) -> Finding:
     first, last = rows[0], rows[-1]
     return Finding(
         claim=f"γ = {gamma:g}: the test error grows with depth (criterion: to over 1.5 times that "
         "of the shallowest network; those that diverged do not count).",
         measured=_errors(rows),
-        agrees=last.test_error > 1.5 * first.test_error,
+        agrees=bool(last.test_error > 1.5 * first.test_error),
     )
 
 
-def plot(result: DepthSweep) -> Any:
-    """Draw test error and drift of the NTK against depth, and gradients against blocks."""
-    return result.plot()
+plot = DepthSweep.plot

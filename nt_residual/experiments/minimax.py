@@ -1,7 +1,5 @@
 """Early-stopped regression with the limiting kernels attains the minimax rate on the sphere."""
 
-import dataclasses
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -9,9 +7,9 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from nt_residual import _checks, data, regression, rntk, schedules, theory
+from nt_residual import data, regression, rntk, schedules, theory
 from nt_residual.experiments import figures, sphere_regression
-from nt_residual.experiments.claim import Finding, Slope, slope
+from nt_residual.experiments.claim import Finding, Result, slope, table
 
 TITLE = "Early stopping is minimax optimal, interpolation is not"
 STATEMENT = (
@@ -27,51 +25,6 @@ _MAX_DEGREE = 40
 _FIRST_CALIBRATION_SEED = 10_000
 # Added to the diagonal, against rounding of the kernel in float32: next to noise it is nothing.
 _JITTER = 1e-5
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """The excess risk with one set of points: E (f_t − f)² over fresh inputs, without noise.
-
-    Attributes:
-      dim: d, of the sphere S^(d−1).
-      gamma: γ in α = L^(−γ).
-      depth: the number of blocks, or infinity.
-      n_train: n, the number of training points.
-      seed: of the points and the noise.
-      time: the stopping time of gradient flow.
-      stopped: the excess risk at that time.
-      interpolated: that of the interpolant.
-    """
-
-    dim: int
-    gamma: float
-    depth: int | float
-    n_train: int
-    seed: int
-    time: float
-    stopped: float
-    interpolated: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """The outcome of `run`.
-
-    Attributes:
-      rows: one per dimension, γ, number of points, depth and seed.
-      expected: the excess risk that the eigenvalues predict to first order, by (d, γ) and n.
-      noise: σ.
-    """
-
-    rows: list[Row]
-    expected: dict[tuple[int, float], dict[int, float]]
-    noise: float
-
-    def of(self, dim: int, gamma: float, depth: int | float) -> list[Row]:
-        """Return the rows of one curve."""
-        key = (dim, gamma, depth)
-        return [row for row in self.rows if (row.dim, row.gamma, row.depth) == key]
 
 
 def run(
@@ -103,7 +56,13 @@ def run(
       n_seeds: the number of sets of points of each size.
 
     Returns:
-      A row per dimension, γ, number of points, depth and seed.
+      A row per dimension, γ, number of points, depth and seed:
+
+      * `dim`, d, `gamma`, γ in α = L^(−γ), `n_train`, n, `depth` and `seed`, of points and noise;
+      * `time`, the stopping time, and `stopped`, the excess risk E (f_t − f)² at that time over
+        fresh inputs, without noise;
+      * `interpolated`, the excess risk of the interpolant;
+      * `expected`, the one at the stopping time that the limit's eigenvalues predict for large n.
 
     Raises:
       TypeError, ValueError: if an argument is out of range.
@@ -113,37 +72,28 @@ def run(
       >>> [f.agrees for f in findings(found)]  # doctest: +SKIP
       [True, True, True]
     """
-    _checks.integer(n_seeds, "n_seeds", 1, "Pass the number of sets of points.")
     if math.inf not in depths:
         raise ValueError(f"depths must have infinity among them, got {depths}. Add math.inf.")
-    rows, expected = [], {}
+    rows = []
     for dim in dims:
         for gamma in gammas:
             limit = rntk.ResidualKernel(math.inf, schedules.PowerLaw(gamma))
             spectrum = theory.spectrum(limit, dim, _MAX_DEGREE)
             target = data.sphere.source(spectrum, 1.0)
-            draw = functools.partial(
-                sphere_regression.draw,
-                n_test=n_test,
-                dim=dim,
-                coefficients=target,
-                noise=noise,
+            options = {"n_test": n_test, "dim": dim, "coefficients": target, "noise": noise}
+            sets = sphere_regression.draw_sets(
+                n_seeds, n_calibration, first_seed=_FIRST_CALIBRATION_SEED, **options
             )
-            unit = float(theory.stopping_time(n_calibration, dim))
-            seeds = range(_FIRST_CALIBRATION_SEED, _FIRST_CALIBRATION_SEED + n_seeds)
-            scale = _calibrate(limit, [draw(n_calibration, seed=seed) for seed in seeds], unit)
-            times = {n: float(theory.stopping_time(n, dim, scale=scale)) for n in sorted(sizes)}
-            for n, time in times.items():
-                for seed in range(n_seeds):
-                    points = draw(n, seed=seed)
+            scale = _calibrate(limit, sets, float(theory.stopping_time(n_calibration, dim)))
+            for n in sorted(sizes):
+                time = float(theory.stopping_time(n, dim, scale=scale))
+                row = {"dim": dim, "gamma": float(gamma), "n_train": n, "time": time}
+                row["expected"] = _expected(spectrum, target, noise, n, time)
+                for seed, points in enumerate(sphere_regression.draw_sets(n_seeds, n, **options)):
                     for depth in depths:
-                        stopped, interpolated = _risks(limit.at_depth(depth), points, time)
-                        row = Row(dim, gamma, depth, n, seed, time, stopped, interpolated)
-                        rows.append(row)
-            expected[dim, gamma] = {
-                n: _expected(spectrum, target, noise, n, time) for n, time in times.items()
-            }
-    return Result(rows, expected, noise)
+                        risks = _risks(limit.at_depth(depth), points, time)
+                        rows.append(row | {"seed": seed, "depth": depth} | risks)
+    return Result(table(rows))
 
 
 def _expected(
@@ -170,49 +120,37 @@ def _calibrate(kernel: Any, sets: list[data.Dataset], unit: float) -> float:
     return float(scales[np.argmin(risk)])
 
 
-def _risks(kernel: Any, points: data.Dataset, time: float) -> tuple[float, float]:
+def _risks(kernel: Any, points: data.Dataset, time: float) -> dict[str, float]:
     """Return the excess risk at a time, and that of the interpolant."""
     k_train, k_test = kernel(points.x_train), kernel(points.x_test, points.x_train)
     flow = regression.GradientFlow.fit(k_train, points.y_train, solver="lanczos")
     stopped = flow.predict(k_test, time)
     matrix = np.asarray(k_train, np.float64) + _JITTER * np.eye(len(points.x_train))
     interpolated = k_test @ scipy.linalg.solve(matrix, points.y_train, assume_a="pos")
-    return _risk(stopped, points), _risk(interpolated, points)
-
-
-def _risk(predictions: Any, points: data.Dataset) -> float:
-    return float(np.square(predictions - points.y_test).mean())
-
-
-def _mean_by_size(rows: list[Row], name: str) -> dict[int, float]:
     return {
-        n: float(np.mean([getattr(row, name) for row in rows if row.n_train == n]))
-        for n in dict.fromkeys(row.n_train for row in rows)
+        name: float(np.square(predictions - points.y_test).mean())
+        for name, predictions in (("stopped", stopped), ("interpolated", interpolated))
     }
 
 
-def _slope(rows: list[Row], name: str) -> Slope:
-    return slope([row.n_train for row in rows], [getattr(row, name) for row in rows])
+def _mean_by_size(rows: np.recarray, name: str) -> dict[int, float]:
+    return {n: rows[name][rows.n_train == n].mean() for n in dict.fromkeys(rows.n_train.tolist())}
 
 
 def findings(result: Result) -> list[Finding]:
     """Return the predictions of the paper beside measurements.
 
     The minimax rate is that of the worst target. For the target here the risk may fall faster.
-
-    Example:
-      >>> rows = [Row(3, 0.5, math.inf, n, 0, 1.0, n**-0.6, 0.1) for n in (10, 100, 1000)]
-      >>> result = Result(rows, {(3, 0.5): {n: n**-0.6 for n in (10, 100, 1000)}}, noise=0.3)
-      >>> [f.agrees for f in findings(result)]
-      [True, True]
     """
     found = []
-    for (dim, gamma), expected in result.expected.items():
+    for dim, gamma in _curves(result):
         rate = -theory.minimax_rate(dim)
-        where, limit = f"d = {dim}, γ = {gamma:g}", result.of(dim, gamma, math.inf)
-        first_order = slope(list(expected), list(expected.values())).value
-        for depth in dict.fromkeys(row.depth for row in result.rows):
-            measured = _slope(result.of(dim, gamma, depth), "stopped")
+        where = f"d = {dim}, γ = {gamma:g}"
+        limit = result.of(dim=dim, gamma=gamma, depth=math.inf)
+        first_order = slope(limit.n_train, limit.expected).value
+        for depth in dict.fromkeys(result.rows.depth.tolist()):
+            rows = result.of(dim=dim, gamma=gamma, depth=depth)
+            measured = slope(rows.n_train, rows.stopped)
             name = "infinite depth" if depth == math.inf else f"depth {depth}"
             found.append(
                 Finding(
@@ -230,8 +168,8 @@ def findings(result: Result) -> list[Finding]:
     return found
 
 
-def _interpolation(where: str, rate: float, rows: list[Row]) -> Finding:
-    measured = _slope(rows, "interpolated")
+def _interpolation(where: str, rate: float, rows: Any) -> Finding:
+    measured = slope(rows.n_train, rows.interpolated)
     stopped, interpolated = (_mean_by_size(rows, name) for name in ("stopped", "interpolated"))
     n = max(stopped)
     ratio = interpolated[n] / stopped[n]
@@ -240,8 +178,12 @@ def _interpolation(where: str, rate: float, rows: list[Row]) -> Finding:
         f"above {rate:.3f} with its whole interval, and over 3 times the risk at the largest n).",
         measured=f"The slope is {measured}; with {n} points the excess risk is "
         f"{interpolated[n]:.2g}, {ratio:.3g} times that of stopping.",
-        agrees=measured.value - measured.margin > rate and ratio > 3,
+        agrees=bool(measured.value - measured.margin > rate and ratio > 3),
     )
+
+
+def _curves(result: Result) -> list[tuple[int, float]]:
+    return list(dict.fromkeys(result.rows[["dim", "gamma"]].tolist()))
 
 
 def plot(result: Result) -> Any:
@@ -250,25 +192,26 @@ def plot(result: Result) -> Any:
     Returns a `matplotlib.figure.Figure`. Dots are single sets of points, lines are their means,
     and dashed is the minimax rate through the first mean.
     """
-    n_columns = len({gamma for _, gamma in result.expected})
-    figure, panels = figures.panels(n_columns, len(result.expected) // n_columns)
-    depths = list(dict.fromkeys(row.depth for row in result.rows))
-    for axes, (dim, gamma) in zip(panels, result.expected, strict=True):
-        for j, depth in enumerate(depths):
-            rows = result.of(dim, gamma, depth)
+    curves, n_columns = _curves(result), len(set(result.rows.gamma))
+    figure, panels = figures.panels(n_columns, len(curves) // n_columns)
+    for axes, (dim, gamma) in zip(panels, curves, strict=True):
+        for j, depth in enumerate(dict.fromkeys(result.rows.depth.tolist())):
+            rows = result.of(dim=dim, gamma=gamma, depth=depth)
             for i, (column, word) in enumerate(
                 (("stopped", "stopped early"), ("interpolated", "interpolated"))
             ):
                 means = _mean_by_size(rows, column)
                 style = {**figures.style(j), "color": f"C{i}"}
-                label = f"{word}, L = {figures.depth(depth)}: {_slope(rows, column)}"
+                measured = slope(rows.n_train, rows[column])
+                label = f"{word}, L = {figures.depth(depth)}: {measured}"
                 axes.plot(*zip(*means.items(), strict=True), **style, label=label)
                 if j == 0:
-                    values = [getattr(row, column) for row in rows]
-                    axes.plot([row.n_train for row in rows], values, ".", color=f"C{i}", alpha=0.4)
-        _draw_rate(axes, dim, _mean_by_size(result.of(dim, gamma, math.inf), "stopped"))
+                    axes.plot(rows.n_train, rows[column], ".", color=f"C{i}", alpha=0.4)
+        _draw_rate(
+            axes, dim, _mean_by_size(result.of(dim=dim, gamma=gamma, depth=math.inf), "stopped")
+        )
         axes.set(xscale="log", yscale="log", xlabel="training points n", ylabel="excess risk")
-        axes.set_title(f"d = {dim}, γ = {gamma:g}, σ = {result.noise:g}")
+        axes.set_title(f"d = {dim}, γ = {gamma:g}")
     return figures.finish(figure)
 
 

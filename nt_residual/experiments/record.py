@@ -9,8 +9,10 @@ import math
 import os
 import pathlib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from nt_residual import _files, machine
 from nt_residual.experiments.claim import Finding
@@ -61,40 +63,32 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value
 
 
-def csv_text(rows: Sequence[Any]) -> str:
-    """Return dataclasses of one type as CSV with a header.
+def csv_text(rows: np.recarray) -> str:
+    """Return a record array as CSV with a header.
 
     Example:
-      >>> print(csv_text([Finding("said", "found", True)]), end="")
-      claim,measured,agrees
-      said,found,True
+      >>> from nt_residual.experiments.claim import table
+      >>> print(csv_text(table([{"depth": math.inf, "error": 0.25}])), end="")
+      depth,error
+      inf,0.25
     """
     text = io.StringIO()
-    names = [field.name for field in dataclasses.fields(rows[0])]
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(map(dataclasses.asdict, rows))
+    csv.writer(text, lineterminator="\n").writerows([rows.dtype.names or (), *rows.tolist()])
     return text.getvalue()
 
 
-def provenance(seconds: float, *, resumed: bool = False) -> dict[str, Any]:
-    """Return versions, the device, the time of day, and the seconds.
+def dicts(rows: np.recarray) -> list[dict[str, Any]]:
+    """Return a record array as a list of dicts in the types of JSON, as `plain`."""
+    return [plain(dict(zip(rows.dtype.names or (), row, strict=True))) for row in rows.tolist()]
 
-    Args:
-      seconds: the duration of this run.
-      resumed: whether an earlier run, whose time does not count, did a part.
 
-    Example:
-      >>> sorted(provenance(1.0))
-      ['device', 'finished', 'platform', 'resumed', 'seconds', 'versions']
-    """
+def provenance(seconds: float, *, resumed: bool) -> dict[str, Any]:
+    """Return what `Outcome.provenance` holds, of a run that ends now."""
     return {
         "versions": machine.versions(),
         "device": machine.devices(),
@@ -105,13 +99,10 @@ def provenance(seconds: float, *, resumed: bool = False) -> dict[str, Any]:
     }
 
 
-def write(outcome: Outcome, rows: Sequence[Any], figure: Any) -> None:
-    """Write a claim to its folder, `result.json` last: if it is there, so are the others.
+def write(outcome: Outcome, rows: np.recarray, figure: Any) -> None:
+    """Write a claim and its matplotlib figure to the claim's folder, which exists.
 
-    Args:
-      outcome: all but the figure; its folder exists.
-      rows: dataclasses, those of `outcome.rows`.
-      figure: of matplotlib.
+    `result.json` comes last: if it is there, so are the others. `rows` are those of `outcome`.
 
     Raises:
       OSError: if a file cannot be written.

@@ -2,7 +2,7 @@
 
 import base64
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from nt_residual.experiments import record
@@ -80,6 +80,8 @@ def _section(outcome: Outcome) -> str:
         (_text(f.claim), _text(f.measured), _verdict(f.agrees, VERDICTS[f.agrees]))
         for f in outcome.findings
     ]
+    entries = {**outcome.config, "platform": taken["platform"], **taken["versions"]}
+    options = [(_text(key), _text(value)) for key, value in entries.items()]
     numbers = [[_text(_short(value)) for value in row.values()] for row in outcome.rows]
     return f"""<section id="{_text(outcome.claim)}">
 <h2>{_text(outcome.title)}</h2>
@@ -90,7 +92,7 @@ are in the tables below">
 <details><summary>Numbers ({len(numbers)} rows)</summary>
 {_table("numbers", list(outcome.rows[0]), numbers)}</details>
 <details><summary>Options, device and versions</summary>
-{_options({**outcome.config, "platform": taken["platform"], **taken["versions"]})}</details>
+{_table("options", ("option", "value"), options)}</details>
 <p>{_text(taken["seconds"])} s{" since it was resumed" * taken["resumed"]} on
 {_text(taken["device"])}, {_text(taken["finished"])}.</p>
 </section>"""
@@ -104,11 +106,6 @@ def _table(kind: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         f'<div class="box" tabindex="0"><table class="{kind}"><thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}</tbody></table></div>"
     )
-
-
-def _options(entries: Mapping[str, Any]) -> str:
-    rows = [(_text(key), _text(value)) for key, value in entries.items()]
-    return _table("options", ("option", "value"), rows)
 
 
 def _count(outcome: Outcome) -> str:

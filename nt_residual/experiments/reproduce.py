@@ -1,6 +1,5 @@
 """A test of all claims of the paper, one after the other, and a report."""
 
-import dataclasses
 import inspect
 import os
 import pathlib
@@ -144,7 +143,7 @@ def _test(
         config=record.plain(options),
         provenance=record.provenance(time.perf_counter() - start, resumed=resumed),
         findings=claim.findings(result),
-        rows=[record.plain(dataclasses.asdict(row)) for row in result.rows],
+        rows=record.dicts(result.rows),
         folder=folder,
     )
     record.write(outcome, result.rows, claim.plot(result))

@@ -1,12 +1,12 @@
 """With an α that falls more slowly than L^(−1/2) the kernel tends to the same constant, later."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from nt_residual.experiments import degeneration
-from nt_residual.experiments.claim import Finding, slope
-from nt_residual.experiments.degeneration import Result, Row
+from nt_residual.experiments import constant_alpha, degeneration
+from nt_residual.experiments.claim import Finding, Result, slope
 from nt_residual.experiments.degeneration import plot as plot
 
 TITLE = "An α that falls too slowly degenerates too"
@@ -14,16 +14,8 @@ STATEMENT = (
     "If α = L^(−γ) with 0 < γ < 1/2, it falls to zero with depth, and still the kernel tends to "
     "the constant 1/4, at the slower rate L^(−(1−2γ)): infinitely deep networks learn nothing."
 )
-QUICK = {
-    "gammas": (0.1, 0.25, 0.4),
-    "depths": (10, 30, 100, 300, 1000, 3000, 10_000, 30_000),
-    "n_seeds": 2,
-}
-FULL = {
-    "gammas": (0.1, 0.2, 0.25, 0.3, 0.4),
-    "depths": (10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000),
-    "n_seeds": 10,
-}
+QUICK: dict[str, Any] = {"gammas": (0.1, 0.25, 0.4)} | constant_alpha.QUICK
+FULL = {"gammas": (0.1, 0.2, 0.25, 0.3, 0.4)} | constant_alpha.FULL
 _CONTROL = 0.5
 # The rate holds where T exceeds this (`theory.rate`).
 _ASYMPTOTIC = 30.0
@@ -52,16 +44,16 @@ def run(
 def findings(result: Result) -> list[Finding]:
     """Return the predictions of the paper beside measurements."""
     found = []
-    for gamma in result.gammas:
-        rows = result.of(gamma)
-        deep = [row for row in rows if row.effective_time > _ASYMPTOTIC]
+    for gamma in dict.fromkeys(result.rows.gamma[result.rows.gamma != _CONTROL].tolist()):
+        rows = result.of(gamma=gamma)
+        deep = rows[rows.effective_time > _ASYMPTOTIC]
         found.append(_rate(gamma, deep) if len(deep) > 1 else _on_its_way(gamma, rows))
-        found.append(_regression(gamma, rows, result.of(result.control)[-1].error))
+        found.append(_regression(gamma, rows, result.of(gamma=_CONTROL)[-1].error))
     return [*found, degeneration.control_finding(result)]
 
 
-def _rate(gamma: float, rows: list[Row]) -> Finding:
-    measured = slope([row.depth for row in rows], [row.distance for row in rows]).value
+def _rate(gamma: float, rows: Any) -> Finding:
+    measured = slope(rows.depth, rows.distance).value
     predicted = 2 * gamma - 1
     return Finding(
         claim=f"γ = {gamma:g}: the distance of the kernel to 1/4 falls like L^({predicted:.2g}) "
@@ -72,10 +64,9 @@ def _rate(gamma: float, rows: list[Row]) -> Finding:
     )
 
 
-def _on_its_way(gamma: float, rows: list[Row]) -> Finding:
+def _on_its_way(gamma: float, rows: Any) -> Finding:
     """Return what can be seen where no depth within reach is near the limit."""
-    distances, depths = np.log([(row.distance, row.depth) for row in rows]).T
-    slopes = np.diff(distances) / np.diff(depths)
+    slopes = np.diff(np.log(rows.distance)) / np.diff(np.log(rows.depth))
     predicted, last = 2 * gamma - 1, rows[-1]
     steeper = predicted - 0.1 < slopes[-1] < slopes[0] < 0 and np.all(np.diff(slopes) < 0)
     return Finding(
@@ -88,8 +79,8 @@ def _on_its_way(gamma: float, rows: list[Row]) -> Finding:
     )
 
 
-def _regression(gamma: float, rows: list[Row], control: float) -> Finding:
-    errors = np.array([row.error for row in rows])
+def _regression(gamma: float, rows: np.recarray, control: float) -> Finding:
+    errors = rows.error
     return Finding(
         claim=f"γ = {gamma:g}: regression gets worse with depth, at any stopping time (criterion: "
         "the test error rises, to over 3 times that of the comparison).",

@@ -1,6 +1,6 @@
 """Regression of zonal targets on the sphere, at the best of all stopping times."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,28 +9,28 @@ from nt_residual import _checks, data, regression
 from nt_residual.experiments.claim import mean_and_error
 
 
-def draw(n_train: int, **options: Any) -> data.Dataset:
-    """Return the points and targets of `data.sphere.load`, with points in float32.
-
-    Example:
-      >>> draw(50, n_test=20, dim=3, coefficients={1: 1.0}).x_test.shape
-      (20, 3)
-    """
-    x_train, y_train, x_test, y_test = data.sphere.load(n_train, **options)
-    return data.Dataset(x_train.astype(np.float32), y_train, x_test.astype(np.float32), y_test)
-
-
 def draw_sets(
-    n_seeds: int, n_train: int, n_test: int, dim: int, coefficients: Mapping[int, float]
+    n_seeds: int, n_train: int, *, first_seed: int = 0, **options: Any
 ) -> list[data.Dataset]:
-    """Return `n_seeds` sets of points, of seeds from 0, with targets without noise.
+    """Return sets of points and targets of `data.sphere.load`, with points in float32.
 
     Raises:
       TypeError, ValueError: if an argument is out of range.
+
+    Example:
+      >>> (points,) = draw_sets(1, 50, n_test=20, dim=3, coefficients={1: 1.0})
+      >>> points.x_test.shape
+      (20, 3)
     """
     _checks.integer(n_seeds, "n_seeds", 1, "Pass the number of sets of points.")
-    options = {"n_test": n_test, "dim": dim, "coefficients": coefficients}
-    return [draw(n_train, **options, seed=seed) for seed in range(n_seeds)]
+    sets = [
+        data.sphere.load(n_train, **options, seed=seed)
+        for seed in range(first_seed, first_seed + n_seeds)
+    ]
+    return [
+        data.Dataset(x_train.astype(np.float32), y_train, x_test.astype(np.float32), y_test)
+        for x_train, y_train, x_test, y_test in sets
+    ]
 
 
 def best_error(kernel: Any, sets: Sequence[data.Dataset]) -> tuple[float, float]:
@@ -47,7 +47,7 @@ def best_error(kernel: Any, sets: Sequence[data.Dataset]) -> tuple[float, float]
       The mean over the sets, and its standard error, NaN for one set.
 
     Example:
-      >>> sets = draw_sets(1, 32, 50, 3, {1: 1.0})
+      >>> sets = draw_sets(1, 32, n_test=50, dim=3, coefficients={1: 1.0})
       >>> error, _ = best_error(lambda x1, x2=None: x1 @ (x1 if x2 is None else x2).T, sets)
       >>> error < 0.02  # A linear kernel learns a linear target.
       True

@@ -1,5 +1,6 @@
 """One network of the depth sweep: its training, its NTK, and the gradient of each block."""
 
+import dataclasses
 import functools
 import math
 from typing import Any, NamedTuple
@@ -14,11 +15,16 @@ from jax.typing import ArrayLike
 
 from nt_residual.finite_width.empirical_ntk import empirical_ntk
 
-# Training stops this many times to compute the loss of whole sets, in batches of this size.
-_EVALUATIONS, _BATCH = 40, 1000
+# Training stops this many times to compute the loss of whole sets, in batches of this size. It
+# ends after `_PATIENCE` times without a better validation loss.
+_EVALUATIONS, _BATCH, _PATIENCE = 40, 1000, 10
 
 
-class Network(NamedTuple):
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["params", "rest"], meta_fields=["graph"]
+)
+@dataclasses.dataclass(frozen=True)
+class Network:
     """A Flax model in parts. Networks that differ in numbers only share compiled programs.
 
     Attributes:
@@ -36,15 +42,19 @@ class Network(NamedTuple):
         """Split a model."""
         return cls(*nnx.split(model, nnx.Param, ...))
 
+    def outputs(self, params: Any, x: ArrayLike) -> jax.Array:
+        """Return the outputs with other parameters."""
+        return nnx.merge(self.graph, params, self.rest)(x)
+
+    def loss(self, params: Any, x: ArrayLike, y: ArrayLike) -> jax.Array:
+        """Return the mean of ½|f − y|² with other parameters."""
+        return _squared_loss(self.outputs(params, x), y)
+
 
 class Trained(NamedTuple):
-    """A network with the parameters of its least validation loss.
+    """A network with the parameters of its least validation loss, at `best_step`.
 
-    Attributes:
-      network: the network.
-      best_step: the step of the least validation loss.
-      train_loss: mean of ½|f − y|² over the training set at that step.
-      validation_loss: likewise, over the validation set.
+    The losses are means of ½|f − y|² over the training and the validation set at that step.
     """
 
     network: Network
@@ -62,7 +72,6 @@ def train(
     momentum: float,
     steps: int,
     batch_size: int,
-    patience: int,
     seed: int,
 ) -> Trained | None:
     """Train by minibatches with momentum; keep the parameters of the least validation loss.
@@ -75,44 +84,36 @@ def train(
       momentum: in [0, 1).
       steps: the most steps.
       batch_size: inputs per step, at most n.
-      patience: training stops after this many evaluations without a better validation loss.
       seed: of the order of the minibatches.
 
     Returns:
       `None` if a loss is not finite.
     """
-    graph, params, rest = network
-    state = optax.sgd(learning_rate, momentum).init(params)
+    state = optax.sgd(learning_rate, momentum).init(network.params)
     every, step, waited, best = -(-steps // _EVALUATIONS), 0, 0, None
+    key, rates = jax.random.key(seed), (learning_rate, momentum)
     while True:
-        train_loss = float(_loss_of_set(graph, params, rest, *training))
-        validation_loss = float(_loss_of_set(graph, params, rest, *validation))
+        train_loss, validation_loss = (
+            float(_loss_of_set(network, *some)) for some in (training, validation)
+        )
         if not math.isfinite(train_loss + validation_loss):
             return None
         waited += 1
         if best is None or validation_loss < best.validation_loss:
-            found = Network(graph, params, rest)
-            best, waited = Trained(found, step, train_loss, validation_loss), 0
-        if step == steps or waited == patience:
+            best, waited = Trained(network, step, train_loss, validation_loss), 0
+        if step == steps or waited == _PATIENCE:
             return best
-        until, rates = min(step + every, steps), (learning_rate, momentum)
-        key = jax.random.key(seed)
-        params, state = _advance(
-            graph, batch_size, params, state, rest, training, key, (step, until), rates
-        )
+        until = min(step + every, steps)
+        network, state = _advance(batch_size, network, state, training, key, (step, until), rates)
         step = until
 
 
-def _forward(graph: Any, params: Any, rest: Any, x: jax.Array) -> jax.Array:
-    return nnx.merge(graph, params, rest)(x)
+def _squared_loss(outputs: jax.Array, y: ArrayLike) -> jax.Array:
+    return jnp.mean(jnp.sum(optax.l2_loss(outputs, jnp.asarray(y)), axis=-1))
 
 
-def _squared_loss(outputs: jax.Array, y: jax.Array) -> jax.Array:
-    return jnp.mean(jnp.sum(optax.l2_loss(outputs, y), axis=-1))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _advance(graph, batch_size, params, state, rest, training, key, steps, rates):
+@functools.partial(jax.jit, static_argnums=0)
+def _advance(batch_size, network, state, training, key, steps, rates):
     """Take the steps from `steps[0]` to `steps[1]`; each epoch has an order of its own."""
     x, y = map(jnp.asarray, training)
     optimizer, per_epoch = optax.sgd(*rates), len(x) // batch_size
@@ -124,56 +125,53 @@ def _advance(graph, batch_size, params, state, rest, training, key, steps, rates
         params, state, now = carry
         now = lax.cond(step % per_epoch == 0, order, lambda _: now, step)
         some = lax.dynamic_slice_in_dim(now, step % per_epoch * batch_size, batch_size)
-        gradient = jax.grad(lambda p: _squared_loss(_forward(graph, p, rest, x[some]), y[some]))
-        updates, state = optimizer.update(gradient(params), state)
+        gradient = jax.grad(network.loss)(params, x[some], y[some])
+        updates, state = optimizer.update(gradient, state)
         return optax.apply_updates(params, updates), state, now
 
     start, end = steps
-    return lax.fori_loop(start, end, body, (params, state, order(start)))[:2]
+    params, state, _ = lax.fori_loop(start, end, body, (network.params, state, order(start)))
+    return dataclasses.replace(network, params=params), state
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _outputs(graph, params, rest, x):
+@jax.jit
+def _outputs(network, x):
     def of_one(one):
-        return _forward(graph, params, rest, one[None])[0]
+        return network.outputs(network.params, one[None])[0]
 
     return lax.map(of_one, x, batch_size=_BATCH)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _loss_of_set(graph, params, rest, x, y):
-    return _squared_loss(_outputs(graph, params, rest, x), y)
+@jax.jit
+def _loss_of_set(network, x, y):
+    return _squared_loss(_outputs(network, x), y)
 
 
 def classes(network: Network, x: ArrayLike) -> np.ndarray:
     """Return the class that the network gives each input, shape (n,)."""
-    graph, params, rest = network
-    return np.asarray(_outputs(graph, params, rest, x)).argmax(axis=-1)
+    return np.asarray(_outputs(network, x)).argmax(axis=-1)
 
 
-def mean_ntk(network: Network, x: ArrayLike) -> np.ndarray:
+@jax.jit
+@jax.default_matmul_precision("highest")
+def mean_ntk(network: Network, x: ArrayLike) -> jax.Array:
     """Return the NTK averaged over outputs, shape (n, n), in float32 precision on every device."""
-    graph, params, rest = network
-    with jax.default_matmul_precision("highest"):
-        return np.asarray(_mean_ntk(graph, params, rest, x))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _mean_ntk(graph, params, rest, x):
-    n_outputs = jax.eval_shape(lambda: _forward(graph, params, rest, x)).shape[-1]
+    n_outputs = jax.eval_shape(network.outputs, network.params, x).shape[-1]
 
     # One output at a time: the gradients of all would take as many times the memory.
     def of_one(output):
         def f(params, inputs):
-            found = _forward(graph, params, rest, inputs)
+            found = network.outputs(params, inputs)
             return lax.dynamic_slice_in_dim(found, output, 1, axis=1)
 
-        return empirical_ntk(f, params, x)
+        return empirical_ntk(f, network.params, jnp.asarray(x))
 
     return jnp.mean(lax.map(of_one, jnp.arange(n_outputs)), axis=0)
 
 
-def gradient_norms(network: Network, x: ArrayLike, y: ArrayLike, *, axis: int) -> np.ndarray:
+@functools.partial(jax.jit, static_argnames="axis")
+@jax.default_matmul_precision("highest")
+def gradient_norms(network: Network, x: ArrayLike, y: ArrayLike, *, axis: int) -> jax.Array:
     """Return the norm of the gradient of the squared loss in each block.
 
     Args:
@@ -185,13 +183,7 @@ def gradient_norms(network: Network, x: ArrayLike, y: ArrayLike, *, axis: int) -
     Returns:
       The norms divided by their root mean square, shape (blocks,).
     """
-    with jax.default_matmul_precision("highest"):
-        return np.asarray(_block_norms(network.graph, axis, *network[1:], x, y))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _block_norms(graph, axis, params, rest, x, y):
-    gradient = jax.grad(lambda p: _squared_loss(_forward(graph, p, rest, x), y))(params)
+    gradient = jax.grad(network.loss)(network.params, x, y)
     squares = [jnp.moveaxis(leaf, axis, 0) ** 2 for leaf in jax.tree.leaves(gradient)]
     total = sum(jnp.sum(leaf, axis=range(1, leaf.ndim)) for leaf in squares)
     return jnp.sqrt(total / jnp.mean(total))
