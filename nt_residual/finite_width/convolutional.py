@@ -7,8 +7,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from nt_residual import _checks, schedules, stax
-from nt_residual.finite_width.residual_network import Plan, ResidualNetwork
+from nt_residual import _checks, schedules
+from nt_residual.finite_width.residual_network import (
+    Linear,
+    Plan,
+    ResidualNetwork,
+    Stage,
+    branch_layers,
+)
 
 
 class ConvResNet(ResidualNetwork):
@@ -65,30 +71,56 @@ class ConvResNet(ResidualNetwork):
         rngs: nnx.Rngs,
     ):
         given = depth if isinstance(depth, Sequence) else (depth,)
-        depths = tuple(_checks.integer(blocks, "depth", 1) for blocks in given)
+        depths = [_checks.integer(blocks, "depth", 1) for blocks in given]
         if not depths:
             raise ValueError("depth must hold one number of blocks for each stage, got none.")
+        channels = _checks.integer(channels, "channels", 1)
+        in_channels = _checks.integer(in_channels, "in_channels", 1)
         height, width = _checks.sizes(image_shape, "image_shape")
+        filter_shape = _checks.sizes(filter_shape, "filter_shape")
+        _checks.choice(pooling, "pooling", ("flatten", "gap"))
+        _checks.choice(padding, "padding", ("SAME", "CIRCULAR"))
         factor = 2 ** (len(depths) - 1)
         if height % factor or width % factor:
             raise ValueError(
                 f"image_shape must be divisible by {factor}, since {len(depths) - 1} stages halve "
                 f"the resolution, got {(height, width)}. Pad the images, or pass fewer stages."
             )
-        input_shape = height, width, _checks.integer(in_channels, "in_channels", 1)
-        options = {
-            "depth": depths,
-            "channels": _checks.integer(channels, "channels", 1),
-            "out_dim": _checks.integer(out_dim, "out_dim", 1),
-            "pooling": pooling,
-            "trained": trained,
-            "normalize_blocks": normalize_blocks,
-            "block": block,
-            "activation": activation,
-            "W_std": W_std,
-            "filter_shape": _checks.sizes(filter_shape, "filter_shape"),
-            "padding": padding,
-            "remat": remat,
-        }
-        plan = Plan(stax.ConvResNet, depths, tuple(options.items()), input_shape)
-        super().__init__(plan, schedule, mirrored, dtype, rngs)
+        pixels = height * width // factor**2 if pooling == "flatten" else 1
+        plan = Plan(
+            first=Linear((*filter_shape, in_channels, channels)),
+            stages=_stages(depths, channels, block, W_std, filter_shape),
+            last=Linear((pixels * factor * channels, _checks.integer(out_dim, "out_dim", 1))),
+            trained=trained,
+            normalize_blocks=normalize_blocks,
+            block=block,
+            activation=activation,
+            remat=remat,
+            pooling=pooling,
+            padding=padding,
+        )
+        alphas = schedules.alphas_of(schedule, sum(depths), traced=True)
+        super().__init__(plan, (height, width, in_channels), alphas, mirrored, dtype, rngs)
+
+
+def _stages(
+    depths: list[int], channels: int, block: str, W_std: float, filter_shape: tuple[int, int]
+) -> tuple[Stage, ...]:
+    """All stages; those after the first have twice the channels of the one before."""
+
+    def conv(inputs: int, outputs: int, std: float, stride: int = 1) -> Linear:
+        return Linear((*filter_shape, inputs, outputs), std, stride)
+
+    stages = []
+    for i, blocks in enumerate(depths):
+        now = channels * 2**i
+        layers = branch_layers(block, W_std, lambda std, now=now: conv(now, now, std))
+        if i == 0:
+            stages.append(Stage(blocks, layers))
+        else:
+            before = now // 2
+            # The stride and the new channels come with the first convolution.
+            strided = (conv(before, now, layers[0].W_std, stride=2), *layers[1:])
+            shortcut = Linear((1, 1, before, now), stride=2)
+            stages.append(Stage(blocks - 1, layers, strided, shortcut))
+    return tuple(stages)

@@ -7,8 +7,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from nt_residual import _checks, schedules, stax
-from nt_residual.finite_width.residual_network import Plan, ResidualNetwork
+from nt_residual import _checks, schedules
+from nt_residual.finite_width.residual_network import (
+    Linear,
+    Plan,
+    ResidualNetwork,
+    Stage,
+    branch_layers,
+)
 
 
 class ResNet(ResidualNetwork):
@@ -73,17 +79,18 @@ class ResNet(ResidualNetwork):
         rngs: nnx.Rngs,
     ):
         depth = _checks.integer(depth, "depth", 1)
+        width = _checks.integer(width, "width", 1)
         in_dim = _checks.integer(in_dim, "in_dim", 1)
-        options = {
-            "depth": depth,
-            "width": _checks.integer(width, "width", 1),
-            "out_dim": _checks.integer(out_dim, "out_dim", 1),
-            "trained": trained,
-            "normalize_blocks": normalize_blocks,
-            "block": block,
-            "activation": activation,
-            "W_std": W_std,
-            "remat": remat,
-        }
-        plan = Plan(stax.FullyConnectedResNet, (depth,), tuple(options.items()), (in_dim,))
-        super().__init__(plan, schedule, mirrored, dtype, rngs)
+        layers = branch_layers(block, W_std, lambda std: Linear((width, width), std))
+        plan = Plan(
+            first=Linear((in_dim, width)),
+            stages=(Stage(depth, layers),),
+            last=Linear((width, _checks.integer(out_dim, "out_dim", 1))),
+            trained=trained,
+            normalize_blocks=normalize_blocks,
+            block=block,
+            activation=activation,
+            remat=remat,
+        )
+        alphas = schedules.alphas_of(schedule, depth, traced=True)
+        super().__init__(plan, (in_dim,), alphas, mirrored, dtype, rngs)

@@ -9,13 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import neural_tangents as nt
-import numpy as np
 from flax import nnx
 from jax import lax
 from jax.typing import ArrayLike
 
-from nt_residual import _checks, schedules
+from nt_residual import _checks
 
 # Random numbers per iteration of the loop that draws the initial weights.
 _DRAWN_AT_ONCE = 2**16
@@ -26,47 +24,133 @@ class Frozen(nnx.Variable):
 
 
 @dataclasses.dataclass(frozen=True)
+class Linear:
+    """A dense layer or a convolution, whose weights are multiplied by W_std / √fan-in."""
+
+    shape: tuple[int, ...]  # (inputs, outputs) or (height, width, inputs, outputs).
+    W_std: float = 1.0
+    stride: int = 1
+
+    def __call__(self, weights: jax.Array, x: jax.Array, padding: str) -> jax.Array:
+        """Return the outputs for a batch, with weights of unit variance."""
+        weights = self.W_std / math.sqrt(math.prod(self.shape[:-1])) * weights
+        if len(self.shape) == 2:
+            return x @ weights
+        strides = [self.stride] * (x.ndim - 2)
+        if padding == "CIRCULAR":
+            # The pads of 'SAME': with a stride these are smaller before the image than after it.
+            pads = lax.padtype_to_pads(x.shape[1:-1], self.shape[:-2], strides, "SAME")
+            x = jnp.pad(x, [(0, 0), *pads, (0, 0)], mode="wrap")
+        return lax.conv_general_dilated(
+            x,
+            weights,
+            strides,
+            "SAME" if padding == "SAME" else "VALID",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """Blocks of one width that keep the shape of their input, after one with a stride if any."""
+
+    blocks: int  # The number of blocks that keep the shape.
+    layers: tuple[Linear, ...]  # Of the branch of each of these.
+    strided: tuple[Linear, ...] = ()  # Of the branch of the block with a stride.
+    shortcut: Linear | None = None  # Of that block.
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan:
-    """Everything about a network but its numbers: that of `stax` with the same arguments."""
+    """Everything about a network but its numbers."""
 
-    make: Callable  # stax.FullyConnectedResNet or stax.ConvResNet
-    depths: tuple[int, ...]  # The number of blocks of each stage.
-    options: tuple[tuple[str, Any], ...]  # The other arguments of `make`, but the schedule.
-    input_shape: tuple[int, ...]
+    first: Linear
+    stages: tuple[Stage, ...]
+    last: Linear
+    trained: str
+    normalize_blocks: bool
+    block: str
+    activation: Callable[[jax.Array], jax.Array] | None
+    remat: bool
+    pooling: str | None = None
+    padding: str = "SAME"
 
-    def stax_network(self, alphas: Any) -> Any:
-        """Return `(init_fn, apply_fn, kernel_fn)`."""
-        options = dict(self.options)
-        if options["activation"] is not None and not callable(options["activation"]):
+    def __post_init__(self):
+        _checks.choice(self.trained, "trained", ("blocks", "all"))
+        _checks.boolean(self.normalize_blocks, "normalize_blocks")
+        _checks.boolean(self.remat, "remat")
+        if self.activation is not None and not callable(self.activation):
             raise TypeError(
                 "activation must be a function of arrays or None for ReLU, got "
-                f"{options['activation']!r}."
+                f"{self.activation!r}."
             )
-        options["activation"] = nt.stax.Elementwise(options["activation"] or jax.nn.relu)
-        return self.make(schedule=alphas, **options)
 
-    @functools.cached_property
-    def shapes(self) -> Any:
-        """The parameters of the network of `stax`, as shapes."""
-        init_fn, _, _ = self.stax_network(np.ones(sum(self.depths)))
-        shape = (1, *self.input_shape)
-        return jax.eval_shape(lambda key: init_fn(key, shape)[1], jax.random.key(0))
+    def weights(self) -> list[tuple[str, Linear, int | None, bool]]:
+        """Return name, layer, number of stacked blocks or `None`, and whether it is trained.
 
-    def names(self) -> list[str]:
-        """Return the names of the arrays of weights, in the order of the parameters of `stax`."""
-        layers = range(1 if dict(self.options)["block"] == "one_layer" else 2)
-        names = ["first"]
-        for i, blocks in enumerate(self.depths):
-            if i:
-                names += [f"stage{i}_shortcut", *(f"stage{i}_strided{j}" for j in layers)]
-            if blocks > min(i, 1):
-                names += [f"stage{i}_layer{j}" for j in layers]
-        return [*names, "last"]
+        The order is that of the parameters of `stax`.
+        """
+        ends = self.trained == "all"
+        found: list[tuple[str, Linear, int | None, bool]] = [("first", self.first, None, ends)]
+        for i, stage in enumerate(self.stages):
+            if stage.shortcut is not None:
+                found.append((f"stage{i}_shortcut", stage.shortcut, None, ends))
+                for j, layer in enumerate(stage.strided):
+                    found.append((f"stage{i}_strided{j}", layer, None, True))
+            if stage.blocks:
+                for j, layer in enumerate(stage.layers):
+                    found.append((f"stage{i}_layer{j}", layer, stage.blocks, True))
+        return [*found, ("last", self.last, None, ends)]
 
-    def is_trained(self, name: str) -> bool:
-        """Return whether an array of weights is trained."""
-        ends = name in ("first", "last") or name.endswith("_shortcut")
-        return not ends or dict(self.options)["trained"] == "all"
+    def outputs(self, weights: dict[str, jax.Array], alphas: jax.Array, x: jax.Array) -> jax.Array:
+        """Return the outputs for a batch."""
+        # The loop over blocks needs one dtype, that of the weights.
+        x = self.first(weights["first"], x.astype(weights["first"].dtype), self.padding)
+        block = 0
+        for i, stage in enumerate(self.stages):
+            if stage.shortcut is not None:
+                shortcut = stage.shortcut(weights[f"stage{i}_shortcut"], x, self.padding)
+                ws = [weights[f"stage{i}_strided{j}"] for j in range(len(stage.strided))]
+                x = self._block(stage.strided, ws, alphas[block], x, shortcut)
+                block += 1
+            if stage.blocks:
+                ws = [weights[f"stage{i}_layer{j}"] for j in range(len(stage.layers))]
+                x = self._blocks(stage, ws, alphas[block : block + stage.blocks], x)
+                block += stage.blocks
+        if self.pooling == "gap":
+            x = jnp.mean(x, axis=(1, 2))
+        elif self.pooling == "flatten":
+            x = x.reshape(len(x), -1)
+        return self.last(weights["last"], x, self.padding)
+
+    def _blocks(
+        self, stage: Stage, weights: list[jax.Array], alphas: jax.Array, x: jax.Array
+    ) -> jax.Array:
+        """The blocks that keep the shape of `x`; each array of weights is stacked over blocks."""
+
+        def step(x, block):
+            ws, alpha = block
+            return self._block(stage.layers, ws, alpha, x, x), None
+
+        return lax.scan(jax.checkpoint(step) if self.remat else step, x, (weights, alphas))[0]
+
+    def _block(
+        self,
+        layers: tuple[Linear, ...],
+        weights: list[jax.Array],
+        alpha: jax.Array,
+        x: jax.Array,
+        shortcut: jax.Array,
+    ) -> jax.Array:
+        """Shortcut + α·branch(x), divided by √(1 + α²) with `normalize_blocks`."""
+        activation = self.activation or jax.nn.relu
+        branch = x
+        for i, (layer, w) in enumerate(zip(layers, weights, strict=True)):
+            if i or self.block != "two_layer":
+                branch = activation(branch)
+            branch = layer(w, branch, self.padding)
+        out = shortcut + alpha * branch
+        return out / jnp.sqrt(1 + alpha**2) if self.normalize_blocks else out
 
 
 class ResidualNetwork(nnx.Module):
@@ -78,15 +162,20 @@ class ResidualNetwork(nnx.Module):
     """
 
     def __init__(
-        self, plan: Plan, schedule: schedules.Schedule, mirrored: bool, dtype: Any, rngs: nnx.Rngs
+        self,
+        plan: Plan,
+        input_shape: tuple[int, ...],
+        alphas: ArrayLike,
+        mirrored: bool,
+        dtype: Any,
+        rngs: nnx.Rngs,
     ):
-        self.plan, self.mirrored = plan, _checks.boolean(mirrored, "mirrored")
-        alphas = schedules.alphas_of(schedule, sum(plan.depths), traced=True)
+        self.plan, self.input_shape = plan, input_shape
+        self.mirrored = mirrored = _checks.boolean(mirrored, "mirrored")
         self.alphas = Frozen(jnp.asarray(alphas, dtype))
-        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(plan.shapes))
-        values = _initial_weights(shapes, self.mirrored, jnp.dtype(dtype), rngs.params())
-        for name, value in zip(plan.names(), values, strict=True):
-            setattr(self, name, (nnx.Param if plan.is_trained(name) else Frozen)(value))
+        values = _initial_weights(plan, mirrored, jnp.dtype(dtype), rngs.params())
+        for (name, _, _, trained), value in zip(plan.weights(), values, strict=True):
+            setattr(self, name, (nnx.Param if trained else Frozen)(value))
 
     def __call__(self, x: ArrayLike) -> jax.Array:
         """Return the outputs of the network.
@@ -98,32 +187,31 @@ class ResidualNetwork(nnx.Module):
           Shape (n, out_dim).
 
         Raises:
-          OverflowError: if the outputs are infinite or NaN, unless JAX traces them.
           ValueError: if `x` does not have the shape of the inputs of the network.
         """
-        x, alphas, plan = jnp.asarray(x), self.alphas[...], self.plan
-        if x.ndim < 2 or x.shape[1:] != plan.input_shape:
-            expected = ", ".join(map(str, plan.input_shape))
+        x = jnp.asarray(x)
+        if x.ndim < 2 or x.shape[1:] != self.input_shape:
+            expected = ", ".join(map(str, self.input_shape))
             raise ValueError(
                 f"x must have shape (n, {expected}), got shape {x.shape}. in_dim, or image_shape "
                 "and in_channels, of the network set it."
             )
-        # The loop over blocks needs one dtype, that of the weights.
-        x = x.astype(alphas.dtype)
-        weights = [getattr(self, name)[...] for name in plan.names()]
-        params = jax.tree.unflatten(jax.tree.structure(plan.shapes), weights)
-        _, apply_fn, _ = plan.stax_network(alphas)
+        alphas = self.alphas[...]
+        weights = {name: getattr(self, name)[...] for name, *_ in self.plan.weights()}
         if not self.mirrored:
-            return apply_fn(params, x)
-        # One program for both copies: their outputs are the same to the last digit at first.
-        plus, minus = lax.map(lambda params: apply_fn(params, x), params)
+            return self.plan.outputs(weights, alphas, x)
+        plus, minus = jax.vmap(lambda w: self.plan.outputs(w, alphas, x))(weights)
         return (plus - minus) / math.sqrt(2)
 
 
 # One loop draws all arrays: to draw each would compile a program for each shape, and take four
 # times the memory.
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _initial_weights(shapes, mirrored, dtype, key):
+def _initial_weights(plan, mirrored, dtype, key):
+    shapes = [
+        layer.shape if blocks is None else (blocks, *layer.shape)
+        for _, layer, blocks, _ in plan.weights()
+    ]
     ends = list(itertools.accumulate(map(math.prod, shapes)))
     drawn = lax.map(
         lambda i: jax.random.normal(jax.random.fold_in(key, i), (_DRAWN_AT_ONCE,), dtype),
@@ -132,3 +220,11 @@ def _initial_weights(shapes, mirrored, dtype, key):
     parts = jnp.split(drawn.reshape(-1)[: ends[-1]], ends[:-1])
     values = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
     return [jnp.stack([value, value]) for value in values] if mirrored else values
+
+
+def branch_layers(block: str, W_std: Any, make: Callable[[float], Linear]) -> tuple[Linear, ...]:
+    """Return the layers of a branch, each made by `make` from its standard deviation."""
+    _checks.choice(block, "block", ("two_layer", "one_layer", "preactivation"))
+    W_std = _checks.number(W_std, "W_std", positive=True)
+    stds = {"two_layer": (W_std, 1.0), "one_layer": (W_std,), "preactivation": (W_std, W_std)}
+    return tuple(make(std) for std in stds[block])

@@ -73,7 +73,7 @@ def test_one_network_in_two_frameworks(case, x64):
         np.testing.assert_allclose(got, wanted, rtol=1e-11, atol=1e-12)
     # And back: other parameters, in a copy.
     other = finite_width.from_stax(model, jax.tree.map(lambda leaf: 2 * leaf, params))
-    for name in model.plan.names():
+    for name, *_ in model.plan.weights():
         np.testing.assert_array_equal(getattr(other, name)[...], 2 * getattr(model, name)[...])
 
 
@@ -120,7 +120,7 @@ def test_programs_do_not_grow_with_depth():
         ({"schedule": np.ones(2)}, ValueError, "got 2 alphas for depth=3"),
         ({"schedule": lambda depth: -np.ones(depth)}, ValueError, "finite|negative"),
         ({"activation": "relu"}, TypeError, "activation must be a function of arrays"),
-        ({"W_std": -1.0}, ValueError, "W_std` must not be negative"),
+        ({"W_std": 0}, ValueError, "W_std must be positive and finite"),
         ({"mirrored": "no"}, TypeError, "mirrored must be True or False, got 'no'"),
         ({"in_dim": 0}, ValueError, "in_dim must be at least 1"),
     ],
