@@ -18,6 +18,9 @@ from numpy.typing import ArrayLike
 
 from . import _checks
 
+# The rest is for other packages of ours.
+__all__ = ["Constant", "Explicit", "PowerLaw", "Schedule", "effective_time"]
+
 Schedule = Callable[[int], ArrayLike] | ArrayLike
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
-from nt_residual import schedules
+from nt_residual import _checks, schedules
 
 
 def scaled_residual(
@@ -56,9 +56,8 @@ def scaled_residual(
       >>> ResNet(4, 3).init_with_output(jax.random.key(0), jnp.ones((2, 4)))[0].shape
       (2, 4)
     """
-    x = jnp.asarray(x)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"x must hold floats, got dtype {x.dtype}. Pass x.astype('float32').")
+    x = jnp.asarray(_checks.float_array(x, "x", "(n, …)"))
+    normalize_blocks = _checks.boolean(normalize_blocks, "normalize_blocks")
     if not callable(branch):
         raise TypeError(
             f"branch must be a function of x, got {type(branch).__name__}. Pass the layer itself, "

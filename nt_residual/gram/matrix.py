@@ -84,6 +84,7 @@ def compute(
              [0.1925, 0.1925, 1.    ]], dtype=float32)
     """
     tile_size = _checks.optional_integer(tile_size, "tile_size", "None chooses one.")
+    progress = _checks.boolean(progress, "progress")
     x1, x2 = _checks.finite_batches(x1, x2)
     of_kernel = _checks.kernel(kernel, x1, x1 if x2 is None else x2)
     entry = of_kernel if dtype is None else _checks.float_dtype(dtype)

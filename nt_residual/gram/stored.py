@@ -16,7 +16,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from nt_residual import memory
+from nt_residual import _checks, memory
 from nt_residual.gram import tiles
 
 # The attribute of the zarr array that tells what was computed.
@@ -227,10 +227,11 @@ def load(path: str | os.PathLike) -> Stored:
 
 
 def folder_of(path: str | os.PathLike) -> pathlib.Path:
-    """Return the absolute path, or raise `ValueError` if it is an address."""
+    """Return the absolute path; a `ValueError` if it is an address."""
+    folder = _checks.path(path, "store")
     if "://" in os.fspath(path):
         raise ValueError(f"store must be a path on this machine, got {path!r}.")
-    return pathlib.Path(path).expanduser().absolute()
+    return folder.expanduser().absolute()
 
 
 def spec_of(folder: pathlib.Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from nt_residual.rntk.rows import row_norms
 _NEARLY_PARALLEL = 0.99
 
 
-def angle(x1: jax.Array, x2: jax.Array | None = None) -> jax.Array:
+def angle(x1: ArrayLike, x2: ArrayLike | None = None) -> jax.Array:
     """Return the angles between all pairs of rows, accurate also where they are tiny.
 
     Args:
@@ -26,15 +26,23 @@ def angle(x1: jax.Array, x2: jax.Array | None = None) -> jax.Array:
         exactly zero on the diagonal.
 
     Returns:
-      Radians in [0, π], shape (n1, n2). Not checked: a zero row gives NaN.
+      Radians in [0, π], shape (n1, n2). Values are not checked: a zero row gives NaN.
+
+    Raises:
+      TypeError: if an input does not hold real floats.
 
     Example:
       >>> import jax.numpy as jnp
       >>> angle(jnp.eye(2), jnp.array([[1.0, 1e-6]]))[0]
       Array([1.e-06], dtype=float32)
     """
+    x1 = jnp.asarray(_checks.float_array(x1, "x1", "(n1, d)"))
     unit1 = x1 / row_norms(x1)
-    unit2 = unit1 if x2 is None else x2 / row_norms(x2)
+    if x2 is None:
+        unit2 = unit1
+    else:
+        x2 = jnp.asarray(_checks.float_array(x2, "x2", "(n2, d)"))
+        unit2 = x2 / row_norms(x2)
     cosine = jnp.matmul(unit1, unit2.T, precision="highest")
     if x2 is None:
         # Any value will do on the diagonal, and zero leaves its rows out of what follows.
