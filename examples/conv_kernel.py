@@ -1,4 +1,4 @@
-"""What depth, α and pooling make of the kernel of a convolutional ResNet.
+"""The kernel of a convolutional ResNet, by depth, α and pooling.
 
     uv run python examples/conv_kernel.py [--out FILE]
 

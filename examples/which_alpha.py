@@ -1,4 +1,4 @@
-"""Which α a deep residual network needs, seen before any data is.
+"""The choice of α for a deep residual network, before any data is seen.
 
     uv run python examples/which_alpha.py [--out FILE] [--dim 3]
 
@@ -20,7 +20,7 @@ GAMMAS = (0.0, 0.25, 0.5, 1.0)
 
 
 def label(gamma):
-    """How a curve is called."""
+    """Return the label of a curve."""
     return f"γ = {gamma:g}"
 
 

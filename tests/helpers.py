@@ -1,4 +1,4 @@
-"""What several test modules share."""
+"""Oracles and helpers of several test modules."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What neural-tangents computes, as named cases in float64, and what it computed in 2023.
+"""Computations of neural-tangents as named cases in float64, and their results of 2023.
 
 `tests/reference/make_neural_tangents.py` computes the cases with the JAX that
 neural-tangents 0.6.5 was made for, and stores the results;

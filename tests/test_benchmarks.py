@@ -34,7 +34,7 @@ def suite():
 
 @pytest.fixture(scope="module", params=[FEW, *helpers.full(tuple(TINY))], ids=["few", "all"])
 def measured(request, suite, tmp_path_factory):
-    """What a run of tiny sizes writes, its exit status, and each case with what it computed."""
+    """Return the file of a run of tiny sizes, its exit status, and each case with its result."""
     folder, computed = tmp_path_factory.mktemp("results"), []
 
     def recording(case):

@@ -62,7 +62,7 @@ def from_script(name, address):
 
 
 def sources(notebook):
-    """What is in the cells of a notebook: their kinds and texts."""
+    """Return the kinds and texts of the cells of a notebook."""
     return [(cell.cell_type, cell.source) for cell in notebook.cells]
 
 

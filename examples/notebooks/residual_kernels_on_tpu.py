@@ -82,7 +82,7 @@ x = data.sphere.uniform(N, FEATURES).astype("float32")
 
 
 def seconds(**options):
-    """How long a matrix takes, once its program is compiled, and the matrix."""
+    """Return the seconds of a matrix, once its program is compiled, and the matrix."""
     jax.block_until_ready(gram.compute(kernel, x, **options))
     start = time.perf_counter()
     k = jax.block_until_ready(gram.compute(kernel, x, **options))

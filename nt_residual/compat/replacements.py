@@ -1,4 +1,4 @@
-"""What is replaced in modules of neural-tangents once they have run, by module.
+"""Replacements in modules of neural-tangents after they have run, by module.
 
 What is here is needed on each JAX from 0.7.2 on, the oldest that nt_residual supports,
 except where the installed version is asked for. `layers` mends faults of neural-tangents itself.

@@ -38,7 +38,7 @@ def add_rules(rules: Any) -> None:
         )
 
     def slice_(equation: Any, index: int, inputs: Sequence[Any], output: Any) -> Any:
-        """What `split`, new in JAX 0.4.38, is made of: see `linear_program`."""
+        """Return the parts of `split`, new in JAX 0.4.38: see `linear_program`."""
         axes = tuple(i for i in range(output.ndim) if output.shape[i] == inputs[0].shape[i])
         return Structure(out_trace=axes, in_trace=axes, in_trace_idxs=(index,))
 

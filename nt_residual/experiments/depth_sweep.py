@@ -1,4 +1,4 @@
-"""What finite networks learn by depth and α, the experiment of arXiv 2403.04545."""
+"""Test errors of finite networks by depth and α, the experiment of arXiv 2403.04545."""
 
 import contextlib
 import dataclasses

@@ -47,7 +47,7 @@ class Outcome:
 
     @property
     def agrees(self) -> bool | None:
-        """Whether all findings agree with the paper; `None` if some are not decided."""
+        """True if all findings agree with the paper; `None` if some are not decided."""
         verdicts = {finding.agrees for finding in self.findings}
         return False if False in verdicts else None if None in verdicts else True
 

@@ -90,7 +90,7 @@ class WidthSweep:
 
     @property
     def agrees(self) -> bool:
-        """Whether the networks approach the kernel as their width grows.
+        """True if the networks approach the kernel as their width grows.
 
         That is, `bias` is at most 3 `bias_error`, and −1/2 is in `slope_interval` or within 0.1
         of it.

@@ -138,6 +138,6 @@ def make_branch(block, activation, layer, W_std):
 
 
 def freezer(trained):
-  """What is done to the layers that only `trained='all'` trains."""
+  """Return the wrapper of layers that only `trained='all'` trains."""
   _checks.choice(trained, 'trained', ('blocks', 'all'))
   return Frozen if trained == 'blocks' else lambda layer: layer

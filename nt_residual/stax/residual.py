@@ -191,7 +191,7 @@ def _without_axes_of(layer, other):
 
 
 def _requirements(layer):
-  """What `stax.requires` has set."""
+  """Return the requirements that `stax.requires` has set."""
   return getattr(layer[2], 'input_req', {})
 
 

@@ -64,7 +64,7 @@ def abstract_init(init_fn, input_shape):
 
 
 class _Value(enum.IntEnum):
-  """What is known of an array when all parameters are zero."""
+  """The known facts about an array when all parameters are zero."""
 
   ZERO = 0
   CONSTANT = 1  # It does not depend on the inputs.

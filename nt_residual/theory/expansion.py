@@ -80,6 +80,6 @@ def _ratios(dim: int, degree: int, count: int) -> np.ndarray:
 
 
 def _steps_to_peak(dim: int, degree: int) -> int:
-    """How many steps of 2 from j = k it takes to the largest p_k(j)."""
+    """Return the number of steps of 2 from j = k to the largest p_k(j)."""
     peak = degree * (degree + dim - 2) // (dim - 1)
     return max(0, (peak - degree) // 2)

@@ -89,7 +89,7 @@ def _first_angle(dim: int, log_root: float) -> float:
 
 
 def _levels(width: float, dim: int, log_root: float) -> int:
-    """How often the first panel is halved: until what is left of it is negligible."""
+    """Return how often to halve the first panel, until the rest of it is negligible."""
     log_width = (_NEGLIGIBLE - log_root) / (dim - 1)
     return min(50, max(0, math.ceil((math.log(width) - log_width) / math.log(2))))
 

@@ -1,4 +1,4 @@
-"""What a convolutional kernel says of wrong arguments and images."""
+"""Errors of a convolutional kernel for wrong arguments and images."""
 
 import numpy as np
 import pytest

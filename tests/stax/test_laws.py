@@ -52,7 +52,7 @@ KINDS = [
 
 
 def is_of_its_kind(case):
-    """Whether it stands for those like it."""
+    """Return whether it stands for those like it."""
     return case in KINDS
 
 

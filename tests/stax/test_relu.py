@@ -14,7 +14,7 @@ TOLERANCE = {"float32": 1e-6, "float64": 1e-14}
 
 
 def _kernel(nngp, cov1, cov2):
-    """What a dense layer passes on, with the given covariances and an NTK of one."""
+    """Return the kernel after a dense layer, with the given covariances and an NTK of one."""
     n1, n2 = nngp.shape
     _, _, kernel_fn = nt_stax.Dense(8)
     k = kernel_fn(jnp.ones((n1, 3), nngp.dtype), 2 * jnp.ones((n2, 3), nngp.dtype))

@@ -17,7 +17,7 @@ def _legend(ax):
 
 
 def _check(ax):
-    """What holds for every figure: it is labeled, and can be drawn."""
+    """Check that a figure is labeled and can be drawn."""
     assert ax.get_xlabel()
     assert ax.get_ylabel()
     ax.figure.canvas.draw()
