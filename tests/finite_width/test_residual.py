@@ -72,7 +72,7 @@ X = jnp.ones((2, 3))
         # It could be broadcast, which would hide the mistake.
         ((X, lambda x: x[:, :1], 0.5), ValueError, r"\(2, 3\), got \(2, 1\).*projection"),
         ((X, X, 0.5), TypeError, "branch must be a function"),
-        ((jnp.arange(2), jnp.sin, 0.5), TypeError, "x must hold floats, got dtype int32"),
+        ((jnp.arange(2), jnp.sin, 0.5), TypeError, "x must hold real floats, got dtype int32"),
     ],
 )
 def test_invalid_arguments_are_refused(arguments, error, message):
