@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from nt_residual import _checks
-from nt_residual.rntk.rows import in_one_dtype, is_known
+from nt_residual.rntk.rows import converted, in_one_dtype, is_known
 
 
 def check_images(
@@ -62,11 +62,7 @@ def _check_batch(
         raise ValueError(f"{name} must have {expected}, got shape {array.shape}. {remedy}".rstrip())
     if array.size == 0:
         raise ValueError(f"{name} must hold at least one image, got shape {array.shape}.")
-    # Inside a function that JAX traces a NumPy array would become a traced one.
-    with jax.ensure_compile_time_eval():
-        given, array = array.dtype, jnp.asarray(array)
-    _check_finite(array, name if array.dtype == given else f"{name}, converted to {array.dtype},")
-    return array
+    return converted(array, name, _check_finite)
 
 
 def _check_finite(x: jax.Array, name: str) -> None:

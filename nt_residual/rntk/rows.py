@@ -5,6 +5,7 @@ Values are checked where they are known: outside `jax.jit` and its like, and on 
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,10 +57,15 @@ def _check_batch(x: ArrayLike, name: str) -> jax.Array:
         )
     if array.size == 0:
         raise ValueError(f"{name} must hold at least one input, got shape {array.shape}.")
+    return converted(array, name, _check_values)
+
+
+def converted(array: Any, name: str, check: Callable[[jax.Array, str], None]) -> jax.Array:
+    """Return `array` as a JAX array, with the dtype of JAX's configuration, after `check`."""
     # Inside a function that JAX traces a NumPy array would become a traced one.
     with jax.ensure_compile_time_eval():
         given, array = array.dtype, jnp.asarray(array)
-    _check_values(array, name if array.dtype == given else f"{name}, converted to {array.dtype},")
+    check(array, name if array.dtype == given else f"{name}, converted to {array.dtype},")
     return array
 
 
