@@ -28,8 +28,7 @@ class Finding:
     Attributes:
       claim: what the paper predicts, or what follows from it, and the criterion.
       measured: the measurement, with numbers.
-      agrees: whether the measurement meets the criterion; `None` if it cannot tell the prediction
-        from others.
+      agrees: whether it meets the criterion; `None` if it cannot tell the prediction from others.
     """
 
     claim: str
@@ -60,11 +59,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> np.recarray:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """The numbers of a claim.
-
-    Attributes:
-      rows: a record array, of the columns that the claim's `run` describes.
-    """
+    """The numbers of a claim: a record array of the columns that its `run` describes."""
 
     rows: np.recarray
 
@@ -91,14 +86,7 @@ class Slope:
 
 
 def slope(x: ArrayLike, y: ArrayLike) -> Slope:
-    """Fit a power law, by least squares of log y against log x.
-
-    Args:
-      x: shape (n,), n ≥ 2, positive, at least two different values.
-      y: shape (n,), positive.
-
-    Returns:
-      The power, with its interval if n ≥ 3.
+    """Fit a power law to positive numbers, by least squares of log y against log x.
 
     Example:
       >>> print(slope([1, 10, 100], [1.0, 0.1, 0.01]))

@@ -80,16 +80,15 @@ def run(
       dataset: a name of `data.load`.
       gammas: the exponents γ of fully-connected networks.
       depths: their numbers of blocks, ascending, `math.inf` for the limit.
-      conv_gammas: the exponents γ of convolutional networks, none for fully-connected ones alone.
-      conv_depths: their numbers of blocks, ascending. The time grows with them. `math.inf` is
-        for γ ≥ 1/2; other γ have no limit of use, and leave it out.
+      conv_gammas: the exponents γ of convolutional networks, none to leave these out.
+      conv_depths: their numbers of blocks, ascending. The limit, `math.inf`, is computed for
+        γ ≥ 1/2 only.
       n_train: images to train and validate fully-connected networks on, `None` for all.
       n_conv: likewise for convolutional networks. The time grows with its square.
       n_test: images to test on, `None` for all.
       pooling: 'flatten', or 'gap' for global average pooling, which takes about as many times as
         long as an image has pixels.
-      label_noise: the fraction of training and validation labels, in [0, 1), to replace by
-        another label drawn at random.
+      label_noise: the fraction of training and validation labels to replace, in [0, 1).
       root: the folder with the files of the data set, as for `data.load`.
       seed: of the choice and split of images, and of the noise.
       progress: whether to show a progress bar.
@@ -107,15 +106,10 @@ def run(
       TypeError, ValueError: if an argument is out of range.
       ImportError: if scikit-learn is missing.
       OSError: if the data set is not available.
-
-    Example:
-      >>> found = run(gammas=[1.0], depths=[10], conv_gammas=[])  # doctest: +SKIP
-      >>> found.rows[0].test_accuracy > 0.9  # doctest: +SKIP
-      True
     """
     progress = _checks.boolean(progress, "progress")
-    chosen = data.load(dataset, n_train, n_test, root=root, seed=seed)
-    flat = early_stopping.split(chosen, label_noise, seed)
+    images = data.load(dataset, n_train, n_test, root=root, seed=seed)
+    flat = early_stopping.split(images, label_noise, seed)
     work: list[tuple[Any, early_stopping.Sets]] = [
         (rntk.ResidualKernel(depth, schedules.PowerLaw(gamma)), flat)
         for gamma in gammas
@@ -145,37 +139,28 @@ def findings(result: Accuracies) -> list[Finding]:
     found, kinds = [], dict.fromkeys(result.rows[["network", "gamma"]].tolist())
     for network, gamma in kinds:
         rows = result.of(network=network, gamma=gamma)
-        name = f"{network.capitalize()}, γ = {gamma:g}"
-        if gamma >= 0.5:
-            found.append(_kept(name, rows))
-        elif rows[0].depth < math.inf:
-            found.append(_lost(name, rows))
+        # The limit of γ < 1/2 is a constant by definition: its accuracy proves nothing.
+        rows = rows if gamma >= 0.5 else rows[rows.depth < math.inf]
+        if len(rows):
+            found.append(_by_depth(f"{network.capitalize()}, γ = {gamma:g}", gamma >= 0.5, rows))
     if result.label_noise and any(gamma >= 0.5 for _, gamma in kinds):
         found.append(_gain(result))
     return found
 
 
-def _percents(rows: Any) -> str:
+def _by_depth(name: str, kept: bool, rows: Any) -> Finding:
+    accuracy, deepest = rows.test_accuracy, rows[-1].depth
     steps = [f"{row.test_accuracy:.1%} at {figures.depth(row.depth)}" for row in rows]
-    return f"The accuracy by depth is {', '.join(steps)}."
-
-
-def _kept(name: str, rows: Any) -> Finding:
-    return Finding(
-        claim=f"{name}: the accuracy does not depend on depth (criterion: within 3 points).",
-        measured=_percents(rows),
-        agrees=bool(np.ptp(rows.test_accuracy) < 0.03),
+    kept_claim = "the accuracy does not depend on depth (criterion: within 3 points)."
+    lost_claim = (
+        f"accuracy falls with depth, for which {deepest} blocks may be too few (criterion: there "
+        "it is 3 points below the best)."
     )
-
-
-def _lost(name: str, rows: Any) -> Finding:
-    # The limit is a constant by definition: its accuracy proves nothing.
-    finite = rows[rows.depth < math.inf]
+    agrees = np.ptp(accuracy) < 0.03 if kept else accuracy[-1] < accuracy.max() - 0.03
     return Finding(
-        claim=f"{name}: accuracy falls with depth, for which {finite[-1].depth} blocks may be "
-        "too few (criterion: there it is 3 points below the best).",
-        measured=_percents(rows),
-        agrees=bool(finite[-1].test_accuracy < finite.test_accuracy.max() - 0.03),
+        claim=f"{name}: {kept_claim if kept else lost_claim}",
+        measured=f"The accuracy by depth is {', '.join(steps)}.",
+        agrees=bool(agrees),
     )
 
 
@@ -191,10 +176,7 @@ def _gain(result: Accuracies) -> Finding:
 
 
 def plot(result: Accuracies) -> Any:
-    """Draw test accuracy against depth, a panel per kind of network.
-
-    Returns a `matplotlib.figure.Figure`.
-    """
+    """Draw test accuracy against depth, a panel per kind of network."""
     networks = list(dict.fromkeys(result.rows.network.tolist()))
     gammas = sorted(set(result.rows.gamma))
     figure, panels = figures.panels(len(networks), sharey=True)
@@ -213,10 +195,7 @@ def plot(result: Accuracies) -> Any:
 
 
 def plot_times(result: Accuracies) -> Any:
-    """Draw test accuracy against stopping time, a panel per depth, a curve per γ.
-
-    Dots are at the time chosen on validation images. Returns a `matplotlib.figure.Figure`.
-    """
+    """Draw test accuracy against stopping time, a panel per depth, a curve per γ."""
     depths = list(dict.fromkeys(result.rows.depth.tolist()))
     gammas = list(dict.fromkeys(result.rows.gamma.tolist()))
     figure, panels = figures.panels(len(depths), sharey=True)

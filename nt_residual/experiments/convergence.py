@@ -18,10 +18,7 @@ STATEMENT = (
     "goes beyond the paper)."
 )
 QUICK = {"gammas": (0.5, 0.6, 0.75, 1.0), "depths": (10, 30, 100, 300, 1000, 3000, 10_000)}
-FULL = {
-    "gammas": (0.5, 0.55, 0.6, 0.75, 1.0, 1.5),
-    "depths": (10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000),
-}
+FULL = {"gammas": (0.5, 0.55, 0.6, 0.75, 1.0, 1.5), "depths": (*QUICK["depths"], 30_000, 100_000)}
 
 
 def run(
@@ -49,11 +46,9 @@ def run(
       >>> round(slope(found.rows.depth, found.rows.distance).value, 2)
       -0.96
     """
-    outside = [gamma for gamma in gammas if not gamma >= 0.5]
-    if outside:
+    if not all(gamma >= 0.5 for gamma in gammas):
         raise ValueError(
-            f"gammas must be at least 1/2, got {outside}. See constant_alpha and slow_decay for "
-            "others."
+            f"gammas must be at least 1/2, got {gammas}. See slow_decay for smaller ones."
         )
     angles = default_angles()
     one_layer = (2 * np.cos(angles) * (math.pi - angles) + np.sin(angles)) / (2 * math.pi)
@@ -116,10 +111,7 @@ def findings(result: Result) -> list[Finding]:
 
 
 def plot(result: Result) -> Any:
-    """Draw the limits against the angle, and the distance to them against depth.
-
-    Returns a `matplotlib.figure.Figure`. Dashed lines are `theory.rate`, through the last point.
-    """
+    """Draw the limits against the angle, and the distance to them against depth."""
     figure, (limits, distance) = figures.panels(2)
     gammas = dict.fromkeys(result.rows.gamma.tolist())
     kernels = {

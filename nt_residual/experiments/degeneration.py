@@ -16,8 +16,7 @@ from nt_residual.theory.rates import default_angles
 
 # The limit of the kernel between different inputs if T → ∞.
 CONSTANT = 0.25
-# A target of unit mean square, half in degree 1 and half in degree 2, on the sphere in three
-# dimensions, where P_k has the mean square 1/(2k + 1).
+# On the sphere in three dimensions P_k has the mean square 1/(2k + 1).
 _TARGET = {"dim": 3, "coefficients": {1: math.sqrt(3 / 2), 2: math.sqrt(5 / 2)}}
 
 
@@ -32,8 +31,7 @@ def run(
 ) -> Result:
     """Compute kernels of increasing depth, and fit them to points on the sphere.
 
-    The target on the sphere in three dimensions has half its power in degree 1 and half in
-    degree 2, without noise.
+    The target has half its power in degree 1 and half in degree 2, without noise.
 
     Args:
       gammas: the exponents γ.
@@ -83,10 +81,7 @@ def control_finding(result: Result) -> Finding:
 
 
 def plot(result: Result) -> Any:
-    """Draw the distance of the kernel to 1/4 and the test error against depth.
-
-    Returns a `matplotlib.figure.Figure`. Dashed lines are `theory.rate`, through the last point.
-    """
+    """Draw the distance of the kernel to 1/4 and the test error against depth."""
     figure, (distance, error) = figures.panels(2)
     control = result.rows[-1].gamma
     for i, gamma in enumerate(dict.fromkeys(result.rows.gamma.tolist())):

@@ -18,15 +18,12 @@ from nt_residual import _checks, _files, data, schedules
 from nt_residual.experiments import trained_network
 from nt_residual.experiments.depth_table import DepthRun, DepthSweep
 from nt_residual.experiments.record import csv_text, plain
-from nt_residual.finite_width import ConvResNet, ResNet, largest_learning_rate
+from nt_residual.finite_width import ConvResNet, ResNet
 
 GAMMAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 DEPTHS = (4, 8, 16, 32, 64, 128, 256, 512)
 # Arguments of a sweep that takes a few minutes on two cores.
 QUICK = {"depths": (4, 16, 64, 256), "width": 32, "n_seeds": 2, "steps": 600, "batch_size": 64}
-
-# The number of inputs for the learning rate and the gradients, and for the NTK.
-_SOME, _FEW = 256, 8
 
 
 def run(
@@ -47,19 +44,16 @@ def run(
 ) -> DepthSweep:
     """Train the blocks of networks of many depths with α = L^(−γ), and measure each network.
 
-    Each network is a `ResNet` or `ConvResNet`. Its blocks are trained, its first and last layers
-    are not, as in the paper. `theory.suitable_schedule(trained='blocks')` has the α that
-    theory advises for such networks.
+    First and last layers are not trained, as in the paper; for such networks theory advises
+    `theory.suitable_schedule(trained='blocks')`. The loss is the squared loss of centered one-hot
+    labels, with minibatches and momentum. A fifth of the training set is for validation: the
+    network with the least validation loss is kept, and training ends after a quarter of `steps`
+    without a better one. Images are centered by the mean of the training images, and scaled to
+    mean square 1.
 
-    The loss is the squared loss of centered one-hot labels, with minibatches and momentum. A fifth
-    of the training set is for validation: the network with the least validation loss is kept, and
-    training ends after a quarter of `steps` without a better one. Images are centered by the mean
-    of the training images, and scaled to mean square 1.
-
-    The learning rate depends on γ and depth, since the NTK of the blocks has the scale
-    Σ α²/(1 + α²), which falls like L^(1−2γ). Each network has η = `rate` · 2n/λ_max, with λ_max
-    of its own NTK at initialization (`largest_learning_rate`, on 256 training inputs), so that
-    all train for the same time relative to what they learn first.
+    The scale of the NTK depends on γ and depth. Each network has the learning rate
+    `rate` · 2n/λ_max, with λ_max of its own NTK at initialization (`largest_learning_rate`, on 256
+    training inputs), so that all train for the same time relative to what they learn first.
 
     With `**QUICK` it takes a few minutes on two cores. The defaults are for an accelerator.
 
@@ -70,28 +64,26 @@ def run(
       depths: the numbers of blocks L.
       architecture: 'fc' for fully-connected networks, 'conv' for convolutional ones.
       width: of hidden layers, the number of channels for 'conv'.
-      n_seeds: the number of networks for each γ and depth. A seed decides the weights, the
-        validation set and the minibatches, the same for each γ. Standard errors need two.
+      n_seeds: the number of networks for each γ and depth; standard errors need two. A seed
+        decides the weights, the validation set and the minibatches.
       steps: the most steps of a network.
       batch_size: inputs per step.
-      rate: the learning rate as a fraction of 2n/λ_max, in (0, 1). Momentum makes steps
-        1/(1 − `momentum`) times as long, and the NTK of narrow networks grows in training, so
-        larger fractions may diverge.
+      rate: the learning rate as a fraction of 2n/λ_max, in (0, 1). Large fractions may diverge:
+        momentum makes steps longer, and the NTK of narrow networks grows in training.
       momentum: in [0, 1).
-      out: a new folder for the results, or that of an earlier sweep with the same configuration,
-        whose networks are not trained again: run the same call to resume, or add γ, depths or
-        seeds. Each network gets a JSON file in `runs`, and `table.csv` has the means.
+      out: a new folder, or that of an earlier sweep of the same configuration, whose networks are
+        not trained again: run the same call to resume, or add γ, depths or seeds. Each network
+        gets a JSON file in `runs`, and `table.csv` has the means.
       progress: whether to show a progress bar.
-      **network: further options of `ResNet` or `ConvResNet`, such as `remat`. Unless you pass
-        others, blocks are divided by √(1 + α²) (`normalize_blocks=True`), outputs start at zero
-        (`mirrored=True`), and convolutional networks end in global average pooling ('gap').
+      **network: further options of `ResNet` or `ConvResNet`, such as `remat`. The defaults here
+        are `normalize_blocks=True`, `mirrored=True` and, for 'conv', `pooling='gap'`.
 
     Raises:
       BlockingIOError: if another process is writing `out`.
       FileExistsError: if `out` is a folder with something else.
-      TypeError: if an argument is of the wrong type, labels that are not integers included.
-      ValueError: if one is out of range, images have the wrong shape, `out` has a sweep of
-        another configuration, or a file in it is damaged.
+      TypeError: if an argument or the labels are of the wrong type.
+      ValueError: if an argument is out of range, images have the wrong shape, `out` has a sweep
+        of another configuration, or a file in it is damaged.
 
     Example:
       >>> found = run(data.load("digits", 500), **QUICK)  # doctest: +SKIP
@@ -108,11 +100,11 @@ def run(
         "batch_size": _checks.integer(batch_size, "batch_size", 1),
         "steps": _checks.integer(steps, "steps", 1),
         "momentum": _checks.number(momentum, "momentum"),
+        "rate": _checks.number(rate, "rate", positive=True),
     }
-    rate = _checks.number(rate, "rate", positive=True)
-    for name, value in (("momentum", momentum), ("rate", rate)):
-        if value >= 1:
-            raise ValueError(f"{name} must be less than 1, got {value}.")
+    for name in ("momentum", "rate"):
+        if training[name] >= 1:
+            raise ValueError(f"{name} must be less than 1, got {training[name]}.")
     width = _checks.integer(width, "width", 1)
     dataset = _prepared(dataset, _checks.choice(architecture, "architecture", ("fc", "conv")))
     n_validation = -(-len(dataset.x_train) // 5)
@@ -127,7 +119,6 @@ def run(
         "architecture": architecture,
         "width": width,
         **training,
-        "rate": rate,
         **{name: str(value) for name, value in network.items()},
         "dataset": _files.digest(*dataset),
     }
@@ -135,7 +126,7 @@ def run(
     with _runs(out, config) as (done, save):
         for key in tqdm(wanted, desc="networks", disable=not progress):
             if key not in done:
-                save(_measure(make, dataset, n_validation, rate, training, *key))
+                save(_trained(make, dataset, n_validation, training, *key))
     # Depth by depth programs are shared, γ by γ the table reads well.
     return DepthSweep([done[g, d, s] for g in gammas for d in depths for s in range(n_seeds)])
 
@@ -173,7 +164,7 @@ def _prepared(dataset: data.Dataset, architecture: str) -> data.Dataset:
 def _maker(
     dataset: data.Dataset, architecture: str, width: int, options: Mapping[str, Any]
 ) -> Callable[..., ResNet | ConvResNet]:
-    """Return a function that makes a network of a depth, from its α and random numbers."""
+    """Return the constructor of a network, which needs depth, `schedule` and `rngs`."""
     *image_shape, channels = dataset.x_train.shape[1:]
     options = {"out_dim": dataset.y_train.shape[1], **options}
     if architecture == "fc":
@@ -182,11 +173,10 @@ def _maker(
     return functools.partial(ConvResNet, channels=width, in_channels=channels, **options)
 
 
-def _measure(
+def _trained(
     make: Callable,
     dataset: data.Dataset,
     n_validation: int,
-    rate: float,
     training: Mapping[str, Any],
     gamma: float,
     depth: int,
@@ -197,32 +187,9 @@ def _measure(
     x_val, x = np.split(dataset.x_train[order], [n_validation])
     y_val, y = np.split(dataset.y_train[order], [n_validation])
     model = make(depth, schedule=schedules.PowerLaw(gamma), rngs=nnx.Rngs(seed))
-    learning_rate = rate * largest_learning_rate(model, x[:_SOME])
-    # Zero or infinite where the NTK leaves float32.
-    if not 0 < learning_rate < math.inf:
-        return DepthRun(gamma, depth, seed, diverged=True)
-    network = trained_network.Network.of(model)
-    norms = trained_network.gradient_norms(network, x[:_SOME], y[:_SOME], axis=int(model.mirrored))
-    before = np.asarray(trained_network.mean_ntk(network, x[:_FEW]))
-    found = trained_network.train(
-        network, (x, y), (x_val, y_val), learning_rate=learning_rate, seed=seed, **training
-    )
-    if found is None:
-        return DepthRun(gamma, depth, seed, diverged=True)
-    after = np.asarray(trained_network.mean_ntk(found.network, x[:_FEW]))
-    wrong = trained_network.classes(found.network, dataset.x_test) != dataset.y_test
-    return DepthRun(
-        gamma=gamma,
-        depth=depth,
-        seed=seed,
-        test_error=float(np.mean(wrong)),
-        train_loss=found.train_loss,
-        validation_loss=found.validation_loss,
-        best_step=found.best_step,
-        learning_rate=learning_rate,
-        ntk_drift=float(np.linalg.norm(after - before) / np.linalg.norm(before)),
-        gradient_norms=tuple(norms.tolist()),
-    )
+    test = dataset.x_test, dataset.y_test
+    found = trained_network.measure(model, (x, y), (x_val, y_val), test, seed=seed, **training)
+    return DepthRun(gamma, depth, seed, **found)
 
 
 @contextlib.contextmanager

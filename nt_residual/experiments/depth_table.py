@@ -14,23 +14,22 @@ _TRAINED = "Networks of which the blocks are trained, the first and the last lay
 
 @dataclasses.dataclass(frozen=True)
 class DepthRun:
-    """One network of a sweep.
+    """One network of a sweep, with the parameters of the least validation loss.
 
     Attributes:
       gamma: γ in α = L^(−γ).
       depth: the number of blocks L.
       seed: of the weights, the validation set and the minibatches.
-      test_error: the fraction of wrong test inputs, at the best step.
-      train_loss: mean of ½|f − y|² over the training set, at the best step.
+      test_error: the fraction of wrong test inputs.
+      train_loss: mean of ½|f − y|² over the training set.
       validation_loss: likewise, over the validation set.
       best_step: the step of the least validation loss.
       learning_rate: η.
-      ntk_drift: |Θ − Θ_0| / |Θ_0| in the Frobenius norm, of the NTK of a few inputs at the best
-        step and at initialization.
+      ntk_drift: |Θ − Θ_0| / |Θ_0| in the Frobenius norm, of the NTK of a few inputs now and at
+        initialization.
       gradient_norms: the norm of the gradient in each block at initialization, divided by their
         root mean square.
-      diverged: whether a loss was NaN or infinite. All above but the first three are NaN or empty
-        then.
+      diverged: whether a loss was NaN or infinite; numbers that are missing then are NaN.
     """
 
     gamma: float
@@ -70,7 +69,7 @@ class DepthSweep:
 
         * `gamma`, γ in α = L^(−γ), and `depth`, L;
         * `test_error`, `ntk_drift`, `train_loss` and `best_step`, as in `DepthRun`;
-        * `test_error_se` and `ntk_drift_se`, their standard errors, NaN for one network;
+        * `test_error_se` and so on, their standard errors, NaN for one network;
         * `gradient_ratio`, the norm of the gradient in the first block at initialization, divided
           by that in the last;
         * `networks` and `diverged`, the numbers of networks and of those that diverged.
@@ -100,10 +99,9 @@ class DepthSweep:
         return "\n".join(lines)
 
     def plot(self) -> Any:
-        """Draw test error and NTK drift against depth, and gradients against blocks.
+        """Draw test error and NTK drift against depth, and gradients of the deepest networks.
 
-        Bars are standard errors. Gradients are those of the deepest networks. Returns a
-        `matplotlib.figure.Figure`.
+        Bars are standard errors. Returns a `matplotlib.figure.Figure`.
         """
         rows = self.rows
         figure, (errors, drifts, gradients) = figures.panels(3)
@@ -136,19 +134,10 @@ def _gradient_norms(runs: list[DepthRun]) -> np.ndarray:
 
 def _row(runs: list[DepthRun]) -> dict[str, Any]:
     good = [run for run in runs if not run.diverged]
-    error, error_se = mean_and_error([run.test_error for run in good])
-    drift, drift_se = mean_and_error([run.ntk_drift for run in good])
+    row: dict[str, Any] = {"gamma": runs[0].gamma, "depth": runs[0].depth}
+    for name in ("test_error", "ntk_drift", "train_loss", "best_step"):
+        row[name], row[f"{name}_se"] = mean_and_error([getattr(run, name) for run in good])
     norms = _gradient_norms(good)
-    return {
-        "gamma": runs[0].gamma,
-        "depth": runs[0].depth,
-        "test_error": error,
-        "test_error_se": error_se,
-        "ntk_drift": drift,
-        "ntk_drift_se": drift_se,
-        "gradient_ratio": float(norms[0] / norms[-1]) if len(norms) and norms[-1] else math.nan,
-        "train_loss": mean_and_error([run.train_loss for run in good])[0],
-        "best_step": mean_and_error([run.best_step for run in good])[0],
-        "networks": len(runs),
-        "diverged": len(runs) - len(good),
-    }
+    ratio = float(norms[0] / norms[-1]) if len(norms) and norms[-1] else math.nan
+    counts = {"networks": len(runs), "diverged": len(runs) - len(good)}
+    return row | {"gradient_ratio": ratio} | counts

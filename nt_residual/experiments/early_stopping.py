@@ -25,14 +25,11 @@ def split(dataset: data.Dataset, label_noise: float, seed: int) -> Sets:
     Args:
       dataset: images (n, height, width, channels) with integer labels from 0.
       label_noise: the fraction of training and validation labels, in [0, 1), to replace by
-        another label drawn at random. Test labels stay as they are.
+        another label drawn at random.
       seed: of the noise.
 
     Returns:
       For 'train', 'validation' and 'test' images as `normalized` returns them, and labels.
-
-    Raises:
-      TypeError, ValueError: if an argument is out of range.
 
     Example:
       >>> sets = split(data.load("digits", 100), label_noise=0.0, seed=0)
@@ -41,7 +38,6 @@ def split(dataset: data.Dataset, label_noise: float, seed: int) -> Sets:
     """
     if not _checks.number(label_noise, "label_noise") < 1:
         raise ValueError(f"label_noise must be in [0, 1), got {label_noise}.")
-
     n_val = len(dataset.x_train) // 4
     x_val, x_train = np.split(normalized(dataset.x_train), [n_val])
     y_val, y_train = np.split(_with_noise(dataset.y_train, label_noise, seed), [n_val])
@@ -59,21 +55,12 @@ def _with_noise(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
 def evaluate(kernel: Any, sets: Sets) -> tuple[dict[str, Any], np.ndarray]:
     """Fit one kernel, and stop where the error on the validation set is least.
 
-    Args:
-      kernel: an `rntk.ResidualKernel` or `conv.ResidualKernel` with a `schedules.PowerLaw`.
-      sets: as `split` returns.
-
-    Returns:
-      The row of the kernel, as `classification.run` describes it, and its test accuracy at `TIMES`.
+    Return its row, as `classification.run` describes it, and its test accuracy at `TIMES`.
     """
     convolutional = isinstance(kernel, conv.ResidualKernel)
-    names = ("train", "validation", "test")
-    x_train, x_val, x_test = (
-        # Flat inputs of unit norm have the same scale of time.
-        sets[name][0] if convolutional else data.unit_norm(sets[name][0])
-        for name in names
-    )
-    y_train, y_val, y_test = (sets[name][1] for name in names)
+    (x_train, y_train), (x_val, y_val), (x_test, y_test) = sets.values()
+    if not convolutional:  # Flat inputs of unit norm have the same scale of time.
+        x_train, x_val, x_test = map(data.unit_norm, (x_train, x_val, x_test))
     n_classes = 1 + max(int(labels.max()) for labels in (y_train, y_val, y_test))
     flow = regression.GradientFlow.fit(kernel(x_train), data.centered_one_hot(y_train, n_classes))
     # One call, since each shape compiles a program.

@@ -47,23 +47,15 @@ def run(
     """Train residual networks of several γ and depths on images.
 
     Args:
-      dataset: a name of `data.load`.
-      n_train: images to train and validate on, `None` for all.
-      n_test: images to test on, `None` for all.
-      root: the folder with the files of the data set, as for `data.load`.
-      out: a folder for the networks, as for `depth_sweep.run`.
+      dataset: as for `data.load`, and so are `n_train`, `n_test` and `root`.
+      n_train: images to train and validate on.
+      n_test: images to test on.
+      root: the folder with the files of the data set.
+      out: as for `depth_sweep.run`, and so is `progress`.
       progress: whether to show a progress bar.
       **sweep: further arguments of `depth_sweep.run`; the defaults are those of `QUICK`.
 
-    Raises:
-      TypeError, ValueError: if an argument is out of range, or `out` has another configuration.
-      ImportError: if scikit-learn is missing.
-      OSError: if the data set is not available, or `out` cannot be written.
-
-    Example:
-      >>> found = run(gammas=[1.0], depths=[4], n_seeds=1)  # doctest: +SKIP
-      >>> found.rows[0].test_error < 0.1  # doctest: +SKIP
-      True
+    Errors are those of `data.load` and `depth_sweep.run`.
     """
     images = data.load(dataset, n_train, n_test, root=root)
     given = {key: value for key, value in QUICK.items() if key != "n_train"} | sweep
@@ -90,25 +82,23 @@ def _errors(rows: Any) -> str:
 
 
 def _kept(gamma: float, rows: Any) -> Finding:
-    first, last = rows[0], rows[-1]
     # Seeds differ by about a quarter in relative terms.
-    allowed = 1.25 * first.test_error + 0.01
+    allowed = 1.25 * rows[0].test_error + 0.01
     return Finding(
         claim=f"γ = {gamma:g}: depth does not harm (criterion: at most a quarter and one point "
         "more errors with the deepest network than with the shallowest, under 20%, and none "
         "diverges).",
         measured=_errors(rows),
-        agrees=bool(last.test_error < min(allowed, 0.2) and not any(rows.diverged)),
+        agrees=bool(rows[-1].test_error < min(allowed, 0.2) and not any(rows.diverged)),
     )
 
 
 def _lost(gamma: float, rows: Any) -> Finding:
-    first, last = rows[0], rows[-1]
     return Finding(
         claim=f"γ = {gamma:g}: the test error grows with depth (criterion: to over 1.5 times that "
         "of the shallowest network; those that diverged do not count).",
         measured=_errors(rows),
-        agrees=bool(last.test_error > 1.5 * first.test_error),
+        agrees=bool(rows[-1].test_error > 1.5 * rows[0].test_error),
     )
 
 

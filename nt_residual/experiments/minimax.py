@@ -42,8 +42,8 @@ def run(
 
     The target has unit mean square and is as rough as targets in the RKHS are
     (`data.sphere.source` with smoothness 1). The constant of the stopping time c·n^(d/(2d−1)) is
-    calibrated once for each dimension and γ, on `n_calibration` points of other seeds, at infinite
-    depth: it has the least mean excess risk.
+    the one with the least mean excess risk at infinite depth on `n_calibration` points of other
+    seeds, for each dimension and γ.
 
     Args:
       sizes: numbers of training points, two or more.
@@ -66,11 +66,6 @@ def run(
 
     Raises:
       TypeError, ValueError: if an argument is out of range.
-
-    Example:
-      >>> found = run([64, 256, 1024], dims=[3], n_seeds=2)  # doctest: +SKIP
-      >>> [f.agrees for f in findings(found)]  # doctest: +SKIP
-      [True, True, True]
     """
     if math.inf not in depths:
         raise ValueError(f"depths must have infinity among them, got {depths}. Add math.inf.")
@@ -124,13 +119,12 @@ def _risks(kernel: Any, points: data.Dataset, time: float) -> dict[str, float]:
     """Return the excess risk at a time, and that of the interpolant."""
     k_train, k_test = kernel(points.x_train), kernel(points.x_test, points.x_train)
     flow = regression.GradientFlow.fit(k_train, points.y_train, solver="lanczos")
-    stopped = flow.predict(k_test, time)
     matrix = np.asarray(k_train, np.float64) + _JITTER * np.eye(len(points.x_train))
-    interpolated = k_test @ scipy.linalg.solve(matrix, points.y_train, assume_a="pos")
-    return {
-        name: float(np.square(predictions - points.y_test).mean())
-        for name, predictions in (("stopped", stopped), ("interpolated", interpolated))
+    found = {
+        "stopped": flow.predict(k_test, time),
+        "interpolated": k_test @ scipy.linalg.solve(matrix, points.y_train, assume_a="pos"),
     }
+    return {name: float(np.square(f - points.y_test).mean()) for name, f in found.items()}
 
 
 def _mean_by_size(rows: np.recarray, name: str) -> dict[int, float]:
@@ -189,33 +183,28 @@ def _curves(result: Result) -> list[tuple[int, float]]:
 def plot(result: Result) -> Any:
     """Draw the excess risk against the number of points, a row per dimension, a column per γ.
 
-    Returns a `matplotlib.figure.Figure`. Dots are single sets of points, lines are their means,
-    and dashed is the minimax rate through the first mean.
+    Dots are single sets of points, lines are their means. Dashed is the minimax rate.
     """
     curves, n_columns = _curves(result), len(set(result.rows.gamma))
     figure, panels = figures.panels(n_columns, len(curves) // n_columns)
     for axes, (dim, gamma) in zip(panels, curves, strict=True):
         for j, depth in enumerate(dict.fromkeys(result.rows.depth.tolist())):
             rows = result.of(dim=dim, gamma=gamma, depth=depth)
-            for i, (column, word) in enumerate(
-                (("stopped", "stopped early"), ("interpolated", "interpolated"))
-            ):
+            for i, column in enumerate(("stopped", "interpolated")):
                 means = _mean_by_size(rows, column)
                 style = {**figures.style(j), "color": f"C{i}"}
                 measured = slope(rows.n_train, rows[column])
-                label = f"{word}, L = {figures.depth(depth)}: {measured}"
+                label = f"{column}, L = {figures.depth(depth)}: {measured}"
                 axes.plot(*zip(*means.items(), strict=True), **style, label=label)
                 if j == 0:
                     axes.plot(rows.n_train, rows[column], ".", color=f"C{i}", alpha=0.4)
-        _draw_rate(
-            axes, dim, _mean_by_size(result.of(dim=dim, gamma=gamma, depth=math.inf), "stopped")
+        means, rate = (
+            _mean_by_size(result.of(dim=dim, gamma=gamma), "stopped"),
+            theory.minimax_rate(dim),
         )
+        sizes = np.array(list(means))
+        line = means[sizes[0]] * (sizes / sizes[0]) ** -rate
+        axes.plot(sizes, line, "k--", lw=1.2, label=f"minimax rate: −{rate:.2f}")
         axes.set(xscale="log", yscale="log", xlabel="training points n", ylabel="excess risk")
         axes.set_title(f"d = {dim}, γ = {gamma:g}")
     return figures.finish(figure)
-
-
-def _draw_rate(axes: Any, dim: int, means: dict[int, float]) -> None:
-    sizes, rate = np.array(list(means)), theory.minimax_rate(dim)
-    line = next(iter(means.values())) * (sizes / sizes[0]) ** -rate
-    axes.plot(sizes, line, "k--", lw=1.2, label=f"minimax rate: −{rate:.2f}")

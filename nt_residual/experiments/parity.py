@@ -47,34 +47,21 @@ def run(
 
     Raises:
       TypeError, ValueError: if an argument is out of range.
-
-    Example:
-      >>> found = run([512], depths=[math.inf])  # doctest: +SKIP
-      >>> found.rows.error  # doctest: +SKIP
-      rec.array([0.0003, 0.93])
     """
     if math.inf not in depths:
         raise ValueError(f"depths must have infinity among them, got {depths}. Add math.inf.")
     # P_k has the mean square 1/(2k + 1).
     target = {"dim": _DIM, "coefficients": {_DEGREE: math.sqrt(2 * _DEGREE + 1)}}
-    kernels = [
-        rntk.ResidualKernel(depth, schedules.PowerLaw(gamma))
-        for gamma in _GAMMAS
-        for depth in depths
-    ]
-    eigenvalues = {
-        kernel.schedule.gamma: float(theory.spectrum(kernel, _DIM, _DEGREE).eigenvalue[_DEGREE])
-        for kernel in kernels
-        if kernel.depth == math.inf
-    }
     rows = []
     for n in sorted(sizes):
         sets = sphere_regression.draw_sets(n_seeds, n, n_test=n_test, **target)
-        for kernel in kernels:
-            gamma = kernel.schedule.gamma
-            error, error_se = sphere_regression.best_error(kernel, sets)
-            row = {"gamma": gamma, "depth": kernel.depth, "n_train": n, "error": error}
-            rows.append(row | {"error_se": error_se, "eigenvalue": eigenvalues[gamma]})
+        for gamma in _GAMMAS:
+            limit = rntk.ResidualKernel(math.inf, schedules.PowerLaw(gamma))
+            eigenvalue = theory.spectrum(limit, _DIM, _DEGREE).eigenvalue[_DEGREE]
+            for depth in depths:
+                error, error_se = sphere_regression.best_error(limit.at_depth(depth), sets)
+                row = {"gamma": gamma, "depth": depth, "n_train": n, "error": error}
+                rows.append(row | {"error_se": error_se, "eigenvalue": float(eigenvalue)})
     return Result(table(rows))
 
 
@@ -108,10 +95,7 @@ def findings(result: Result) -> list[Finding]:
 
 
 def plot(result: Result) -> Any:
-    """Draw test error against the number of points, for each kernel.
-
-    Returns a `matplotlib.figure.Figure`.
-    """
+    """Draw test error against the number of points, for each kernel."""
     figure, (axes,) = figures.panels(1)
     depths = list(dict.fromkeys(result.rows.depth.tolist()))
     for i, gamma in enumerate(_GAMMAS):

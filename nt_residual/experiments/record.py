@@ -26,8 +26,8 @@ class Outcome:
 
     Attributes:
       claim: its name.
-      title: a few words.
-      statement: what the paper claims.
+      title: `TITLE` of its module.
+      statement: `STATEMENT`, likewise.
       config: the options of the run, seeds included.
       provenance: `versions` of packages, the `device` and `platform`, the time when it was
         `finished`, the `seconds` it took, and whether it was `resumed`.
@@ -87,8 +87,8 @@ def dicts(rows: np.recarray) -> list[dict[str, Any]]:
     return [plain(dict(zip(rows.dtype.names or (), row, strict=True))) for row in rows.tolist()]
 
 
-def provenance(seconds: float, *, resumed: bool) -> dict[str, Any]:
-    """Return what `Outcome.provenance` holds, of a run that ends now."""
+def provenance(seconds: float, resumed: bool) -> dict[str, Any]:
+    """Return `Outcome.provenance` of a run that ends now."""
     return {
         "versions": machine.versions(),
         "device": machine.devices(),
@@ -100,20 +100,12 @@ def provenance(seconds: float, *, resumed: bool) -> dict[str, Any]:
 
 
 def write(outcome: Outcome, rows: np.recarray, figure: Any) -> None:
-    """Write a claim and its matplotlib figure to the claim's folder, which exists.
+    """Write a claim, its record array of rows and its matplotlib figure to `outcome.folder`.
 
-    `result.json` comes last: if it is there, so are the others. `rows` are those of `outcome`.
-
-    Raises:
-      OSError: if a file cannot be written.
+    `result.json` comes last: if it is there, so are the others.
     """
-    from PIL import Image  # matplotlib depends on it.
-
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
     with _files.replacing(outcome.folder / FIGURE) as file:
-        # A figure needs few colors, and a third of the space with no more.
-        Image.open(picture).convert("RGB").quantize(64).save(file, "png", optimize=True)
+        figure.savefig(file, format="png", dpi=110)
     _files.replace(outcome.folder / ROWS, csv_text(rows))
     values = dataclasses.asdict(outcome) | {"agrees": outcome.agrees}
     del values["folder"]
@@ -122,11 +114,7 @@ def write(outcome: Outcome, rows: np.recarray, figure: Any) -> None:
 
 
 def read(folder: pathlib.Path) -> Outcome | None:
-    """Return what `write` wrote to a folder, or `None` if it is not there.
-
-    Raises:
-      ValueError: if `result.json` is damaged.
-    """
+    """Return what `write` wrote to a folder, or `None`; a `ValueError` if it is damaged."""
     path = folder / RESULT
     if not (path.exists() and (folder / FIGURE).exists()):
         return None

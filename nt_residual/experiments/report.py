@@ -2,7 +2,7 @@
 
 import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nt_residual.experiments import record
@@ -29,14 +29,7 @@ details { margin: .75rem 0; }
 
 
 def render(outcomes: Sequence[Outcome], setting: str) -> str:
-    """Return the report as HTML, with the figures in it.
-
-    Args:
-      outcomes: the claims that were tested, each with its figure on disk.
-      setting: 'quick' or 'full'.
-
-    Raises:
-      OSError: if a figure cannot be read.
+    """Return the report of a 'quick' or 'full' run as HTML, with the figures in it.
 
     Example:
       >>> "0 of 0 claims" in render([], "quick")
@@ -81,7 +74,7 @@ def _section(outcome: Outcome) -> str:
         for f in outcome.findings
     ]
     entries = {**outcome.config, "platform": taken["platform"], **taken["versions"]}
-    options = [(_text(key), _text(value)) for key, value in entries.items()]
+    options = [map(_text, entry) for entry in entries.items()]
     numbers = [[_text(_short(value)) for value in row.values()] for row in outcome.rows]
     return f"""<section id="{_text(outcome.claim)}">
 <h2>{_text(outcome.title)}</h2>
@@ -90,7 +83,7 @@ def _section(outcome: Outcome) -> str:
 are in the tables below">
 {_table("findings", ("predicted", "measured", "verdict"), findings)}
 <details><summary>Numbers ({len(numbers)} rows)</summary>
-{_table("numbers", list(outcome.rows[0]), numbers)}</details>
+{_table("numbers", outcome.rows[0], numbers)}</details>
 <details><summary>Options, device and versions</summary>
 {_table("options", ("option", "value"), options)}</details>
 <p>{_text(taken["seconds"])} s{" since it was resumed" * taken["resumed"]} on
@@ -98,7 +91,7 @@ are in the tables below">
 </section>"""
 
 
-def _table(kind: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _table(kind: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """Return a table of HTML cells that scrolls in a box of its own where it is too wide."""
     head = "".join(f'<th scope="col">{_text(column)}</th>' for column in columns)
     body = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>\n" for row in rows)
@@ -110,8 +103,7 @@ def _table(kind: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 def _count(outcome: Outcome) -> str:
     verdicts = [finding.agrees for finding in outcome.findings]
-    undecided = verdicts.count(None)
-    more = f", {undecided} not decided" if undecided else ""
+    more = f", {verdicts.count(None)} not decided" if None in verdicts else ""
     return f"{verdicts.count(True)} of {len(verdicts)}{more}"
 
 

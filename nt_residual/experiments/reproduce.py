@@ -55,14 +55,12 @@ def run(
     """Test the claims of arXiv 2403.04545, and write a report.
 
     Each claim gets a folder in `out` with `rows.csv`, `result.json` (the numbers, findings,
-    options, versions and device) and `figure.png`. Then `report.html`, a file without links to
-    others, shows all claims of the folder. If the process ends early, run the same call again: it
-    resumes, and tests only the claims that are missing.
+    options, versions and device) and `figure.png`. `report.html`, a file that stands alone, shows
+    all claims of the folder. If the process ends early, run the same call again: it resumes.
 
     Args:
       claims: names of `CLAIMS`, `None` for all.
-      setting: 'quick' for less than ten minutes on two cores, or 'full' for an accelerator or a
-        day.
+      setting: 'quick' for some minutes on two cores, 'full' for an accelerator or a day.
       dataset: a name of `data.load`, for the claims about images.
       root: the folder with the files of the data set, as for `data.load`.
       out: a new folder, or that of an earlier run with the same setting and data set.
@@ -141,7 +139,7 @@ def _test(
         title=claim.TITLE,
         statement=claim.STATEMENT,
         config=record.plain(options),
-        provenance=record.provenance(time.perf_counter() - start, resumed=resumed),
+        provenance=record.provenance(time.perf_counter() - start, resumed),
         findings=claim.findings(result),
         rows=record.dicts(result.rows),
         folder=folder,

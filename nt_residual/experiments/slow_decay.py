@@ -32,11 +32,9 @@ def run(
 
     Args, results and errors are those of `degeneration.run`.
     """
-    outside = [gamma for gamma in gammas if not 0 < gamma < 0.5]
-    if outside:
+    if not all(0 < gamma < 0.5 for gamma in gammas):
         raise ValueError(
-            f"gammas must be between 0 and 1/2, got {outside}. See constant_alpha and convergence "
-            "for others."
+            f"gammas must be between 0 and 1/2, got {gammas}. See convergence for larger ones."
         )
     return degeneration.run(gammas, depths, control=_CONTROL, n_train=n_train, n_seeds=n_seeds)
 

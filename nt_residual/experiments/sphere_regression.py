@@ -14,9 +14,6 @@ def draw_sets(
 ) -> list[data.Dataset]:
     """Return sets of points and targets of `data.sphere.load`, with points in float32.
 
-    Raises:
-      TypeError, ValueError: if an argument is out of range.
-
     Example:
       >>> (points,) = draw_sets(1, 50, n_test=20, dim=3, coefficients={1: 1.0})
       >>> points.x_test.shape
@@ -37,14 +34,8 @@ def best_error(kernel: Any, sets: Sequence[data.Dataset]) -> tuple[float, float]
     """Return the least test error over all stopping times, relative to that of a constant.
 
     No stopping rule does better, so the error bounds what a kernel can learn. It is the mean
-    squared error divided by that of the mean of the training targets.
-
-    Args:
-      kernel: a function of inputs, as `rntk.ResidualKernel`.
-      sets: points on the sphere with targets without noise.
-
-    Returns:
-      The mean over the sets, and its standard error, NaN for one set.
+    squared error divided by that of the mean of the training targets. The result is the mean over
+    the sets, and its standard error, NaN for one set.
 
     Example:
       >>> sets = draw_sets(1, 32, n_test=50, dim=3, coefficients={1: 1.0})

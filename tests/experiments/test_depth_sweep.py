@@ -60,7 +60,7 @@ def test_rows_are_means_over_seeds(interrupted):
 def test_networks_learn_two_digits(interrupted):
     for run in interrupted[1].runs:
         # The loss of zero outputs is ½ |y|² = 1/4.
-        assert run.train_loss < 0.1
+        assert run.train_loss < 0.15
         assert run.test_error <= 1 / 8
 
 
@@ -104,52 +104,47 @@ def test_a_damaged_file_is_named_with_the_remedy_and_kept(interrupted, tmp_path)
         depth_sweep.run(few_images(), out=tmp_path, **OPTIONS)
 
 
-@functools.cache
-def _network(mirrored):
-    model = ResNet(3, 8, 2, in_dim=5, mirrored=mirrored, rngs=nnx.Rngs(0))
-    network = trained_network.Network.of(model)
-    return network, lambda p, x: nnx.merge(network.graph, p, network.rest)(x)
-
-
 X, Y = (np.random.default_rng(0).standard_normal((6, n)).astype(np.float32) for n in (5, 2))
 
 
-@pytest.mark.parametrize("mirrored", [False, *full(True)])
-def test_gradient_norms_are_those_of_jax_grad(mirrored):
-    network, f = _network(mirrored)
-    gradient = jax.grad(lambda p: jnp.mean(jnp.sum((f(p, X) - Y) ** 2, axis=1)) / 2)(network.params)
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(gradient)]
-    leaves = leaves if mirrored else [leaf[None] for leaf in leaves]
-    assert len(leaves) == 2
-    norms = np.sqrt([sum(np.sum(leaf[:, i] ** 2) for leaf in leaves) for i in range(3)])
-    found = trained_network.gradient_norms(network, X, Y, axis=int(mirrored))
-    np.testing.assert_allclose(found, norms / np.sqrt(np.mean(norms**2)), rtol=1e-4)
+@pytest.mark.parametrize("mirrored", [True, *full(False)])
+def test_a_network_is_measured_as_by_plain_gradient_descent_with_momentum(mirrored):
+    model = ResNet(3, 8, 2, in_dim=5, mirrored=mirrored, rngs=nnx.Rngs(0))
+    options = {"rate": 0.1, "momentum": 0.5, "steps": 3, "batch_size": 6, "seed": 0}
+    labels = np.argmax(Y, axis=1)
+    found = trained_network.measure(model, (X, Y), (X, 2 * Y), (X, labels), **options)
+    graph, start, rest = nnx.split(model, nnx.Param, ...)
 
+    @jax.jit
+    def outputs(params):
+        return nnx.merge(graph, params, rest)(X)
 
-def test_the_measured_ntk_is_the_mean_over_outputs():
-    network, f = _network(False)
-    leaves = jax.tree.leaves(jax.jacobian(lambda p: f(p, X))(network.params))
-    flat = np.concatenate([leaf.reshape(6, 2, -1) for leaf in leaves], axis=-1)
-    expected = np.einsum("aop,bop->ab", flat, flat) / 2
-    found = trained_network.mean_ntk(network, X)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    def loss(params, y=Y):
+        return jnp.mean(jnp.sum((outputs(params) - y) ** 2, axis=1)) / 2
 
+    def ntk(params):
+        leaves = jax.tree.leaves(jax.jit(jax.jacobian(outputs))(params))
+        flat = np.concatenate([leaf.reshape(6, 2, -1) for leaf in leaves], axis=-1)
+        return flat, np.einsum("aop,bop->ab", flat, flat) / 2
 
-def test_training_on_all_inputs_is_gradient_descent_with_momentum():
-    network, f = _network(False)
-    gradient = jax.jit(jax.grad(lambda p: jnp.mean(jnp.sum((f(p, X) - Y) ** 2, axis=1)) / 2))
-    expected, velocity = network.params, jax.tree.map(jnp.zeros_like, network.params)
+    gradient, (flat, before) = jax.jit(jax.grad(loss)), ntk(start)
+    largest = np.linalg.eigvalsh(flat.reshape(12, -1) @ flat.reshape(12, -1).T)[-1]
+    assert found["learning_rate"] == pytest.approx(0.1 * 2 * 6 / largest, rel=1e-3)
+    blocks = [np.asarray(leaf) for leaf in jax.tree.leaves(gradient(start))]
+    blocks = blocks if mirrored else [leaf[None] for leaf in blocks]
+    norms = np.sqrt([sum(np.sum(leaf[:, i] ** 2) for leaf in blocks) for i in range(3)])
+    np.testing.assert_allclose(found["gradient_norms"], norms / np.sqrt(np.mean(norms**2)), 1e-4)
+
+    params, velocity = start, jax.tree.map(jnp.zeros_like, start)
     for _ in range(3):
-        velocity = jax.tree.map(lambda v, g: 0.5 * v + g, velocity, gradient(expected))
-        expected = jax.tree.map(lambda p, v: p - 0.01 * v, expected, velocity)
-    options = {"learning_rate": 0.01, "momentum": 0.5, "steps": 3, "batch_size": 6}
-    found = trained_network.train(network, (X, Y), (X, Y), **options, seed=0)
-    assert found.best_step == 3
-    for one, other in zip(*map(jax.tree.leaves, (found.network.params, expected)), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
-    # Targets of other signs: what is learned is wrong, and the first network is the best.
-    found = trained_network.train(network, (X, Y), (X, -50 * Y), **options, seed=0)
-    assert found.best_step == 0
+        velocity = jax.tree.map(lambda v, g: 0.5 * v + g, velocity, gradient(params))
+        params = jax.tree.map(lambda p, v: p - found["learning_rate"] * v, params, velocity)
+    assert found["best_step"] == 3
+    assert found["train_loss"] == pytest.approx(float(loss(params)), rel=1e-4)
+    assert found["validation_loss"] == pytest.approx(float(loss(params, 2 * Y)), rel=1e-4)
+    drift = np.linalg.norm(ntk(params)[1] - before) / np.linalg.norm(before)
+    assert found["ntk_drift"] == pytest.approx(drift, rel=1e-3)
+    assert found["test_error"] == np.mean(np.argmax(outputs(params), axis=1) != labels)
 
 
 def test_diverged_networks_are_counted_and_kept(tmp_path):
