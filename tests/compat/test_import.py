@@ -129,15 +129,6 @@ def test_on_an_unknown_jax_the_error_names_what_is_missing_and_what_works():
     assert "JAX 0.7.2 to 0.12.0.1 are known to work" in last
 
 
-def test_the_error_also_names_what_our_own_adaptations_miss():
-    result = run_python(
-        "import jax.extend.core\ndel jax.extend.core.Literal\nimport nt_residual, neural_tangents"
-    )
-    last = result.stderr.strip().splitlines()[-1]
-    assert "'jax.extend.core' has no attribute 'Literal'" in last
-    assert "JAX 0.7.2 to 0.12.0.1 are known to work" in last
-
-
 def test_functions_that_need_tensorflow_say_so():
     for function in (
         nt.experimental.empirical_ntk_fn_tf,

@@ -1,38 +1,14 @@
-"""`nt.batch`: the same kernel, computed in parts, on one device and on several."""
+"""`nt.batch`: the same kernel, computed in parts, on eight devices."""
 
 import jax
 import jax.numpy as jnp
 import neural_tangents as nt
 import numpy as np
-import pytest
-from helpers import full
 from neural_tangents import stax
-from nt_networks import VECTORS, array
-
-X1, X2 = (jnp.asarray(x, jnp.float32) for x in VECTORS)
-
-
-def network():
-    return stax.serial(stax.Dense(16, W_std=1.3), stax.Erf(), stax.Dense(3))
-
-
-@pytest.mark.parametrize("store_on_device", [True, *full(False)])
-@pytest.mark.parametrize("batch_size", [2, *full(0)])
-@pytest.mark.parametrize("get", ["ntk", None, *full("nngp", ("nngp", "ntk"))], ids=str)
-def test_a_batched_kernel_is_the_kernel(get, batch_size, store_on_device):
-    kernel_fn = network()[2]
-    batched_fn = nt.batch(kernel_fn, batch_size, device_count=0, store_on_device=store_on_device)
-    for x2 in (None, X1[:2] + 0.5):
-        expected, actual = kernel_fn(X1, x2, get), batched_fn(X1, x2, get)
-        jax.tree.map(
-            lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-5, atol=1e-6), actual, expected
-        )
-
-
-# On eight devices.
+from nt_networks import array
 
 MANY1, MANY2 = (jnp.asarray(array(n, 6, seed=0.1 * n), jnp.float32) for n in (16, 8))
-INIT_FN, F, KERNEL_FN = network()
+INIT_FN, F, KERNEL_FN = stax.serial(stax.Dense(16, W_std=1.3), stax.Erf(), stax.Dense(3))
 
 
 def check(actual, expected):
@@ -93,8 +69,3 @@ def test_monte_carlo_samples():
     arguments = INIT_FN, F, jax.random.PRNGKey(1), 4
     sampled = nt.monte_carlo_kernel_fn(*arguments, batch_size=1)(MANY1, MANY2, "ntk")
     check(sampled, nt.monte_carlo_kernel_fn(*arguments)(MANY1, MANY2, "ntk"))
-
-
-def test_a_number_of_inputs_that_the_devices_do_not_divide_is_refused():
-    with pytest.raises(ValueError, match=r"\(12\) must divide number of physical devices \(8\)"):
-        nt.batch(KERNEL_FN)(MANY1[:12], MANY2, "ntk")

@@ -198,7 +198,6 @@ def test_batches_of_different_size_have_the_kernel_of_padded_inputs(case):
     assert_close(compiled(case)(x1, x2[kept]), expected)
 
 
-@pytest.mark.monte_carlo
 @every_case(
     lambda case: case.samples, main=lambda case: case is CASES["Residual_activation_as_shortcut"]
 )
