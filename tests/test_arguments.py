@@ -41,7 +41,7 @@ LABELS = [0, 1]
 BRANCH = nt.stax.Dense(3)
 FLOW = regression.GradientFlow.fit(np.eye(3), Y)
 POINTS = data.Dataset(np.ones((20, 2, 2, 1)), np.arange(20) % 2, np.ones((2, 2, 2, 1)), LABELS)
-OF_IMAGES = conv.ResidualKernel(1, SCHEDULE, (2, 2), channels=1)
+OF_IMAGES = conv.ResidualKernel(1, SCHEDULE, (2, 2))
 
 
 def _product(x1, x2, get):
@@ -78,7 +78,7 @@ CALLS = {
     rntk.block_sums: {"theta": [0.5], "schedule": SCHEDULE, "depth": 2},
     conv.ResidualKernel: {"depth": 1, "schedule": SCHEDULE, "image_shape": (2, 2)},
     OF_IMAGES.at_depth: {"depth": 1},
-    OF_IMAGES.memory_estimate: {"n1": 2},
+    OF_IMAGES.memory_estimate: {"n1": 2, "in_channels": 1},
     stax.FullyConnectedResNet: {"depth": 1, "width": 2},
     stax.ConvResNet: {"depth": 1, "channels": 2},
     stax.WideResNet: {"block_size": 1, "k": 1},

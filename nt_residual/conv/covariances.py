@@ -15,7 +15,7 @@ The excess E is computed as a sum of squares, without cancellation, see `_excess
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -200,23 +200,16 @@ def _shifts(network: Network, x: jax.Array, stride: int) -> list[jax.Array]:
         mode = "wrap" if network.padding == "CIRCULAR" else "constant"
         # Without the barrier XLA would compute what is padded once for each shift.
         x = lax.optimization_barrier(jnp.pad(x, [*pads, *[(0, 0)] * (x.ndim - spatial)], mode))
-    return [
-        _slice(x, stride, [offset for offset in offsets for _ in range(repeat)], shape)
-        for offsets in itertools.product(*map(range, network.filter_shape))
-    ]
+
+    def shift(offsets: Sequence[int]) -> jax.Array:
+        starts = [offset for offset in offsets for _ in range(repeat)]
+        stops = [start + stride * (n - 1) + 1 for start, n in zip(starts, shape, strict=True)]
+        return x[tuple(slice(*bounds, stride) for bounds in zip(starts, stops, strict=True))]
+
+    return list(map(shift, itertools.product(*map(range, network.filter_shape))))
 
 
-def strided(stride: int) -> Callable[[jax.Array], jax.Array]:
-    """Return a function that takes every so many pixels in each direction."""
-
-    def take(x: jax.Array) -> jax.Array:
-        spatial = 4 if x.ndim == 6 else 2
-        return _slice(x, stride, [0] * spatial, [-(-size // stride) for size in x.shape[:spatial]])
-
-    return take
-
-
-def _slice(x: jax.Array, stride: int, start: list[int], shape: list[int]) -> jax.Array:
-    """Every so many pixels in each direction, from `start`, `shape` of them."""
-    stop = [first + stride * (n - 1) + 1 for first, n in zip(start, shape, strict=True)]
-    return x[tuple(map(slice, start, stop, [stride] * len(start)))]
+def every_second_pixel(x: jax.Array) -> jax.Array:
+    """Return an array with half as many pixels in each direction, as a stride of 2 takes them."""
+    spatial = 4 if x.ndim == 6 else 2
+    return x[(slice(None, None, 2),) * spatial]

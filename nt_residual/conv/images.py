@@ -3,8 +3,6 @@
 Values are checked where they are known: outside `jax.jit` and its like, and on this host.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +13,7 @@ from nt_residual.rntk.rows import converted, in_one_dtype, is_known
 
 
 def check_images(
-    x1: ArrayLike, x2: ArrayLike | None, shape: tuple[int, int], channels: int | None
+    x1: ArrayLike, x2: ArrayLike | None, shape: tuple[int, int]
 ) -> tuple[jax.Array, jax.Array | None, np.dtype]:
     """Return both batches, checked, in the dtype to compute in, and the dtype of the first.
 
@@ -23,9 +21,9 @@ def check_images(
       TypeError: if an input does not hold real floats.
       ValueError: if a shape is not as expected, or an image has NaN or infinity.
     """
-    x1 = _check_batch(x1, "x1", shape, channels)
+    x1 = _check_batch(x1, "x1", shape)
     if x2 is not None:
-        x2 = _check_batch(x2, "x2", shape, channels)
+        x2 = _check_batch(x2, "x2", shape)
         if x1.shape[1:] != x2.shape[1:]:
             raise ValueError(
                 f"x1 and x2 must have the same number of channels, got shapes {x1.shape} and "
@@ -34,32 +32,24 @@ def check_images(
     return in_one_dtype(x1, x2, _check_finite)
 
 
-def _check_batch(
-    x: ArrayLike, name: str, shape: tuple[int, int], channels: int | None
-) -> jax.Array:
-    array = _checks.float_array(
-        x,
-        name,
-        "(n, height, width, channels)",
-        f"Convert it: {name}.astype('float32') / 255 for bytes.",
-    )
+def _check_batch(x: ArrayLike, name: str, shape: tuple[int, int]) -> jax.Array:
+    layout = "(n, height, width, channels)"
+    remedy = f"Convert it: {name}.astype('float32') / 255 for bytes."
+    array = _checks.float_array(x, name, layout, remedy)
     height, width = shape
-    expected = f"shape (n, {height}, {width}, {'channels' if channels is None else channels})"
-    remedy = ""
-    if array.ndim == 3 and array.shape[1:] == shape:
-        remedy = f"Add an axis for the channel: {name}[..., None]."
-    elif array.ndim == 3:
-        remedy = f"For a single image pass {name}[None]."
-    elif array.ndim == 2:
-        remedy = f"Flat images become so by {name}.reshape(-1, {height}, {width}, channels)."
-    elif array.ndim == 4 and array.shape[1:3] != shape and array.shape[2:] == shape:
-        remedy = f"Channels come last: jnp.moveaxis({name}, 1, -1)."
-    elif array.ndim == 4 and array.shape[1:3] != shape:
-        remedy = "The size is that of image_shape=, with which the kernel was made."
-    elif array.ndim == 4 and channels not in (None, array.shape[3]):
-        remedy = "The number of channels is that of channels=, with which the kernel was made."
-    if remedy or array.ndim != 4:
-        raise ValueError(f"{name} must have {expected}, got shape {array.shape}. {remedy}".rstrip())
+    if array.ndim != 4 or array.shape[1:3] != shape:
+        if array.shape[1:] == shape:
+            remedy = f"Add an axis for the channel: {name}[..., None]."
+        elif array.ndim == 3:
+            remedy = f"For a single image pass {name}[None]."
+        elif array.shape[2:] == shape:
+            remedy = f"Channels come last: jnp.moveaxis({name}, 1, -1)."
+        else:
+            remedy = f"Pass {name}.reshape(-1, {height}, {width}, channels) for flat images."
+        raise ValueError(
+            f"{name} must have shape (n, {height}, {width}, channels), where image_shape={shape}, "
+            f"got shape {array.shape}. {remedy}"
+        )
     if array.size == 0:
         raise ValueError(f"{name} must hold at least one image, got shape {array.shape}.")
     return converted(array, name, _check_finite)
@@ -71,16 +61,6 @@ def _check_finite(x: jax.Array, name: str) -> None:
     # Inside a function that JAX traces, where `x` may be a known array that it closes over.
     with jax.ensure_compile_time_eval():
         _checks.finite_batch(x, name)
-
-
-def log_largest_rms(x: jax.Array) -> float:
-    """Return the logarithm of the largest root mean square of an image; −∞ if it is not known."""
-    if not is_known(x):
-        return -math.inf
-    # Inside a function that JAX traces, where `x` may be a known array that it closes over.
-    with jax.ensure_compile_time_eval():
-        largest = float(root_mean_squares(x).max())
-    return math.log(largest) if largest > 0 else -math.inf
 
 
 @jax.jit

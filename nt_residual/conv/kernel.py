@@ -13,17 +13,16 @@ from jax.typing import ArrayLike
 from nt_residual import memory, schedules
 from nt_residual._checks import boolean, choice, integer, optional_integer, sizes
 from nt_residual.conv import tiles
-from nt_residual.conv.images import check_images, log_largest_rms
+from nt_residual.conv.images import check_images
 from nt_residual.conv.network import Network, shares_of
 from nt_residual.rntk import recursion
 from nt_residual.rntk.blocks import KernelOfBlocks
-from nt_residual.rntk.rows import is_known
+from nt_residual.rntk.rows import check_range, is_known
 
 # Smaller shares are scaled up to it, which does not change the shape of a kernel.
 _LEAST_SHARE = 1e-20
 # What `gram.compute` is to spend on a tile, in seconds, and what a pair of pixels costs in a block.
 _TILE_SECONDS, _PAIR_SECONDS = 1.0, 4e-9
-_N_IMAGES = "Pass the number of images."
 
 
 @jax.tree_util.register_static
@@ -50,14 +49,13 @@ class ResidualKernel(KernelOfBlocks):
     the mean square of its values. With zeros around the images ('SAME') each convolution
     loses variance at the borders, and the kernel falls with depth.
 
-    A call computes the kernel block by block, in tiles of pairs of images. Compile time and memory
-    do not depend on depth, and the time of a call is linear in it. In float32 the error is 1e-6 of
-    the diagonal if α falls at least like L^(-1/2). With constant α it grows with depth: 6e-6 for
-    200 blocks, 2e-5 for 1000.
+    Compile time and memory do not depend on depth, and the time of a call is linear in it. In
+    float32 the error is 1e-6 of the diagonal if α falls at least like L^(-1/2). With constant α it
+    grows with depth: 6e-6 for 200 blocks, 2e-5 for 1000.
 
-    Kernels are immutable and hashable, and may be passed through `jax.jit` as arguments, where
-    they are static. They may be called under `jax.vmap`, `jax.shard_map` and, at finite depth,
-    `jax.grad`. For large matrices and several devices use `gram.compute`.
+    Kernels are immutable and hashable, and static arguments of `jax.jit`. They may be called under
+    `jax.vmap`, `jax.shard_map` and, at finite depth, `jax.grad`. For large matrices and several
+    devices use `gram.compute`.
 
     Args:
       depth: the number of blocks L ≥ 1; a tuple of them, one for each stage, of which each but
@@ -66,7 +64,6 @@ class ResidualKernel(KernelOfBlocks):
       schedule: a callable of the number of all blocks, or an array with one α per block. See
         `rntk.ResidualKernel`.
       image_shape: (height, width).
-      channels: the number of channels; `None` for any.
       kind: 'ntk', or 'nngp' for the covariance of the outputs at initialization.
       pooling: 'flatten' for a dense layer on all pixels, or 'gap' for global average pooling,
         of which time and memory grow with the square of the number of pixels.
@@ -103,7 +100,6 @@ class ResidualKernel(KernelOfBlocks):
     depth: int | float | tuple[int, ...]  # type: ignore[assignment]
     schedule: Any  # A `schedules.Schedule`; a callable once the kernel is constructed.
     image_shape: tuple[int, int]
-    channels: int | None = None
     kind: Literal["ntk", "nngp"] = "ntk"
     pooling: Literal["flatten", "gap"] = "flatten"
     trained: Literal["blocks", "all"] = "blocks"
@@ -119,7 +115,6 @@ class ResidualKernel(KernelOfBlocks):
         object.__setattr__(self, "depth", _check_depth(self.depth))
         object.__setattr__(self, "image_shape", sizes(self.image_shape, "image_shape"))
         object.__setattr__(self, "filter_shape", _check_filter(self.filter_shape))
-        optional_integer(self.channels, "channels", "None allows any number.")
         recursion.check_options(self.kind, self.trained)
         choice(self.pooling, "pooling", ("flatten", "gap"))
         choice(self.block, "block", ("two_layer", "one_layer", "preactivation"))
@@ -138,19 +133,15 @@ class ResidualKernel(KernelOfBlocks):
             self._check_not_zero(self.ntk_scale)
 
     def __call__(self, x1: ArrayLike, x2: ArrayLike | None = None) -> jax.Array:
-        """Return the kernel between two batches of images.
+        """Return the kernel between two batches of images, shape (n1, n2), the dtype of `x1`.
 
         Values are checked only outside of `jax.jit` and its like. The kernel of a zero image is
-        zero, as in neural-tangents. The derivative of the angle between equal patches, where it has
-        a cusp, is taken to be zero.
+        zero. The derivative of the angle between equal patches, a cusp, is taken to be zero.
 
         Args:
-          x1: shape (n1, height, width, channels), floats.
+          x1: shape (n1, height, width, channels), floats; at least float32 is used to compute.
           x2: shape (n2, height, width, channels), or `None` for `x1`, which takes half of the
             time and gives an exactly symmetric matrix.
-
-        Returns:
-          Shape (n1, n2), the dtype of `x1`; at least float32 is used to compute it.
 
         Raises:
           MemoryError: if there is not enough of it, see `memory_estimate`.
@@ -158,7 +149,7 @@ class ResidualKernel(KernelOfBlocks):
           ValueError: if a shape is not that of the kernel, an input has NaN or infinity, or the
             kernel would leave the range of the dtype.
         """
-        x1, x2, dtype = check_images(x1, x2, self.image_shape, self.channels)
+        x1, x2, dtype = check_images(x1, x2, self.image_shape)
         self._check_range(x1, x2, dtype)
         plan = self._plan
         tile = tiles.sides(plan.network, x1, x2)
@@ -168,7 +159,7 @@ class ResidualKernel(KernelOfBlocks):
         return (values * jnp.exp(jnp.asarray(plan.log_scale, values.dtype))).astype(dtype)
 
     def memory_estimate(
-        self, n1: int, n2: int | None = None, *, channels: int | None = None, dtype="float32"
+        self, n1: int, n2: int | None = None, *, in_channels: int, dtype="float32"
     ) -> int:
         """Return the bytes that a call takes, its result included and its inputs not.
 
@@ -177,30 +168,24 @@ class ResidualKernel(KernelOfBlocks):
         Args:
           n1: the number of images of the first batch.
           n2: that of the second, or `None` if there is only one.
-          channels: of the images; `None` for those of the kernel.
+          in_channels: the number of channels of the images.
           dtype: of the images.
 
         Raises:
           TypeError: if a number is not an integer.
-          ValueError: if one is less than 1, or the number of channels is not known.
+          ValueError: if one is less than 1.
 
         Example:
           >>> from nt_residual import schedules
-          >>> k = ResidualKernel(8, schedules.PowerLaw(0.5), image_shape=(8, 8), channels=1)
-          >>> 4e6 < k.memory_estimate(1000) < 40e6
+          >>> k = ResidualKernel(8, schedules.PowerLaw(0.5), image_shape=(8, 8))
+          >>> 4e6 < k.memory_estimate(1000, in_channels=1) < 40e6
           True
         """
-        n1 = integer(n1, "n1", 1, _N_IMAGES)
-        n2 = optional_integer(n2, "n2", _N_IMAGES)
-        channels = optional_integer(channels, "channels", "None takes that of the kernel.")
-        channels = channels or self.channels
-        if channels is None:
-            raise ValueError("the number of channels must be known. Pass channels=.")
+        remedy = "Pass the number of images."
+        n1, n2 = integer(n1, "n1", 1, remedy), optional_integer(n2, "n2", remedy)
+        shape = (*self.image_shape, integer(in_channels, "in_channels", 1, "It is 3 for colors."))
         dtype = jax.dtypes.canonicalize_dtype(jnp.promote_types(dtype, jnp.float32))
-        x1, x2 = (
-            None if n is None else jax.ShapeDtypeStruct((n, *self.image_shape, channels), dtype)
-            for n in (n1, n2)
-        )
+        x1, x2 = (n if n is None else jax.ShapeDtypeStruct((n, *shape), dtype) for n in (n1, n2))
         plan = self._plan
         return tiles.working_memory(plan, x1, x2, tiles.sides(plan.network, x1, x2))
 
@@ -284,32 +269,26 @@ class ResidualKernel(KernelOfBlocks):
         return self.effective_time + (math.log(self.ntk_scale) if self.kind == "ntk" else 0.0)
 
     def _check_range(self, x1: jax.Array, x2: jax.Array | None, dtype: np.dtype) -> None:
-        log_scale, limits = self._plan.log_scale, jnp.finfo(dtype)
-        if log_scale < math.log(float(limits.tiny)):
+        log_scale = self._plan.log_scale
+        if log_scale < math.log(float(jnp.finfo(dtype).tiny)):
             raise ValueError(
                 f"the kernel falls to exp({log_scale:.4g}), beyond the range of {dtype}: each "
                 "convolution loses variance at the borders, where images are surrounded by zeros. "
                 "Pass padding='CIRCULAR', smaller α or fewer blocks."
             )
-        limit = math.log(float(limits.max))
-        largest = log_scale + log_largest_rms(x1) + log_largest_rms(x1 if x2 is None else x2)
-        if largest > limit:
-            remedy = "" if self.normalize else ", or pass normalize=True"
-            raise ValueError(
-                f"the kernel of these images reaches exp({largest:.4g}), beyond the range of "
-                f"{dtype} (exp({limit:.4g})). Scale the images down{remedy}."
-            )
+        # The mean square is the square of the norm, divided by the number of entries.
+        log_scale -= math.log(math.prod(x1.shape[1:]))
+        remedy = "" if self.normalize else ", or pass normalize=True"
+        check_range(x1, x2, dtype, log_scale, remedy=remedy)
 
 
 def _check_depth(depth: Any) -> int | float | tuple[int, ...]:
     if not isinstance(depth, tuple | list):
         return schedules.check_depth(depth)
-    if not len(depth):
-        raise ValueError("depth must hold one number of blocks for each stage, got none.")
-    if math.inf in depth:
+    if not depth or math.inf in depth:
         raise ValueError(
-            f"depth=math.inf has one stage, got depth={depth}. Pass depth=math.inf alone, or large "
-            "finite numbers of blocks."
+            f"depth must hold a finite number of blocks for each stage, got {depth}. Pass (3, 4), "
+            "for example, or math.inf alone."
         )
     depths = tuple(int(schedules.check_depth(blocks)) for blocks in depth)
     return depths if len(depths) > 1 else sum(depths)
@@ -319,8 +298,8 @@ def _check_filter(value: Any) -> tuple[int, int]:
     shape = sizes(value, "filter_shape")
     if not all(size % 2 for size in shape):
         raise ValueError(
-            f"filter_shape must be odd in each direction, got {shape}: an even filter has no "
-            "pixel in its middle, and moves the image. Pass (3, 3), for example."
+            f"filter_shape must be odd in each direction, got {shape}: an even filter moves the "
+            "image. Pass (3, 3), for example."
         )
     return shape
 

@@ -17,9 +17,9 @@ from nt_residual.conv.covariances import (
     average_over_filter,
     covariance,
     deviations,
+    every_second_pixel,
     pairs,
     products,
-    strided,
     weighted_sum,
 )
 from nt_residual.conv.network import Network
@@ -123,7 +123,9 @@ def _blocks(
 
 def _strided_block(network: Network, state: State, share: jax.Array, own: jax.Array) -> State:
     """The first block of a stage, with a 1x1 convolution of stride 2 on its shortcut."""
-    shortcut = jax.tree.map(strided(2), _with_own(state, own) if network.trains_all else state)
+    shortcut = jax.tree.map(
+        every_second_pixel, _with_own(state, own) if network.trains_all else state
+    )
     target = branch(network, state, own, stride=2)
     return weighted_sum(network, (1 - share, share), (shortcut, target))
 

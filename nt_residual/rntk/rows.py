@@ -136,7 +136,7 @@ def check_range(
 ) -> None:
     """Refuse known inputs if exp(log_scale)·(|x| |x'|)^degree leaves the range of `dtype`.
 
-    `remedy` tells what can be done besides scaling the inputs.
+    Inputs are rows or images; `remedy` tells what can be done besides scaling the inputs.
     """
     limit = math.log(float(jnp.finfo(dtype).max))
     batches, times = ([x1], 2) if x2 is None else ([x1, x2], 1)
@@ -144,7 +144,7 @@ def check_range(
         with jax.ensure_compile_time_eval():
             # No norm is larger than √d times the largest entry: mostly that settles it.
             largest = times * sum(math.log(float(_largest(x))) for x in batches)
-            if log_scale + degree * (math.log(x1.shape[1]) + largest) <= limit:
+            if log_scale + degree * (math.log(math.prod(x1.shape[1:])) + largest) <= limit:
                 return
             log_scale += degree * times * sum(map(_log_largest_norm, batches))
     if log_scale > limit:
@@ -156,10 +156,12 @@ def check_range(
 
 @jax.jit
 def _largest(x: jax.Array) -> jax.Array:
-    return jnp.max(jnp.abs(x))
+    # Images may be zero.
+    return jnp.max(jnp.abs(x), initial=jnp.finfo(x.dtype).tiny)
 
 
 def _log_largest_norm(x: jax.Array) -> float:
     # In two factors, neither of which overflows.
     largest = _largest(x)
-    return math.log(float(largest)) + math.log(float(jnp.max(row_norms(x / largest))))
+    norms = row_norms((x / largest).reshape(len(x), -1))
+    return math.log(float(largest)) + math.log(max(float(jnp.max(norms)), 1.0))

@@ -14,9 +14,9 @@ class Decay:
 
     Attributes:
       exponent: p in λ_k ~ (k + d/2 − 1)^(−p), which is k^(−p) for large k.
-      uncertainty: of p. The largest of three: the standard error of the fit; four times the
-        change if only the upper quarter of the degrees is fitted, which estimates what a
-        correction of relative size 1/k² still adds; half the difference of even and odd degrees.
+      uncertainty: of p. The largest of the standard error of the fit; four times the change if
+        only the upper quarter of the degrees is fitted, as for a correction of relative size
+        1/k²; and half the difference of even and odd degrees.
       sorted_exponent: β = p/(d−1) in λ_i ~ C i^(−β), for eigenvalues that are each counted as
         often as they occur.
       sorted_prefactor: C.
@@ -35,12 +35,10 @@ def fit(
 ) -> Decay:
     """Fit a power law to the upper half of some positive eigenvalues.
 
-    Even and odd degrees share the exponent and have prefactors of their own: a kink of the
-    kernel at θ = π adds to the ones what it takes from the others.
-
-    The center d/2 − 1 of the degrees is that of the exact spectrum of a cusp, a ratio of
-    gamma functions. With it the law is off by terms of order d³/k² only. Where k is not well
-    beyond d^(3/2) there is no power law yet, and the exponent fitted exceeds the final one.
+    Even and odd degrees share the exponent and have prefactors of their own, since a kink of the
+    kernel at θ = π adds to the ones what it takes from the others. The center d/2 − 1 of the
+    degrees is that of the exact spectrum of a cusp, with which the law is off by terms of order
+    d³/k² only. Where k is not well beyond d^(3/2) the exponent fitted exceeds the final one.
 
     Arrays have shape (n,), degrees ascend.
 

@@ -15,9 +15,8 @@ def minimax_rate(dim: int) -> float:
         excess risk ~ n^(−β/(β+1)) = n^(−d/(2d−1)),   β = d/(d−1)
 
     for targets in the kernel's RKHS on the sphere S^(d−1). The sorted eigenvalues of a kernel
-    with a cusp |θ| decay like i^(−β), and every limit with finite T has one.
-
-    The exponent is positive, between 1/2 for high dimensions and 2/3 on the circle, d = 2.
+    with a cusp |θ| decay like i^(−β), and every limit with finite T has one. The exponent is
+    between 1/2 for high dimensions and 2/3 on the circle, d = 2.
 
     Raises:
       TypeError: if `dim` is not an integer.
@@ -38,11 +37,10 @@ def stopping_time(n: ArrayLike, dim: int, *, scale: float = 1.0) -> float | np.n
 
         t = scale · n^(β/(β+1)),   β = d/(d−1)
 
-    is a time of the flow f_t(x) = k(x, X) K^{-1} (I − exp(−t K/n)) y, which
-    `regression.GradientFlow` computes. The theory fixes the power of n, not the constant, which
-    depends on the noise, the target and the kernel's scale. Measure it on held-out data at one n
-    (`regression.holdout`), or estimate it with `stopping_scale`. Ridge regression with K + δI,
-    δ = n/t, behaves alike.
+    is a time of the flow f_t(x) = k(x, X) K^{-1} (I − exp(−t K/n)) y of
+    `regression.GradientFlow`. The constant depends on the noise, the target and the kernel's
+    scale. Measure it on held-out data at one n (`regression.holdout`), or estimate it with
+    `stopping_scale`. Ridge regression with K + δI, δ = n/t, behaves alike.
 
     `n` is the number of training points, a scalar or an array; the result has its shape.
 

@@ -8,11 +8,10 @@ matplotlib is not installed, and a `TypeError` for anything else.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from nt_residual import _checks
 from nt_residual.theory.learning import LearningCurve
 from nt_residual.theory.rates import Convergence
 from nt_residual.theory.spectra import Spectrum, ZonalKernel
@@ -67,11 +66,7 @@ def convergence(
         if found.predicted is not None:
             ax.plot(found.depths, found.predicted, ls="--", lw=1.2, color=style["color"])
     ax.set(xscale="log", yscale="log", xlabel="depth L", ylabel="distance to the limit, max over θ")
-    # Room below for the legend, as tall as its lines: curves that fall leave none inside.
-    low, high = ax.get_ylim()
-    share = min(0.5, 0.04 + 0.065 * len(labeled))
-    ax.set_ylim(low * (low / high) ** (share / (1 - share)), high)
-    return _finish(ax, loc="lower left")
+    return _finish(ax)
 
 
 def spectrum(
@@ -102,13 +97,11 @@ def spectrum(
 def learning_curve(
     curves: Mapping[str, LearningCurve] | Sequence[LearningCurve] | LearningCurve,
     *,
-    error: Literal["excess", "total"] = "excess",
     ax: Any = None,
 ) -> Any:
-    """Draw predicted test errors against the number of training points.
+    """Draw the excess error predicted for each number of training points.
 
-    `error` is 'excess' for the error against the noiseless target, 'total' for that against noisy
-    ones. Add measured errors with `ax.errorbar`.
+    Add measured errors with `ax.errorbar`.
 
     Example:
       >>> from nt_residual import rntk, schedules, theory
@@ -118,24 +111,18 @@ def learning_curve(
       >>> learning_curve(curve).lines[0].get_label()
       'σ = 0.1, δ = 0.1'
     """
-    _checks.choice(error, "error", ("excess", "total"))
-    source = "theory.learning_curve(…)"
-    labeled = _labeled(
-        curves,
-        "curves",
-        LearningCurve,
-        source,
-        lambda each: f"σ = {each.noise:g}, δ = {each.ridge:g}",
-    )
+
+    def describe(curve: LearningCurve) -> str:
+        return f"σ = {curve.noise:g}, δ = {curve.ridge:g}"
+
+    labeled = _labeled(curves, "curves", LearningCurve, "theory.learning_curve(…)", describe)
     ax = _axes(ax)
     for i, (label, curve) in enumerate(labeled):
-        n, y = np.atleast_1d(curve.n), np.atleast_1d(getattr(curve, error))
+        n, y = np.atleast_1d(curve.n), np.atleast_1d(curve.excess)
         order = np.argsort(n)
         marker = {"marker": _MARKERS[i % len(_MARKERS)], "ms": 4} if n.size < 20 else {}
         ax.plot(n[order], y[order], label=label, **_line_style(i), **marker)
-    target = "the target" if error == "excess" else "noisy targets"
-    ax.set(xscale="log", yscale="log", xlabel="training points n")
-    ax.set(ylabel=f"predicted squared error to {target}")
+    ax.set(xscale="log", yscale="log", xlabel="training points n", ylabel="predicted squared error")
     return _finish(ax)
 
 
@@ -159,9 +146,9 @@ def _labeled(
     items: Any, name: str, kind: type, source: str, describe: Callable[[Any], str]
 ) -> list[tuple[str, Any]]:
     """Pairs of a label and a thing to draw, at least one, each of the given type."""
-    labels = list(items) if isinstance(items, Mapping) else None
+    labels = None
     if isinstance(items, Mapping):
-        items = list(items.values())
+        labels, items = list(map(str, items)), list(items.values())
     elif not isinstance(items, list | tuple):
         items = [items]
     if not items:
@@ -171,7 +158,7 @@ def _labeled(
             raise TypeError(
                 f"{name} must hold {kind.__name__}, got {type(item).__name__}. Pass {source}."
             )
-    return list(zip(map(str, labels) if labels else map(describe, items), items, strict=True))
+    return list(zip(labels or map(describe, items), items, strict=True))
 
 
 def _kernel_label(kernel: Any) -> str:
@@ -204,7 +191,7 @@ def _axes(ax: Any) -> Any:
     return new_figure(5, 4).subplots() if ax is None else ax
 
 
-def _finish(ax: Any, loc: str = "best") -> Any:
+def _finish(ax: Any) -> Any:
     ax.grid(alpha=0.3, lw=0.6)
-    ax.legend(fontsize="small", framealpha=0.8, loc=loc)
+    ax.legend(fontsize="small", framealpha=0.8)
     return ax

@@ -77,10 +77,10 @@ def rate(
         return Rate(-1.0, 0.0, "1/L, at every angle")
     if gamma > 0.5:
         exponent = 1 - 2 * gamma
-        if kind == "nngp" or trained == "all":
-            return Rate(exponent, 0.0, f"L^({exponent:.4g}), at every angle")
-        text = f"L^({exponent:.4g}) at any θ < π, L^({exponent / 2:.4g}) over all of [0, π]"
-        return Rate(exponent, 0.0, text)
+        at_kink = f"L^({exponent / 2:.4g}) over all of [0, π]"
+        has_kink = kind == "ntk" and trained == "blocks"
+        where = f" at any θ < π, {at_kink}" if has_kink else ", at every angle"
+        return Rate(exponent, 0.0, f"L^({exponent:.4g}){where}")
     exponent = (2 * gamma - 1) * (2 if kind == "nngp" else 1)
     if gamma == 0 and kind == "ntk":
         return Rate(exponent, 0.07 * c**2 / (1 + c**2), "log(L)/L at fixed θ > 0")
@@ -101,8 +101,8 @@ class Convergence:
       rate: the predicted law, `None` where it is not known.
       predicted: that law through the error at the greatest depth above 1e-10, shape (n,);
         `None` where there is none.
-      predicted_slope: of `predicted`, fitted at the same depths as `slope`; it differs
-        from `rate.exponent` by the logarithm for γ = 0. `None` where it is not known.
+      predicted_slope: of `predicted`, fitted at the same depths as `slope`; for γ = 0 the
+        logarithm makes it differ from `rate.exponent`. `None` where it is not known.
     """
 
     depths: np.ndarray
@@ -136,7 +136,7 @@ def convergence(
       kind: 'ntk' or 'nngp'.
       trained: 'blocks' or 'all'.
       theta: angles in radians, in [0, π], shape (m,) or a scalar; `None` for sixteen from π/8 to
-        3π/4, clear of both ends, where the rate is another.
+        3π/4. Near 0 and π the rate is another.
       effective_time: the limit of T, if the schedule does not know it, as for `regime`.
 
     Raises:
@@ -181,11 +181,7 @@ def convergence(
 
 
 def default_angles() -> np.ndarray:
-    """Return sixteen angles from π/8 to 3π/4, where every regime converges at its own rate.
-
-    At θ = π the limit for γ > 1/2 has a kink that a finite depth rounds off over a
-    distance of √T. Near θ = 0 the kernel for γ < 1/2 varies on the scale of 3π/T.
-    """
+    """Return sixteen angles from π/8 to 3π/4, where every regime converges at its own rate."""
     return np.linspace(math.pi / 8, 3 * math.pi / 4, 16)
 
 
@@ -196,13 +192,10 @@ def fit_power_law(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """
     if len(x) < 2:
         return math.nan, math.nan
-    x, y = np.log(x), np.log(y)
-    x, y = x - x.mean(), y - y.mean()
-    slope = float(x @ y / (x @ x))
-    if len(x) < 3:
-        return slope, math.nan
-    residual = y - slope * x
-    return slope, math.sqrt(float(residual @ residual / (len(x) - 2) / (x @ x)))
+    if len(x) == 2:
+        return float(np.polyfit(np.log(x), np.log(y), 1)[0]), math.nan
+    line, covariance = np.polyfit(np.log(x), np.log(y), 1, cov=True)
+    return float(line[0]), math.sqrt(covariance[0, 0])
 
 
 def _check_depths(depths: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -8,9 +8,8 @@ from nt_residual import _checks, schedules
 from nt_residual.rntk import ResidualKernel
 from nt_residual.theory.rates import Rate, rate
 
-# The effective time at which the kernel is 0.01 from its limit, at the angle between π/8 and
-# 3π/4 where it is furthest: as T → ∞ the distance is 5.6/T (5.8/T with all layers trained), as
-# T → 0 it is 0.083·T (1.4·T).
+# The effective time at which the kernel is 0.01 from its limit, at angles from π/8 to 3π/4: as
+# T → ∞ the distance is 5.6/T (5.8/T with all layers trained), as T → 0 it is 0.083·T (1.4·T).
 _NEAR_INFINITY = {"blocks": 560, "all": 580}
 _NEAR_ZERO = {"blocks": 0.12, "all": 0.007}
 # Beyond so many blocks a limit says little about networks that can be built.
@@ -94,12 +93,11 @@ def suitable_schedule(
 
     With all layers trained, α that falls faster than 1/√L leaves the linear kernel, and α that
     falls more slowly a constant. For feature learning at infinite depth 1/√L is the only power
-    too, for blocks of one layer (Yang et al.). With deeper blocks, in μP, it transfers learning
-    rates from one depth to another (Bordelon et al.).
+    too (Yang et al.), and it transfers learning rates between depths (Bordelon et al.).
 
-    With the blocks trained alone, early-stopped regression is minimax optimal for every
-    γ > 1/2. The kernel of a deep network then has no odd harmonics beyond degree 1, for γ < 1/2
-    none at all. The theory does not determine the constant c of c/√L: tune it, from 1 on.
+    With the blocks trained alone, early-stopped regression is minimax optimal for every γ > 1/2,
+    but deep networks then have no odd harmonics beyond degree 1. The theory does not determine
+    the constant c of c/√L: tune it, from 1 on.
 
     Args:
       trained: 'all' for a network of which all layers are trained; 'blocks' for the kernel regime
@@ -170,20 +168,11 @@ def _near_limit(schedule: schedules.Schedule, trained: str) -> str:
     log_depth = (math.log(near) - 2 * math.log(schedule.c)) / (1 - 2 * schedule.gamma)
     depth = math.exp(min(max(log_depth, 0), 700))
     if depth <= _TOO_DEEP:
-        return f"Networks are within 0.01 of it from {_blocks(depth)} on."
+        rounded = float(f"{math.ceil(depth):.2g}")
+        return f"Networks are within 0.01 of it at depths from about {rounded:.0f} on."
     time = schedule.c**2 * 1000 ** (1 - 2 * schedule.gamma)
     return (
-        f"It is approached slowly: networks are within 0.01 of it only from {_blocks(depth)} on, "
-        "and until then their kernel is that of gamma = 1/2 with c² = T, which is "
-        f"{time:.2g} for 1000 blocks."
+        "It is approached slowly: networks are within 0.01 of it only at depths from about "
+        f"{depth:.0e} on, and until then their kernel is that of gamma = 1/2 with c² = T, which "
+        f"is {time:.2g} for 1000 blocks."
     )
-
-
-def _blocks(depth: float) -> str:
-    if depth > 1e15:
-        return "more than 1e+15 blocks"
-    if depth <= 1:
-        return "the first block"
-    digits = max(0, math.floor(math.log10(depth)) - 1)
-    rounded = round(math.ceil(depth), -digits)
-    return f"about {rounded} blocks" if depth < 1e5 else f"about {depth:.0e} blocks"

@@ -80,10 +80,10 @@ class Spectrum:
     def decay(self, parity: Literal["even", "odd"] | None = None) -> decay.Decay:
         """Fit the power law λ_k ~ k^(−p) to the upper half of the degrees.
 
-        Eigenvalues within their error count as zero and are left out. Where T is finite p = d
-        for the NTK, which has a cusp |θ| at θ = 0, and p = d + 2 for the NNGP. Only degrees far
-        above T, 1/√T and d show it. In deep networks with γ > 1/2 even degrees are the larger
-        ones up to about 1/√T, and follow another law than odd degrees.
+        Eigenvalues within their error are left out. Where T is finite p = d for the NTK, which
+        has a cusp |θ| at θ = 0, and p = d + 2 for the NNGP. Only degrees far above T, 1/√T and d
+        show it. In deep networks with γ > 1/2 even degrees are the larger ones up to about
+        1/√T, and follow another law than odd degrees.
 
         `parity` is 'even' or 'odd' for the degrees of one parity; `None` for all, which must
         follow one law.
@@ -115,16 +115,15 @@ def spectrum(
 
         λ_k = (|S^(d−2)|/|S^(d−1)|) ∫_{-1}^{1} r(u) P_k(u) (1 − u²)^((d−3)/2) du,   P_k(1) = 1
 
-    The integral is over the angle, by Gauss-Legendre panels that adapt to the kernel. Rounding
-    adds about 1e-16 r(0) to √N λ_k, so N λ_k is lost where N(d, k) exceeds about 1e26: at degree
-    12 in 784 dimensions. There the eigenvalues of a `ResidualKernel` come from its power series
-    in cos θ, whose coefficients are positive, so that nothing cancels:
+    by Gauss-Legendre panels over the angle that adapt to the kernel. Rounding adds about
+    1e-16 r(0) to √N λ_k, so N λ_k is lost where N(d, k) exceeds about 1e26: at degree 12 in 784
+    dimensions. There the eigenvalues of a `ResidualKernel` come from its power series in cos θ,
+    whose coefficients a_j are positive, so that nothing cancels:
 
         N λ_k = Σ_j a_j p_k(j),   u^j = Σ_k p_k(j) P_k(u)
 
-    The relative error of N λ_k is then about 1e-10 in 50 dimensions and more, and 1e-6 in 14, at
-    degree 200. The values of a function of the angle do not determine its power series: for
-    other kernels such degrees are refused, and `tail` is their common share.
+    At degree 200 the relative error of N λ_k is then about 1e-10 in 50 dimensions and more, and
+    1e-6 in 14. For other kernels such degrees are refused, and `tail` is their common share.
 
     Args:
       kernel: an object with a method `at_angle`, or a function of angles. It takes a float64
@@ -145,10 +144,6 @@ def spectrum(
       >>> spectrum(limit, dim=3, max_degree=4).eigenvalue.round(6) + 0.0
       array([0.25    , 0.166667, 0.039062, 0.      , 0.002604])
 
-    In 784 dimensions, the logarithm of the eigenvalue of degree 200:
-      >>> spectrum(limit, dim=784, max_degree=200).log_eigenvalue[[200]].round(6)
-      array([-503.003827])
-
     Reference: Bach 2017, Breaking the curse of dimensionality with convex neural networks,
       appendix D; Bietti & Mairal 2019.
     """
@@ -166,7 +161,7 @@ def spectrum(
     # In two steps, since N overflows before its root does.
     root = np.exp(-log_count / 2)
     mass, error = _masses(kernel, profile, dim, log_count, diagonal)
-    _check_resolved(error / diagonal, kernel, dim)
+    _check_resolved(error / diagonal, dim)
     return Spectrum(
         dim=dim,
         degree=np.arange(max_degree + 1),
@@ -225,7 +220,7 @@ def _profile(kernel: ZonalKernel | Callable[[np.ndarray], ArrayLike]) -> quadrat
     return profile
 
 
-def _check_resolved(mass_error: np.ndarray, kernel: Any, dim: int) -> None:
+def _check_resolved(mass_error: np.ndarray, dim: int) -> None:
     lost = ~(mass_error <= _RESOLVED)
     if not lost.any():
         return
@@ -235,14 +230,8 @@ def _check_resolved(mass_error: np.ndarray, kernel: Any, dim: int) -> None:
             "kernel must be a function that can be integrated, got a mean that is uncertain by "
             f"{mass_error[0]:.1g} of r(0). Check that it is a deterministic function of the angle."
         )
-    why = (
-        f"its power series would need more than {_MOST_TERMS} terms"
-        if isinstance(kernel, ResidualKernel)
-        else f"rounding in the values of a function exceeds {_RESOLVED:g} of r(0), which the "
-        "power series of a ResidualKernel avoids"
-    )
     raise ValueError(
         f"max_degree must be at most {first - 1} for this kernel in {dim} dimensions, got "
-        f"{len(lost) - 1}: beyond, {why}. Pass max_degree={first - 1}; the tail tells what the "
-        "other degrees share."
+        f"{len(lost) - 1}: beyond, rounding exceeds {_RESOLVED:g} of r(0). Pass "
+        f"max_degree={first - 1}, or a ResidualKernel, of which the power series is known."
     )

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from nt_residual import conv, gram, schedules
 
 # A small filter keeps programs small.
-KERNEL = conv.ResidualKernel(2, schedules.PowerLaw(0.5), (4, 4), channels=1, filter_shape=(3, 1))
+KERNEL = conv.ResidualKernel(2, schedules.PowerLaw(0.5), (4, 4), filter_shape=(3, 1))
 
 
 def fast(function):
@@ -89,7 +89,7 @@ def test_the_memory_estimate_is_that_of_the_compiled_program():
     x1, x2 = images(50, "float32"), images(40, "float32")
     used = jax.jit(KERNEL.__call__).lower(x1, x2).compile().memory_analysis()
     expected = used.temp_size_in_bytes + used.output_size_in_bytes
-    assert KERNEL.memory_estimate(50, 40) == pytest.approx(expected, rel=0.2)
+    assert KERNEL.memory_estimate(50, 40, in_channels=1) == pytest.approx(expected, rel=0.2)
 
 
 def test_what_does_not_fit_into_memory_is_refused(monkeypatch):

@@ -12,7 +12,7 @@ SCHEDULE = schedules.PowerLaw(0.5)
     ("change", "error", "message"),
     [
         ({"depth": 0}, ValueError, "depth must be at least 1, got 0"),
-        ({"depth": ()}, ValueError, "one number of blocks for each stage, got none"),
+        ({"depth": ()}, ValueError, r"number of blocks for each stage, got \(\)"),
         ({"depth": (1, 1, 1, 1)}, ValueError, r"divisible by 8, .* got \(8, 12\)"),
         ({"schedule": 0.5}, TypeError, "schedule must be a callable"),
         ({"schedule": schedules.Explicit((0.0,) * 3)}, ValueError, "every α is zero"),
@@ -34,15 +34,14 @@ def test_wrong_arguments_are_refused(change, error, message):
     [
         ((2, 4, 6), r"got shape \(2, 4, 6\). Add an axis for the channel: x1\[..., None\]"),
         ((4, 6, 3), r"For a single image pass x1\[None\]"),
-        ((2, 72), r"Flat images become so by x1.reshape\(-1, 4, 6, channels\)"),
+        ((2, 72), r"Pass x1.reshape\(-1, 4, 6, channels\) for flat images"),
         ((2, 3, 4, 6), "Channels come last"),
-        ((2, 5, 6, 3), r"must have shape \(n, 4, 6, 3\), got shape \(2, 5, 6, 3\)"),
-        ((2, 4, 6, 1), "number of channels is that of channels="),
+        ((2, 5, 6, 3), r"must have shape \(n, 4, 6, channels\).* got shape \(2, 5, 6, 3\)"),
         ((0, 4, 6, 3), "at least one image"),
     ],
 )
 def test_images_of_a_wrong_shape_are_refused(shape, message):
-    kernel = conv.ResidualKernel(3, SCHEDULE, (4, 6), channels=3)
+    kernel = conv.ResidualKernel(3, SCHEDULE, (4, 6))
     with pytest.raises(ValueError, match=message):
         kernel(np.zeros(shape, "float32"))
 
@@ -56,14 +55,12 @@ def test_images_of_wrong_values_are_refused():
         kernel(np.where(np.arange(2)[:, None, None, None] == 1, np.nan, x))
     with pytest.raises(ValueError, match="same number of channels"):
         kernel(x, x[..., :2])
-    with pytest.raises(ValueError, match=r"reaches exp\(.*Scale the images down"):
+    with pytest.raises(ValueError, match=r"reaches exp\(.*Scale the inputs down"):
         kernel(1e25 * x)
     with pytest.raises(ValueError, match="pass normalize=True"):
         conv.ResidualKernel(200, schedules.Constant(), (4, 6), normalize=False)(x)
     with pytest.raises(ValueError, match=r"lose.*variance at the borders"):
         conv.ResidualKernel(2000, schedules.Constant(), (4, 6))(x)
-    with pytest.raises(ValueError, match="number of channels must be known"):
-        kernel.memory_estimate(5)
-    for wrong in ({"n1": True}, {"n1": 5, "n2": 5.0}, {"n1": 5, "channels": "3"}):
-        with pytest.raises(TypeError, match=f"{list(wrong)[-1]} must be an integer"):
-            kernel.memory_estimate(**wrong)
+    for wrong in ({"n1": True}, {"n2": 5.0}, {"in_channels": "3"}):
+        with pytest.raises(TypeError, match=f"{next(iter(wrong))} must be an integer"):
+            kernel.memory_estimate(**({"n1": 5, "in_channels": 3} | wrong))

@@ -99,12 +99,12 @@ def test_finite_networks_tend_to_it():
 
 
 def test_kernels_are_values():
-    kernel = conv.ResidualKernel(4, SCHEDULE, (8, 8), channels=3)
-    same = conv.ResidualKernel(np.int64(4), SCHEDULE, [8, 8], channels=3)
+    kernel = conv.ResidualKernel(4, SCHEDULE, (8, 8))
+    same = conv.ResidualKernel(np.int64(4), SCHEDULE, [8, 8])
     assert kernel == same
     assert hash(kernel) == hash(same)
     assert pickle.loads(pickle.dumps(kernel)) == kernel
-    assert kernel != conv.ResidualKernel(4, SCHEDULE, (8, 8), channels=3, padding="CIRCULAR")
+    assert kernel != conv.ResidualKernel(4, SCHEDULE, (8, 8), padding="CIRCULAR")
     assert kernel.at_depth((2, 2)).at_depth(4) == kernel
     assert kernel.at_depth(math.inf).effective_time == 1
     assert kernel.preferred_tile_size > kernel.at_depth(4000).preferred_tile_size

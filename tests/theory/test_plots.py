@@ -55,14 +55,13 @@ def test_spectrum_draws_the_eigenvalues_that_are_there():
     assert _legend(ax)[1] == "d = 4"  # Too few for an exponent.
 
 
-@pytest.mark.parametrize("error", ["excess", "total"])
-def test_learning_curve_draws_the_error_asked_for(error):
+def test_learning_curve_draws_the_excess_error():
     curve = theory.learning_curve(theory.spectrum(LIMIT, 3, 40), {1: 1.0}, [10, 40, 20], 0.5, 0.1)
-    ax = theory.plots.learning_curve(curve, error=error)
+    ax = theory.plots.learning_curve(curve)
     _check(ax)
     # In ascending order of n.
     np.testing.assert_array_equal(ax.lines[0].get_xdata(), [10, 20, 40])
-    np.testing.assert_array_equal(ax.lines[0].get_ydata(), getattr(curve, error)[[0, 2, 1]])
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), curve.excess[[0, 2, 1]])
 
 
 def test_figures_are_drawn_into_the_axes_passed():

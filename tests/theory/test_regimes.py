@@ -61,7 +61,7 @@ def test_the_advice_for_the_learnable_limit_warns_of_parity_and_of_training_all_
 def test_advice_gives_the_depth_at_which_the_limit_is_near(gamma, c, trained):
     schedule = schedules.PowerLaw(gamma, c)
     regime = theory.regime(schedule, trained=trained)
-    depth = int(re.search(r"from about (\d+) blocks", regime.advice)[1])
+    depth = int(re.search(r"at depths from about (\d+) on", regime.advice)[1])
     kernels = [
         rntk.ResidualKernel(max(1, int(factor * depth)), schedule, trained=trained)
         for factor in (0.7, 1.1)
