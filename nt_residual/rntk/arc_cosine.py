@@ -50,11 +50,6 @@ def kappa1_gain(theta: Array) -> Array:
     """Return κ1(u) − u = (sin θ − θ cos θ)/π, to full relative accuracy near θ = 0.
 
     It is what one block adds to the correlation of two inputs.
-
-    Example:
-      >>> import numpy as np
-      >>> bool(np.isclose(kappa1_gain(np.array(1e-5)), 1e-15 / (3 * np.pi), rtol=1e-9))
-      True
     """
     if not isinstance(theta, jax.Array):
         # Loops over many blocks spend most of their time here: only what is needed.

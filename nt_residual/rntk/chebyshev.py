@@ -182,12 +182,6 @@ def fit(
 
     Raises:
       ValueError: if the function is not finite.
-
-    Example:
-      >>> import numpy as np
-      >>> result = fit(np.cos, PLAIN, tol=1e-10)
-      >>> len(result.cut(1e-10).coefficients), result.error < 1e-10
-      (12, True)
     """
     # Nodes of no series, both ends among them.
     between = np.cos(math.pi * np.arange(64) / 63)

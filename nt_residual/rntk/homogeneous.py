@@ -15,7 +15,7 @@ from nt_residual import _checks
 from nt_residual.compat import enable_x64
 from nt_residual.rntk import chebyshev, tiles
 from nt_residual.rntk.angles import check_angles
-from nt_residual.rntk.profile import Profile, coefficients, error_bound, profile_of
+from nt_residual.rntk.profile import Profile, SeriesKernel, profile_of
 from nt_residual.rntk.rows import check_memory, check_pair, check_range, is_known, row_norms
 
 KernelFn = Callable[..., Any]
@@ -31,38 +31,29 @@ _CHUNK = 256
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class HomogeneousKernel:
+class HomogeneousKernel(SeriesKernel):
     """The kernel scale·(|x| |x'|/d)^degree r(θ), made by `compile_homogeneous`.
 
-    It is immutable and hashable, and static where it passes through `jax.jit`. Two are equal if
-    all but their `kernel_fn` is. Pickles leave out `kernel_fn`, which is a closure as a rule.
+    It is immutable and hashable, and static where it passes through `jax.jit`.
 
     Attributes:
-      kernel_fn: what it was compiled from; `None` where the kernel comes from a pickle.
-      get: which kernel, 'ntk' or 'nngp'.
+      fit: r as a series, r(0) = 1.
       degree: 1 for activations such as ReLU, 0 if inputs must have the given norm.
       scale: the kernel of an input of |x|² = d with itself.
       norm: the norm that inputs must have, or `None`.
       dim: the number of features that inputs must have, or `None`.
-      fit: r as a series, r(0) = 1.
     """
 
-    kernel_fn: KernelFn | None = dataclasses.field(compare=False)
-    get: str
+    fit: chebyshev.Fit
     degree: float
     scale: float
     norm: float | None
     dim: int | None
-    fit: chebyshev.Fit
 
     def __call__(self, x1: ArrayLike, x2: ArrayLike | None = None) -> jax.Array:
         """Return the kernel between two batches of inputs.
 
         Arguments, result and errors are those of `ResidualKernel.__call__`.
-
-        Args:
-          x1: shape (n1, d), floats.
-          x2: shape (n2, d), or `None` for `x1`.
 
         Raises:
           ValueError: also if an input has not the norm or the number of features that the
@@ -78,7 +69,7 @@ class HomogeneousKernel:
         return tiles.evaluate(profile, x1, x2).astype(dtype)
 
     def at_angle(self, theta: ArrayLike) -> np.ndarray:
-        """Return r(θ) from `kernel_fn` itself, the reference for the compiled form.
+        """Return r(θ) from the series in float64, which is within `fit.error` of the network's.
 
         Args:
           theta: angles in radians, in [0, π], any shape.
@@ -87,36 +78,9 @@ class HomogeneousKernel:
           A float64 NumPy array of the shape of `theta`, 1 at θ = 0.
 
         Raises:
-          TypeError, ValueError: if `theta` does not hold angles in [0, π], or the kernel comes
-            from a pickle.
+          TypeError, ValueError: if `theta` does not hold angles in [0, π].
         """
-        if self.kernel_fn is None:
-            raise ValueError(
-                "at_angle needs kernel_fn, which pickles leave out. Call the kernel, whose series "
-                "they keep, or compile kernel_fn again."
-            )
-        at_angle = _Sampler(self.kernel_fn, self.get, self.norm, self.dim)
-        return at_angle(check_angles(theta)) / self.scale
-
-    def __reduce__(self):
-        values = [getattr(self, field.name) for field in dataclasses.fields(self)]
-        return type(self), (None, *values[1:])
-
-    def __copy__(self):
-        return self  # It is immutable.
-
-    def __deepcopy__(self, memo):
-        return self
-
-    @property
-    def coefficients(self) -> np.ndarray:
-        """The Chebyshev coefficients of r that float32 inputs are evaluated with."""
-        return coefficients(self.fit, np.float32)
-
-    @property
-    def error_bound(self) -> float:
-        """A bound on the error of float32 kernels against `at_angle`, relative to the diagonal."""
-        return error_bound(self.fit, np.float32)
+        return self.fit.at_angle(check_angles(theta))
 
     def _check_shape_and_norm(self, x: jax.Array | None, name: str) -> None:
         if x is None:
@@ -193,22 +157,20 @@ def compile_homogeneous(
             "norm needs dim, the number of features that inputs will have: what a network makes "
             "of an input depends on |x|²/d."
         )
-    sampler = _Sampler(kernel_fn, get, norm, dim)
-    degree = 0.0 if norm is not None else _degree(sampler)
-    scale = float(sampler(np.zeros(1))[0])
+    sampler = _Sampler(kernel_fn, get, norm, dim or 2)
+    degree, scale = sampler.degree_and_scale()
     fit = _shortest_fit(lambda theta: sampler(theta) / scale, tol)
-    kernel = HomogeneousKernel(kernel_fn, get, degree, scale, norm, dim, fit)
-    _check_on_random_inputs(kernel, kernel_fn)
+    kernel = HomogeneousKernel(fit, degree, scale, norm, dim)
+    _check_on_random_inputs(kernel, _Sampler(kernel_fn, get, norm, dim or 5))
     return kernel
 
 
 class _Sampler:
     """The kernel of inputs of |x|² = d, or of the given norm, as a function of their angle."""
 
-    def __init__(self, kernel_fn: KernelFn, get: str, norm: float | None, dim: int | None):
-        self.dim = dim or 2
-        self.norm = norm or math.sqrt(self.dim)
-        self.get = get
+    def __init__(self, kernel_fn: KernelFn, get: str, norm: float | None, dim: int):
+        self.dim, self.norm, self.get = dim, norm or math.sqrt(dim), get
+        self.any_norm = norm is None
         self._compiled = jax.jit(lambda x1, x2: kernel_fn(x1, x2, get))
 
     def __call__(self, theta: np.ndarray) -> np.ndarray:
@@ -216,6 +178,19 @@ class _Sampler:
         chunks = np.pad(flat, (0, -len(flat) % _CHUNK)).reshape(-1, _CHUNK)
         values = [self.between(self._inputs(np.zeros(1)), self._inputs(c))[0] for c in chunks]
         return np.concatenate(values)[: len(flat)].reshape(theta.shape)
+
+    def degree_and_scale(self) -> tuple[float, float]:
+        """The p with k(ax, bx') = (ab)^p k(x, x'), 0 for inputs of one norm, and k(x, x)."""
+        x = self._inputs(np.zeros(1))
+        scale = float(self.between(x, x)[0, 0])
+        if scale <= 0:
+            raise ValueError(
+                f"kernel_fn must be positive between an input and itself, got {scale:.4g}. A "
+                "network with random weights has such a kernel; is any layer trained?"
+            )
+        if not self.any_norm:
+            return 0.0, scale
+        return round(float(np.log2(self.between(2 * x, 2 * x)[0, 0] / scale) / 2), 6), scale
 
     def between(self, x1: np.ndarray, x2: np.ndarray) -> np.ndarray:
         """The kernel between two batches, float64."""
@@ -242,45 +217,10 @@ class _Sampler:
             )
         return values
 
-    def random_inputs(self) -> np.ndarray:
-        """Eight inputs of the norm."""
-        x = np.random.default_rng(0).standard_normal((8, self.dim))
-        return self.norm * x / np.linalg.norm(x, axis=1, keepdims=True)
-
     def _inputs(self, theta: np.ndarray) -> np.ndarray:
         x = np.zeros((len(theta), self.dim))
         x[:, 0], x[:, 1] = np.cos(theta), np.sin(theta)
         return self.norm * x
-
-
-def _degree(sampler: _Sampler) -> float:
-    """The p with k(ax, bx') = (ab)^p k(x, x'); kernels that have none are refused."""
-    x = sampler.random_inputs()
-    kernel = sampler.between(x, x)
-    diagonal = np.diag(kernel)
-    if np.any(diagonal <= 0):
-        raise ValueError(
-            "kernel_fn must be positive between an input and itself, got "
-            f"{np.min(diagonal):.4g}. A network with random weights has such a kernel; is any "
-            "layer trained?"
-        )
-    doubled = sampler.between(2 * x[:1], 2 * x[:1])[0, 0]
-    degree = round(float(np.log2(doubled / diagonal[0]) / 2), 6)
-    scales = np.array([0.5, 2.0, 1.0, 3.0, 0.1, 10.0, 7.0, 0.3])[:, None]
-    scaled = sampler.between(scales * x, x)
-    expected = scales**degree * kernel
-    error = np.abs(scaled - expected) / (scales**degree * np.max(diagonal))
-    # Between an input and a multiple of itself rounding of the cosine shows in deep networks.
-    np.fill_diagonal(error, 0)
-    if np.max(error) > 1e-6:
-        worst, column = np.unravel_index(np.argmax(error), error.shape)
-        raise ValueError(
-            f"kernel_fn is not homogeneous: scaling an input by {scales[worst, 0]:g} takes its "
-            f"kernel with another from {kernel[worst, column]:.9g} to {scaled[worst, column]:.9g} "
-            f"rather than {expected[worst, column]:.9g}. Biases (b_std) and activations such as "
-            "Erf, Gelu or Sin cause that. For inputs that all have one norm pass norm= and dim=."
-        )
-    return degree
 
 
 def _shortest_fit(f: Callable[[np.ndarray], np.ndarray], tol: float) -> chebyshev.Fit:
@@ -296,22 +236,25 @@ def _shortest_fit(f: Callable[[np.ndarray], np.ndarray], tol: float) -> chebyshe
     )
 
 
-def _check_on_random_inputs(kernel: HomogeneousKernel, kernel_fn: KernelFn) -> None:
-    """Refuse a kernel that is not a function of norms and angle alone."""
-    sampler = _Sampler(kernel_fn, kernel.get, kernel.norm, kernel.dim or 5)
-    x = sampler.random_inputs()
-    actual = sampler.between(x, x)
-    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
-    r = kernel.fit.at_angle(np.arccos(np.clip(unit @ unit.T, -1, 1)))
-    # Not of an input with itself, where rounding of the cosine shows in deep networks.
-    off = ~np.eye(len(x), dtype=bool)
-    error = float(np.max(np.abs(actual / kernel.scale - r)[off]))
-    if error > 10 * kernel.fit.error + 1e-6:
+def _check_on_random_inputs(kernel: HomogeneousKernel, sampler: _Sampler) -> None:
+    """Refuse a kernel that is not a power of the norms times a function of the angle."""
+    unit = np.random.default_rng(0).standard_normal((8, sampler.dim))
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    lengths = np.array([0.5, 2.0, 1.0, 3.0, 0.1, 10.0, 7.0, 0.3])[:, None]
+    lengths = lengths if sampler.any_norm else np.ones_like(lengths)
+    actual = sampler.between(sampler.norm * lengths * unit, sampler.norm * unit)
+    r = kernel.at_angle(np.arccos(np.clip(unit @ unit.T, -1, 1)))
+    error = np.abs(actual / (kernel.scale * lengths**kernel.degree) - r)
+    # Between an input and a multiple of itself rounding of the cosine shows in deep networks.
+    np.fill_diagonal(error, 0)
+    if not np.max(error) <= 10 * kernel.fit.error + 1e-6:
         raise ValueError(
-            "kernel_fn does not depend on norms and the angle alone: between random inputs of "
-            f"shape {x.shape} it is off by {error:.1e} of the diagonal. Layers that treat features "
-            "differently cause that, and parameterization='standard', with which kernels depend "
-            "on the number of features: pass dim=."
+            f"kernel_fn is not (|x| |x'|)^{kernel.degree:g} times a function of the angle: between "
+            f"random inputs of {sampler.dim} features it is off by {np.max(error):.1e} of the "
+            "diagonal. Biases (b_std) and activations such as Erf, Gelu or Sin cause that: if all "
+            "inputs have one norm, pass norm= and dim=. So does parameterization='standard', with "
+            "which kernels depend on the number of features: pass dim=. Layers that treat features "
+            "differently have no such kernel."
         )
 
 

@@ -13,7 +13,7 @@ from nt_residual import _checks, schedules
 from nt_residual.rntk import chebyshev, limits, recursion, tiles
 from nt_residual.rntk.angles import check_angles
 from nt_residual.rntk.blocks import KernelOfBlocks
-from nt_residual.rntk.profile import Profile, coefficients, error_bound, profile_of
+from nt_residual.rntk.profile import Profile, SeriesKernel, profile_of
 from nt_residual.rntk.rows import check_memory, check_pair, check_range
 
 # Beyond it float64 overflows. Such kernels are refused when they are called.
@@ -24,7 +24,7 @@ _LARGEST_ERROR = 1e-7
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class ResidualKernel(KernelOfBlocks):
+class ResidualKernel(SeriesKernel, KernelOfBlocks):
     r"""The neural tangent (or NNGP) kernel of a fully-connected residual network.
 
     The network has L blocks `x + α_ℓ √(1/m) V_ℓ σ(√(2/m) W_ℓ x)` between an input and
@@ -153,24 +153,6 @@ class ResidualKernel(KernelOfBlocks):
             )
         return profile * math.exp(self.log_diagonal)
 
-    @property
-    def coefficients(self) -> np.ndarray:
-        """The Chebyshev coefficients of r that float32 inputs are evaluated with.
-
-        Float64, shape (count,), of T_0, T_1, … in the variable z of the angle that
-        `rntk.chebyshev` describes; r(θ) is the normalized kernel.
-        """
-        return coefficients(_fit(self), np.float32)
-
-    @property
-    def error_bound(self) -> float:
-        """A bound on the error of float32 kernels against `at_angle`, relative to the diagonal.
-
-        It is about 2e-6 up to T = 10^5, where the last digit of the smallest angles begins to
-        show. Inputs of some thousand features that hardly vary can exceed it by rounding.
-        """
-        return error_bound(_fit(self), np.float32)
-
     def at_depth(self, depth: int | float) -> "ResidualKernel":
         """Return the same kernel at another depth, `math.inf` included.
 
@@ -197,6 +179,18 @@ class ResidualKernel(KernelOfBlocks):
         """The NTK of a unit input with itself, divided by Π(1 + α²): a sum over layers."""
         return 2 * self._total_share + (2 if self.trained == "all" else 0)
 
+    @functools.cached_property
+    def fit(self) -> chebyshev.Fit:  # type: ignore[override]
+        """The normalized kernel r(θ) as a series in float64."""
+        if self.depth == math.inf and self.effective_time == math.inf:
+            # Constant for θ > 0. At θ = 0 it jumps to 1.
+            constant = float(self._at_angle(np.array([1.0]))[0])
+            return chebyshev.Fit((constant,), chebyshev.PLAIN, error=0.0)
+        variable = chebyshev.variable_for(self.effective_time)
+        # Rounding adds up over blocks. More coefficients would not help against it.
+        tol = 2e-12 + (0 if self.depth == math.inf else 4e-17 * self.depth)
+        return chebyshev.fit(self._at_angle, variable, tol=tol)
+
     def _at_angle(self, theta: np.ndarray) -> np.ndarray:
         """The normalized kernel as a function of the angle, 1 at θ = 0."""
         return self._of_half_angle(*recursion.half_angle(theta))
@@ -212,22 +206,9 @@ class ResidualKernel(KernelOfBlocks):
 
 
 @functools.lru_cache(maxsize=256)
-def _fit(kernel: ResidualKernel) -> chebyshev.Fit:
-    """The normalized kernel as a series in float64."""
-    if kernel.depth == math.inf and kernel.effective_time == math.inf:
-        # Constant for θ > 0. At θ = 0 it jumps to 1.
-        constant = float(kernel._at_angle(np.array([1.0]))[0])
-        return chebyshev.Fit((constant,), chebyshev.PLAIN, error=0.0)
-    variable = chebyshev.variable_for(kernel.effective_time)
-    # Rounding adds up over blocks. More coefficients would not help against it.
-    tol = 2e-12 + (0 if kernel.depth == math.inf else 4e-17 * kernel.depth)
-    return chebyshev.fit(kernel._at_angle, variable, tol=tol)
-
-
-@functools.lru_cache(maxsize=256)
 def device_profile(kernel: ResidualKernel, dtype: str) -> Profile:
     """The kernel as it is evaluated on the device."""
-    error = _fit(kernel).error
+    error = kernel.fit.error
     if not error < _LARGEST_ERROR:
         raise ValueError(
             f"the effective time T = {kernel.effective_time:.3g} is more than can be resolved: the "
@@ -237,4 +218,4 @@ def device_profile(kernel: ResidualKernel, dtype: str) -> Profile:
         )
     scale = 1.0 if kernel.normalize else math.exp(min(kernel.log_diagonal, _LARGEST_LOG))
     jumps = kernel.depth == math.inf and kernel.effective_time == math.inf
-    return profile_of(_fit(kernel), dtype, scale=scale, jumps=jumps)
+    return profile_of(kernel.fit, dtype, scale=scale, jumps=jumps)

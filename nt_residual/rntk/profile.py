@@ -64,20 +64,33 @@ def profile_of(fit: Fit, dtype: DTypeLike, **options) -> Profile:
     return Profile(series, near_zero, near_pi, **options)
 
 
-def coefficients(fit: Fit, dtype: DTypeLike) -> np.ndarray:
-    """Return the coefficients for inputs of a dtype, float64, shape (count,)."""
-    return np.trim_zeros(np.asarray(fit.cut(_tolerance(dtype)).coefficients), "b")
+class SeriesKernel:
+    """A kernel whose normalized form r(θ) is kept as a series, its attribute `fit`."""
 
+    fit: Fit
 
-def error_bound(fit: Fit, dtype: DTypeLike) -> float:
-    """Return a bound on the error of r(θ) on the device, in units of r(0).
+    @property
+    def coefficients(self) -> np.ndarray:
+        """The Chebyshev coefficients of r that float32 inputs are evaluated with.
 
-    It adds up the fit's own error, what is cut off, cosines that are taken from products and
-    rounding; and where r is so steep that it shows, half of the last digit of small angles.
-    """
-    eps = float(jnp.finfo(dtype).eps)
-    steepest = float(np.max(np.abs(fit.slope_at_angle(np.linspace(0, math.pi, 1001)))))
-    return fit.error + 16 * _tolerance(dtype) + steepest * 2 * eps * 2.0 ** -half_digits(dtype)
+        Float64, shape (count,), of T_0, T_1, … in the variable z of the angle that
+        `rntk.chebyshev` describes.
+        """
+        return np.trim_zeros(np.asarray(self.fit.cut(_tolerance("float32")).coefficients), "b")
+
+    @property
+    def error_bound(self) -> float:
+        """A bound on the error of float32 kernels against `at_angle`, relative to the diagonal.
+
+        It is about 2e-6 up to T = 10^5, where the last digit of the smallest angles begins to
+        show. Inputs of some thousand features that hardly vary can exceed it by rounding.
+        """
+        # The fit's own error, what is cut off, cosines that are taken from products and rounding;
+        # and where r is so steep that it shows, half of the last digit of small angles.
+        eps = float(jnp.finfo("float32").eps)
+        steepest = np.max(np.abs(self.fit.slope_at_angle(np.linspace(0, math.pi, 1001))))
+        last_digit = 2 * eps * 2.0 ** -half_digits("float32")
+        return self.fit.error + 16 * _tolerance("float32") + float(steepest) * last_digit
 
 
 def half_digits(dtype: DTypeLike) -> int:

@@ -57,17 +57,3 @@ def test_what_is_cut_off_stays_below_the_tolerance():
         values = np.polynomial.chebyshev.chebval(z, series.coefficients)
         assert np.max(np.abs(values - np.cos(theta))) <= tol
     assert len(fit.cut(1e-2).coefficients) < len(fit.cut(1e-8).coefficients)
-
-
-def test_a_region_that_is_spread_out_needs_fewer_coefficients():
-    def steep(theta):
-        return 1 / (1 + 300 * theta)
-
-    plain = chebyshev.fit(steep, chebyshev.PLAIN, tol=1e-8)
-    spread = chebyshev.fit(steep, chebyshev.variable_for(300.0), tol=1e-8)
-    assert len(spread.coefficients) < len(plain.coefficients) / 3
-
-
-def test_a_function_that_no_series_resolves_is_reported():
-    fit = chebyshev.fit(lambda theta: np.abs(theta - 1), chebyshev.PLAIN, tol=1e-6)
-    assert fit.error > 1e-6

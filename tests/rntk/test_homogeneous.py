@@ -1,6 +1,3 @@
-import copy
-import pickle
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,19 +80,18 @@ def test_it_agrees_with_the_residual_kernel(compiled):
     kernel = compiled("residual", "ntk")
     ours = rntk.ResidualKernel(100, schedules.PowerLaw(0.5), trained="all")
     theta = np.linspace(0, np.pi, 20)
-    np.testing.assert_allclose(kernel.at_angle(theta), ours.at_angle(theta), atol=1e-9)
-    np.testing.assert_allclose(kernel.fit.at_angle(theta), ours.at_angle(theta), atol=1e-7)
+    np.testing.assert_allclose(kernel.at_angle(theta), ours.at_angle(theta), atol=1e-7)
 
 
-def test_a_smaller_tolerance_takes_more_coefficients():
-    coarse, fine = (rntk.compile_homogeneous(NETWORKS["plain"][2], tol=tol) for tol in (1e-3, 1e-7))
+def test_a_smaller_tolerance_takes_more_coefficients(compiled):
+    coarse = rntk.compile_homogeneous(NETWORKS["plain"][2], tol=1e-3)
+    fine = compiled("plain", "ntk")
     assert len(coarse.fit.coefficients) < len(fine.fit.coefficients)
     assert fine.fit.error < 1e-7
 
 
 def test_the_kernel_passes_through_jit_and_has_a_gradient(compiled):
     kernel, x = compiled("plain", "ntk"), jnp.asarray(_inputs(), jnp.float32)
-    assert hash(kernel) == hash(kernel)
     jitted = jax.jit(lambda kernel, x: kernel(x))(kernel, x)
     np.testing.assert_allclose(jitted, kernel(x), rtol=1e-6)
     assert np.all(np.isfinite(jax.grad(lambda x: kernel(x).sum())(x)))
@@ -104,7 +100,7 @@ def test_the_kernel_passes_through_jit_and_has_a_gradient(compiled):
 @pytest.mark.parametrize("name", NOT_HOMOGENEOUS)
 def test_a_network_that_is_not_homogeneous_is_refused_but_for_inputs_of_one_norm(name, x64):
     kernel_fn = NOT_HOMOGENEOUS[name][2]
-    with pytest.raises(ValueError, match=r"not homogeneous: scaling an input by .* pass norm="):
+    with pytest.raises(ValueError, match=r"is not .* it is off by .* Biases .* pass norm="):
         rntk.compile_homogeneous(kernel_fn)
     kernel = rntk.compile_homogeneous(kernel_fn, norm=2.0, dim=7)
     x = _inputs()
@@ -120,52 +116,27 @@ def test_a_network_that_is_not_homogeneous_is_refused_but_for_inputs_of_one_norm
 
 
 def test_what_is_no_kernel_of_a_fully_connected_network_is_refused():
+    with pytest.raises(ValueError, match="norm needs dim"):
+        rntk.compile_homogeneous(NETWORKS["plain"][2], norm=1.0)
     convolutional = stax.serial(stax.Conv(1, (3,)), stax.Flatten(), Dense(1))[2]
     with pytest.raises(ValueError, match="must be that of a fully-connected network"):
         rntk.compile_homogeneous(convolutional)
-    with pytest.raises(ValueError, match=r"must give real floats of shape \(8, 8\)"):
+    with pytest.raises(ValueError, match=r"must give real floats of shape \(1, 1\)"):
         rntk.compile_homogeneous(lambda x1, x2, get: jnp.zeros(3))
 
     def weighted(x1, x2, get):
         return x1 * jnp.arange(1, x1.shape[1] + 1) @ x2.T
 
-    with pytest.raises(ValueError, match="does not depend on norms and the angle alone"):
+    with pytest.raises(ValueError, match=r"is not \(\|x\| \|x'\|\)\^1 times a function"):
         rntk.compile_homogeneous(weighted)
     with pytest.raises(ValueError, match="not finite"):
         rntk.compile_homogeneous(lambda x1, x2, get: x1 @ x2.T * jnp.inf)
     with pytest.raises(ValueError, match="must be positive between an input and itself"):
         rntk.compile_homogeneous(lambda x1, x2, get: -x1 @ x2.T)
 
-
-def test_a_kernel_that_no_series_resolves_is_refused():
     def kinked(x1, x2, get):
         norms = jnp.linalg.norm(x1, axis=1)[:, None] * jnp.linalg.norm(x2, axis=1)
         return norms * (1 + jnp.abs(x1 @ x2.T / norms - 0.5))
 
     with pytest.raises(ValueError, match=r"no series of up to 1024 coefficients reaches tol=1e-07"):
         rntk.compile_homogeneous(kinked)
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"get": "both"}, ValueError, "get must be 'ntk' or 'nngp'"),
-        ({"tol": 0.0}, ValueError, "tol must be in"),
-        ({"norm": -1.0, "dim": 3}, ValueError, "norm must be positive and finite"),
-        ({"norm": 1.0}, ValueError, "norm needs dim"),
-        ({"dim": 1}, ValueError, "dim must be at least 2"),
-    ],
-)
-def test_arguments_out_of_range_are_refused(options, error, message):
-    with pytest.raises(error, match=message):
-        rntk.compile_homogeneous(NETWORKS["plain"][2], **options)
-
-
-def test_a_pickle_keeps_the_series_and_a_copy_all(compiled):
-    kernel = compiled("plain", "ntk")
-    assert copy.deepcopy(kernel) is copy.copy(kernel) is kernel
-    other = pickle.loads(pickle.dumps(kernel))
-    x = np.eye(3, dtype=np.float32)
-    np.testing.assert_array_equal(other(x), kernel(x))
-    with pytest.raises(ValueError, match="at_angle needs kernel_fn, which pickles leave out"):
-        other.at_angle(1.0)

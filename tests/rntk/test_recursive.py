@@ -50,16 +50,6 @@ def test_derivatives_in_alpha_agree_with_finite_differences(x64):
     np.testing.assert_allclose(derivative, finite_difference(total, 0.0), rtol=1e-8)
 
 
-def test_bad_input_is_refused():
-    x = _inputs().astype(np.float32)
-    with pytest.raises(ValueError, match="schedule must hold finite α ≥ 0"):
-        rntk.recursive_kernel(x, schedule=[1.0, -1.0])
-    with pytest.raises(ValueError, match=r"schedule must have shape \(depth,\).*\(2, 2\)"):
-        rntk.recursive_kernel(x, schedule=jnp.ones((2, 2)))
-    with pytest.raises(ValueError, match="kind must be 'ntk' or 'nngp'"):
-        rntk.recursive_kernel(x, schedule=[1.0], kind="both")
-
-
 def test_block_sums_refuse_what_are_no_angles_and_alphas():
     with pytest.raises(ValueError, match="theta must hold angles in radians"):
         rntk.block_sums([4.0], [1.0])

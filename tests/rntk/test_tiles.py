@@ -9,7 +9,6 @@ from jax.sharding import PartitionSpec as P
 from nt_residual import rntk, schedules
 from nt_residual.compat import enable_x64
 from nt_residual.rntk import tiles
-from nt_residual.rntk.kernel import _fit
 from nt_residual.rntk.profile import profile_of
 
 ALPHAS = schedules.PowerLaw(0.25)(100)
@@ -41,7 +40,7 @@ def _exact(x1, x2=None):
 
 
 def _profile(dtype):
-    return profile_of(_fit(KERNEL), dtype)
+    return profile_of(KERNEL.fit, dtype)
 
 
 def _error(got, expected, x1, x2):
