@@ -315,33 +315,6 @@ def kernel(value: Any, *batches: Any) -> np.dtype:
     return np.dtype(out.dtype)
 
 
-def float_dtype(dtype: Any) -> np.dtype:
-    """Return `dtype` as a NumPy dtype, having checked that it is a real float dtype of JAX.
-
-    Raises:
-      TypeError: if it is not.
-      ValueError: if it is float64 and JAX does not compute in it.
-
-    Example:
-      >>> float_dtype("float32")
-      dtype('float32')
-    """
-    import jax
-    import jax.numpy as jnp
-
-    try:
-        wanted = np.dtype(dtype)
-    except TypeError:
-        raise TypeError(f"dtype must be a float dtype, got {dtype!r}.") from None
-    if not jnp.issubdtype(wanted, jnp.floating):
-        raise TypeError(f"dtype must be a float dtype, got {wanted}.")
-    if jax.dtypes.canonicalize_dtype(wanted) != wanted:
-        raise ValueError(
-            f"dtype={wanted} needs jax.config.update('jax_enable_x64', True), and float64 inputs."
-        )
-    return wanted
-
-
 def native(array: np.ndarray) -> np.ndarray:
     """Return the array in the byte order of this machine, the only one that JAX knows."""
     return array.astype(array.dtype.newbyteorder("="), copy=False)

@@ -7,8 +7,10 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
+from jax.experimental import io_callback
 
 from nt_residual.compat import enable_x64 as enable_x64
 
@@ -131,6 +133,21 @@ def matrix_of_spectrum(eigenvalues, rng):
     vectors, _ = np.linalg.qr(rng.standard_normal((n, n)))
     matrix = vectors * eigenvalues @ vectors.T
     return (matrix + matrix.T) / 2
+
+
+def counting(kernel):
+    """A kernel, and the list of the numbers of entries of the tiles that it has computed."""
+    sizes = []
+
+    def counted(a, b):
+        def tick():
+            sizes.append(len(a) * len(b))
+            return np.float32(0)
+
+        # The tile waits for this; for `jax.debug.callback` it would not.
+        return kernel(a, b) + io_callback(tick, jax.ShapeDtypeStruct((), np.float32))
+
+    return counted, sizes
 
 
 def finite_difference(fn, x, step=1e-4):

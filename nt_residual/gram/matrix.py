@@ -2,7 +2,6 @@
 
 import functools
 from os import PathLike
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,40 +32,34 @@ def compute(
     mesh: Mesh | None = None,
     store: str | PathLike | None = None,
     progress: bool = False,
-    dtype: Any = None,
 ) -> jax.Array | sharded.Sharded | Stored:
     """Compute the matrix k(x1, x2) of any kernel function, tile by tile.
 
-    One program is compiled, for tiles of one size, whatever n1 and n2 are. With `x2=None` only
-    tiles on and above the diagonal are computed, and mirrored: the matrix is exactly symmetric.
-    The memory is estimated first: `MemoryError`, with the estimate, is raised before anything is
-    allocated.
+    One program is compiled, for tiles of one size. With `x2=None` only tiles on and above the
+    diagonal are computed, and mirrored: the matrix is exactly symmetric.
 
     Args:
-      kernel: a JAX function of two batches that returns shape (m1, m2): one of `rntk`, a
-        `kernel_fn` of neural-tangents with its `get` bound
-        (`functools.partial(kernel_fn, get='ntk')`), or any other. It always gets two batches,
-        inside `jax.jit`, and must be pure, as for `jax.jit`: later calls with the same function
-        object reuse the compiled program.
+      kernel: a pure JAX function of two batches that returns shape (m1, m2): one of `rntk`,
+        `functools.partial(kernel_fn, get='ntk')` for a `kernel_fn` of neural-tangents, or any
+        other. Later calls with the same function object reuse the compiled program.
       x1: shape (n1, …), floats.
       x2: shape (n2, …), or `None` for `x1`.
       tile_size: the largest number of rows and columns of a tile; `None` chooses one by the free
         memory. It changes entries in the last digits at most.
-      mesh: spreads the rows over all devices of this mesh, in all processes. Each device computes
-        its own rows, on both sides of the diagonal; only the inputs are sent. Each process
-        passes the same inputs. `None` takes the mesh that an input is sharded over, if there is
-        one.
+      mesh: spreads the rows over all devices of this mesh, in all processes, each of which passes
+        the same inputs. Only the inputs are sent. `None` takes the mesh that an input is sharded
+        over, if there is one.
       store: a folder for the matrix, which `gram.load` opens. If the process is killed, run the
         same call again: it resumes from the tiles already on disk.
       progress: whether to show a progress bar.
-      dtype: of the entries; `None` takes the dtype of the kernel's values.
 
     Returns:
-      Shape (n1, n2): a `jax.Array`, sharded by rows over `mesh`; a `gram.Sharded` if the devices
-      of the mesh do not divide n1; with `store`, a `gram.Stored`.
+      Shape (n1, n2), in the dtype of the kernel's values: a `jax.Array`, sharded by rows over
+      `mesh`; a `gram.Sharded` if the devices of the mesh do not divide n1; with `store`, a
+      `gram.Stored`.
 
     Raises:
-      MemoryError: if it does not fit. The message has the estimate and the remedies.
+      MemoryError: if it does not fit, with the estimate, before anything is allocated.
       TypeError: if an input does not hold real floats, or the kernel is not a JAX function of two
         batches that returns one matrix.
       ValueError: if a shape or tile size is wrong, an input or an entry is NaN or infinite, or
@@ -86,8 +79,7 @@ def compute(
     tile_size = _checks.optional_integer(tile_size, "tile_size", "None chooses one.")
     progress = _checks.boolean(progress, "progress")
     x1, x2 = _checks.finite_batches(x1, x2)
-    of_kernel = _checks.kernel(kernel, x1, x1 if x2 is None else x2)
-    entry = of_kernel if dtype is None else _checks.float_dtype(dtype)
+    dtype = _checks.kernel(kernel, x1, x1 if x2 is None else x2)
     mesh = sharded.mesh_of(mesh, x1=x1, x2=x2)
     if mesh is not None:
         if store is not None:
@@ -96,17 +88,15 @@ def compute(
                 "devices: one process writes tiles from one device. Pass inputs of one device."
             )
         return sharded.compute_sharded(
-            kernel, x1, x2, mesh, tile_size=tile_size, dtype=entry, progress=progress
+            kernel, x1, x2, mesh, tile_size=tile_size, dtype=dtype, progress=progress
         )
-    size = len(x1) * len(x1 if x2 is None else x2) * entry.itemsize
-    held, remedies = {"the matrix": size}, _REMEDIES
     if store is not None:
-        held, remedies = {}, "Pass a smaller tile_size."
-        tile_size = tile_size or stores.tile_size_of(folder_of(store))
-    options = {"tile_size": tile_size, "dtype": entry, "held": held, "remedies": remedies}
-    tiles = Tiles(kernel, x1, x2, **options)
-    if store is not None:
-        return stores.compute_stored(kernel, tiles, folder_of(store), progress=progress)
+        folder = folder_of(store)
+        side = tile_size or stores.tile_size_of(folder)
+        tiles = Tiles(kernel, x1, x2, dtype, side, held={}, remedies="Pass a smaller tile_size.")
+        return stores.compute_stored(kernel, tiles, folder, progress=progress)
+    held = {"the matrix": len(x1) * len(x1 if x2 is None else x2) * dtype.itemsize}
+    tiles = Tiles(kernel, x1, x2, dtype, tile_size, held=held, remedies=_REMEDIES)
     return _in_memory(tiles, progress)
 
 

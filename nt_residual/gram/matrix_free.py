@@ -9,7 +9,6 @@ import numpy as np
 from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
-from tqdm import tqdm
 
 from nt_residual import _checks, memory
 from nt_residual.gram import sharded, tiles
@@ -20,17 +19,16 @@ from nt_residual.gram.tiles import Cut, Kernel, device_of
 class MatrixFree:
     """The matrix k(x1, x2), of which no more than a tile exists at a time.
 
-    `matrix @ v` computes every tile once more: it costs as much as the matrix. With `x2=None` the
-    matrix is symmetric, only tiles on and above the diagonal are computed, and
-    `GradientFlow.fit` takes it in place of an array.
+    `matrix @ v` computes every tile again. With `x2=None` the matrix is symmetric, only tiles on
+    and above the diagonal are computed, and `GradientFlow.fit` takes it in place of an array.
 
     Args:
       kernel: a JAX function of two batches, as for `gram.compute`.
       x1: shape (n1, …), floats.
       x2: shape (n2, …), or `None` for `x1`.
       tile_size: the largest side of a tile; `None` chooses one.
-      mesh: deals the tiles out to its devices, in all processes; only with `x2=None`. The number
-        of devices need not divide n1. `None` takes the mesh that `x1` is spread over, if it is.
+      mesh: deals the tiles out to its devices, in all processes; only with `x2=None`. `None` takes
+        the mesh that `x1` is spread over, if it is.
 
     Attributes:
       kernel, mesh: as passed.
@@ -58,7 +56,7 @@ class MatrixFree:
         tile_size: int | None = None,
         mesh: Mesh | None = None,
     ):
-        side = _checks.optional_integer(tile_size, "tile_size", "None chooses one.")
+        tile_size = _checks.optional_integer(tile_size, "tile_size", "None chooses one.")
         first, second = _checks.finite_batches(x1, x2)
         dtype = _checks.kernel(kernel, first, first if second is None else second)
         if second is not None:
@@ -75,15 +73,16 @@ class MatrixFree:
             sample = first.addressable_data(0)
         if second is not None:
             second = jax.device_put(second, device_of(first))
-        spare = memory.available(device_of(sample))
-        options = {"tile_size": side, "dtype": dtype, "symmetric": second is None, "spare": spare}
-        batches = sample, sample if second is None else second
-        cuts = tiles.choose_cuts(kernel, *batches, **options)
-        self._set(kernel, (first, second), (cuts, dtype, mesh))
-
-    def _set(self, kernel: Kernel, inputs: Any, rest: Any) -> None:
-        self.kernel, (self.x1, self.x2) = kernel, inputs
-        self._cuts, self.dtype, self.mesh = rest
+        self.kernel, self.x1, self.x2, self.dtype, self.mesh = kernel, first, second, dtype, mesh
+        self._cuts = tiles.choose_cuts(
+            kernel,
+            sample,
+            sample if second is None else second,
+            tile_size=tile_size,
+            dtype=dtype,
+            symmetric=second is None,
+            spare=memory.available(device_of(sample)),
+        )
 
     def tree_flatten(self):
         """Return what JAX traces, and what it compiles for."""
@@ -92,9 +91,10 @@ class MatrixFree:
     @classmethod
     def tree_unflatten(cls, rest, children):
         """Return the inverse of `tree_flatten`."""
-        kernel, *others = rest
         matrix = object.__new__(cls)
-        matrix._set(tiles.from_static(kernel), children, others)
+        (matrix.x1, matrix.x2), (kernel, *others) = children, rest
+        matrix.kernel = tiles.from_static(kernel)
+        matrix._cuts, matrix.dtype, matrix.mesh = others
         return matrix
 
     @property
@@ -103,22 +103,16 @@ class MatrixFree:
         return self._cuts[0].n, self._cuts[1].n
 
     @property
-    def tile_size(self) -> int:
-        """The largest side of a tile."""
-        return max(cut.size for cut in self._cuts)
-
-    @property
     def jit(self) -> Any:
         """`jax.jit` for functions of it. Nothing that it compiles keeps the kernel alive."""
         return functools.partial(tiles.jit_for, self.kernel)
 
     @sharded.no_mesh()
-    def product(self, v: ArrayLike, *, progress: bool = False) -> jax.Array:
+    def product(self, v: ArrayLike) -> jax.Array:
         """Return K @ v, also inside `jax.jit`.
 
         Args:
           v: shape (n2,) or (n2, o), real numbers.
-          progress: whether to show a progress bar, if there is x2, outside `jax.jit`.
 
         Returns:
           Shape (n1,) or (n1, o), in the dtype of the kernel and of `v`, or float32 if that is more.
@@ -129,34 +123,18 @@ class MatrixFree:
             NaN or infinite.
         """
         v = v if isinstance(v, jax.Array) else jnp.asarray(_checks.native(np.asarray(v)))
-        n = self.shape[1]
-        if v.ndim not in (1, 2) or len(v) != n:
-            raise ValueError(f"v must have shape ({n},) or ({n}, o), got shape {v.shape}.")
+        tiles.check_columns(v, self.shape[1])
         if jnp.issubdtype(v.dtype, jnp.complexfloating):
             raise TypeError(f"v must hold real numbers, got dtype {v.dtype}.")
         wide = jnp.promote_types(jnp.promote_types(v.dtype, self.dtype), jnp.float32)
-        columns = v.reshape(n, -1).astype(wide)
-        if self.x2 is None:
-            out = self.jit(_symmetric_product)(self, columns)
-        else:
-            out = self._rectangular_product(columns, progress)
+        columns = v.reshape(len(v), -1).astype(wide)
+        out = self.jit(_product)(self, columns)
         if not isinstance(out, Tracer):
             _check_finite(out, v)
         return out.reshape(self.shape[0], *v.shape[1:])
 
     def __matmul__(self, v: ArrayLike) -> jax.Array:
         return self.product(v)
-
-    def _rectangular_product(self, v: jax.Array, progress: bool) -> jax.Array:
-        cut, row = self._cuts[0], functools.partial(self.jit(_tile_row), self, v)
-        rows = np.arange(cut.count, dtype=np.int32)
-        if isinstance(v, Tracer) or isinstance(self.x1, Tracer):
-            parts = jax.lax.map(row, rows)
-        else:
-            parts = [row(i) for i in tqdm(rows, "Products", unit="tile", disable=not progress)]
-        # The last one begins earlier, and repeats rows of the one before.
-        overlap = cut.count * cut.size - cut.n
-        return jnp.concatenate([*parts[:-1], parts[-1][overlap:]])
 
     @sharded.no_mesh()
     def place(self, v: Any) -> jax.Array:
@@ -187,21 +165,8 @@ def _check_finite(out: jax.Array, v: jax.Array) -> None:
     )
 
 
-def _tile_row(matrix: MatrixFree, v: jax.Array, i: jax.Array) -> jax.Array:
-    """Return the rows of K v in tile row i, shape (size, o)."""
-    rows, columns = matrix._cuts
-    assert matrix.x2 is not None
-    x1, x2 = rows.take(matrix.x1, i), matrix.x2
-
-    def add(j: jax.Array, out: jax.Array) -> jax.Array:
-        tile = tiles.entries(matrix.kernel, x1, columns.take(x2, j), v.dtype)
-        return out + _matmul(tile, jnp.where(columns.own(j), columns.take(v, j), 0))
-
-    return jax.lax.fori_loop(0, columns.count, add, jnp.zeros((rows.size, v.shape[1]), v.dtype))
-
-
-def _symmetric_product(matrix: MatrixFree, v: jax.Array) -> jax.Array:
-    pairs = jnp.asarray(tiles.pairs(*matrix._cuts, symmetric=True), jnp.int32)
+def _product(matrix: MatrixFree, v: jax.Array) -> jax.Array:
+    pairs = jnp.asarray(tiles.pairs(*matrix._cuts, symmetric=matrix.x2 is None), jnp.int32)
     if matrix.mesh is None:
         return _share(matrix, matrix.x1, v, pairs, 0, 1)
     mesh, axes, everywhere = matrix.mesh, matrix.mesh.axis_names, PartitionSpec()
@@ -217,28 +182,32 @@ def _symmetric_product(matrix: MatrixFree, v: jax.Array) -> jax.Array:
 
 
 def _share(
-    matrix: MatrixFree, x: jax.Array, v: jax.Array, pairs: jax.Array, first: Any, stride: int
+    matrix: MatrixFree, x1: jax.Array, v: jax.Array, pairs: jax.Array, first: Any, stride: int
 ) -> jax.Array:
-    """Return what every `stride`-th tile, from the `first` on, adds to the symmetric product."""
-    cut: Cut = matrix._cuts[0]
-
-    def add(out: jax.Array, k: jax.Array, values: jax.Array) -> jax.Array:
-        start = cut.start(k)
-        old = jax.lax.dynamic_slice_in_dim(out, start, cut.size)
-        new = old + jnp.where(cut.own(k), values, 0)
-        return jax.lax.dynamic_update_slice_in_dim(out, new, start, 0)
+    """Return what every `stride`-th tile, from the `first` on, adds to the product."""
+    rows, columns = matrix._cuts
+    symmetric, x2 = matrix.x2 is None, x1 if matrix.x2 is None else matrix.x2
 
     def step(k: jax.Array, out: jax.Array) -> jax.Array:
         i, j = pairs[first + stride * k]
-        a, b = cut.take(x, i), cut.take(x, j)
-        tile = tiles.entries(matrix.kernel, a, b, matrix.dtype, diagonal=i == j).astype(v.dtype)
-        out = add(out, i, _matmul(tile, jnp.where(cut.own(j), cut.take(v, j), 0)))
+        a, b, diagonal = rows.take(x1, i), columns.take(x2, j), symmetric and i == j
+        tile = tiles.entries(matrix.kernel, a, b, matrix.dtype, diagonal).astype(v.dtype)
+        out = _add(rows, out, i, _matmul(tile, jnp.where(columns.own(j), columns.take(v, j), 0)))
+        if not symmetric:
+            return out
         # The mirror image of the tile, if it is not on the diagonal.
-        across = jnp.where(cut.own(i) & (i != j), cut.take(v, i), 0)
-        return add(out, j, _matmul(tile.T, across))
+        across = jnp.where(rows.own(i) & (i != j), rows.take(v, i), 0)
+        return _add(rows, out, j, _matmul(tile.T, across))
 
     count = (len(pairs) - first + stride - 1) // stride
-    return jax.lax.fori_loop(0, count, step, jnp.zeros_like(v))
+    return jax.lax.fori_loop(0, count, step, jnp.zeros((rows.n, v.shape[1]), v.dtype))
+
+
+def _add(cut: Cut, out: jax.Array, k: jax.Array, values: jax.Array) -> jax.Array:
+    """Add values to piece k of the rows, but for those of the piece before."""
+    start = cut.start(k)
+    new = cut.take(out, k) + jnp.where(cut.own(k), values, 0)
+    return jax.lax.dynamic_update_slice_in_dim(out, new, start, 0)
 
 
 def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:

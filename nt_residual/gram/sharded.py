@@ -29,12 +29,11 @@ _REMEDIES = "Use more devices, or gram.MatrixFree, which computes tiles when the
 class Sharded:
     """A matrix in memory whose rows are spread over the devices of a mesh.
 
-    `gram.compute(..., mesh=)` returns one if the number of devices does not divide n1, since a
-    `jax.Array` cannot be spread so. `GradientFlow.fit` and `predict` take it; `np.asarray` gathers
-    it on the host.
+    `gram.compute(..., mesh=)` returns one if the number of devices does not divide n1, as that of
+    a `jax.Array` must. `GradientFlow` takes it; `np.asarray` gathers it on the host.
 
     Attributes:
-      matrix: shape (n, n2), sharded by rows; n is the next multiple of the number of devices. The
+      matrix: shape (n, n2), sharded by rows, with n ≥ n1 a multiple of the number of devices. The
         first n1 rows are the matrix; ignore the others.
       mesh: the devices.
       n1: the number of rows.
@@ -168,35 +167,37 @@ def compute_sharded(
     rows = tiles.even_cut(local, side)
     columns = Cut(n2, rows.size) if symmetric else tiles.even_cut(n2, width)
     options = {"rows": rows, "columns": columns, "mesh": auto, "symmetric": symmetric}
-    jit = tiles.jit_for(kernel, _step, static_argnames=("kernel", *options), donate_argnums=(1, 2))
+    jit = tiles.jit_for(kernel, _step, static_argnames=("kernel", *options), donate_argnums=1)
     step = functools.partial(jit, tiles.static(kernel), **options)
     zeros = functools.partial(jnp.zeros, (padded, n2), dtype)
     matrix = jax.jit(zeros, out_shardings=by_rows)()
-    matrix = _fill(step, matrix, inputs, tiles.pairs(rows, columns), by_rows, progress=progress)
+    matrix = _fill(step, matrix, inputs, tiles.pairs(rows, columns), mesh=auto, progress=progress)
     if padded > len(x1):
         return Sharded(matrix, auto, len(x1))
     return relabeled(matrix, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
 
 
 def _fill(
-    step: Callable[..., Any],
+    step: Callable[..., jax.Array],
     matrix: jax.Array,
     inputs: tuple[jax.Array, jax.Array],
     pairs: list[tuple[int, int]],
-    by_rows: NamedSharding,
     *,
+    mesh: Mesh,
     progress: bool,
 ) -> jax.Array:
-    """Compute all tiles into the matrix, all devices in step."""
-    mesh, quiet = by_rows.mesh, not progress or jax.process_index() > 0
-    finite = jax.jit(lambda: jnp.ones(mesh.size, bool), out_shardings=by_rows)()
+    """Compute all tiles into the matrix, all devices in step, and check that they are finite."""
+    quiet = not progress or jax.process_index() > 0
     for i, j in tqdm(pairs, f"Gram matrix on {mesh.size} devices", unit="tile", disable=quiet):
-        matrix, finite = step(matrix, finite, *inputs, np.int32(i), np.int32(j))
+        matrix = step(matrix, *inputs, np.int32(i), np.int32(j))
         if not quiet:  # JAX returns before a step is done, and the bar would run ahead.
-            finite.block_until_ready()
-    if not jax.jit(jnp.all, out_shardings=NamedSharding(mesh, PartitionSpec()))(finite):
+            matrix.block_until_ready()
+    all_finite = jax.jit(
+        lambda k: jnp.isfinite(k).all(), out_shardings=NamedSharding(mesh, PartitionSpec())
+    )
+    if not all_finite(matrix):
         raise ValueError(
-            f"the kernel must be finite, got NaN or infinity. Check x1 and x2: "
+            "the kernel must be finite, got NaN or infinity. Check x1 and x2: "
             f"{tiles.WHY_NOT_FINITE}"
         )
     return matrix
@@ -209,17 +210,12 @@ def place(x: jax.Array | np.ndarray, sharding: NamedSharding, n: int) -> jax.Arr
     """
     width = [(0, n - len(x))] + [(0, 0)] * (x.ndim - 1)
     if is_spread(x):
-        padded = jax.jit(lambda x: jnp.pad(x, width, "edge"), out_shardings=sharding)
-        return padded(_automatic(x))
+        if isinstance(x.sharding, NamedSharding):
+            mesh = automatic_mesh(x.sharding.mesh)
+            x = relabeled(x, NamedSharding(mesh, x.sharding.spec))
+        return jax.jit(lambda x: jnp.pad(x, width, "edge"), out_shardings=sharding)(x)
     x = np.asarray(x)
     return jax.device_put(np.pad(x, width, "edge") if n > len(x) else x, sharding)
-
-
-def _automatic(x: jax.Array) -> jax.Array:
-    """Return the same array on the same mesh, without explicit axes."""
-    if not isinstance(x.sharding, NamedSharding):
-        return x
-    return relabeled(x, NamedSharding(automatic_mesh(x.sharding.mesh), x.sharding.spec))
 
 
 def automatic_mesh(mesh: Any) -> Mesh:
@@ -236,7 +232,6 @@ def relabeled(x: jax.Array, sharding: NamedSharding) -> jax.Array:
 def _step(
     kernel: Kernel,
     matrix: jax.Array,
-    finite: jax.Array,
     x1: jax.Array,
     x2: jax.Array,
     i: jax.Array,
@@ -246,26 +241,25 @@ def _step(
     columns: Cut,
     mesh: Mesh,
     symmetric: bool,
-) -> tuple[jax.Array, jax.Array]:
+) -> jax.Array:
     """Write tile (i, j) of every device's rows. In a symmetric matrix x1 is x2, on all devices."""
     by_rows, everywhere = PartitionSpec(mesh.axis_names), PartitionSpec()
 
-    def local(matrix, finite, x1, x2, i, j):
+    def local(matrix, x1, x2, i, j):
         row, column = rows.start(i), columns.start(j)
         if symmetric:
             first = jax.lax.axis_index(mesh.axis_names) * rows.n + row
             values = _symmetric_tile(kernel, x2, first, column, rows.size, matrix.dtype)
         else:
             values = tiles.entries(kernel, rows.take(x1, i), columns.take(x2, j), matrix.dtype)
-        matrix = jax.lax.dynamic_update_slice(matrix, values, (row, column))
-        return matrix, finite & jnp.isfinite(values).all()
+        return jax.lax.dynamic_update_slice(matrix, values, (row, column))
 
     inputs = everywhere if symmetric else by_rows
-    specs = (by_rows, by_rows, inputs, everywhere, everywhere, everywhere)
+    specs = (by_rows, inputs, everywhere, everywhere, everywhere)
     # Kernels may hold loops that were not written for `jax.shard_map`'s check.
-    return jax.shard_map(
-        local, mesh=mesh, in_specs=specs, out_specs=(by_rows, by_rows), check_vma=False
-    )(matrix, finite, x1, x2, i, j)
+    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=by_rows, check_vma=False)(
+        matrix, x1, x2, i, j
+    )
 
 
 def _symmetric_tile(

@@ -20,10 +20,8 @@ from nt_residual import _files, memory
 from nt_residual.gram.stored import ATTRIBUTE, Stored, explained, is_ours, spec_of
 from nt_residual.gram.tiles import Kernel, Tiles
 
-# Those that every reader of zarr v3 knows, and bfloat16, which many know.
-_DTYPES = ("bfloat16", "float16", "float32", "float64")
-# For directories and metadata.
-_MARGIN = 2**20
+# For directories and metadata, and at the end of each file.
+_MARGIN, _BLOCK = 2**20, 2**12
 
 
 def tile_size_of(folder: pathlib.Path) -> int | None:
@@ -33,8 +31,6 @@ def tile_size_of(folder: pathlib.Path) -> int | None:
 
 def compute_stored(kernel: Kernel, tiles: Tiles, folder: pathlib.Path, *, progress: bool) -> Stored:
     """Return the matrix of these tiles in a folder."""
-    if tiles.dtype.name not in _DTYPES:
-        raise ValueError(f"dtype must be one of {_DTYPES} to be stored, got {tiles.dtype}.")
     rows, columns = tiles.cuts
     x1, x2 = tiles.inputs
     identity = {
@@ -153,17 +149,8 @@ def _created(folder: pathlib.Path, identity: dict[str, Any]) -> Stored:
 def _write_missing(stored: Stored, tile: Callable[[int, int], np.ndarray], progress: bool) -> None:
     todo, total = stored.missing(), len(stored.pairs())
     options = {"desc": f"Tiles of {stored.path.name}", "unit": "tile", "disable": not progress}
-    try:
-        with tqdm(total=total, initial=total - len(todo), **options) as bar:
-            for i, j in todo:
-                _write(stored, i, j, tile(i, j))
-                bar.update()
-    except BaseException as error:
-        error.add_note(
-            f"{total - len(stored.missing())} of {total} tiles are finished in {stored.path}. "
-            "Run the same call again to compute the others."
-        )
-        raise
+    for i, j in tqdm(todo, total=total, initial=total - len(todo), **options):
+        _write(stored, i, j, tile(i, j))
 
 
 def _write(stored: Stored, i: int, j: int, block: np.ndarray) -> None:
@@ -180,18 +167,17 @@ def _write(stored: Stored, i: int, j: int, block: np.ndarray) -> None:
 
 def _check_space(folder: pathlib.Path, identity: dict[str, Any]) -> None:
     sides = identity["tile_size"]
-    # Files are padded to whole tiles, and to 4096 bytes.
-    chunk = -(-(math.prod(sides) * jnp.dtype(identity["dtype"]).itemsize + 4) // 4096) * 4096
     chunks = math.prod(-(-n // side) for n, side in zip(identity["shape"], sides, strict=True))
-    count = chunks - len(list(folder.glob("c/*/[0-9]*")))
+    missing = chunks - len(list(folder.glob("c/*/[0-9]*")))
+    # Files are padded to whole tiles, and to blocks of the disk.
+    file = math.prod(sides) * jnp.dtype(identity["dtype"]).itemsize + _BLOCK
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    needed, free = count * chunk + _MARGIN, shutil.disk_usage(there).free
+    needed, free = missing * file + _MARGIN, shutil.disk_usage(there).free
     if needed > free:
         raise OSError(
             errno.ENOSPC,
             f"the tiles to be computed need {memory.size(needed)} on the disk, and {there} has "
-            f"{memory.size(free)} free. Free some, pass a path on a larger disk, or a smaller "
-            "dtype",
+            f"{memory.size(free)} free. Free some, or pass a path on a larger disk",
         )
 
 

@@ -29,8 +29,8 @@ class Stored:
 
     `gram.compute(..., store=PATH)` returns one, and `gram.load(PATH)` opens it again.
     `stored[2:5]`, `stored[:, 0]` and `stored[3, 4]` are NumPy arrays and numbers, and
-    `np.asarray(stored)` reads all of it. The folder is a zarr v3 array with one chunk per tile,
-    which any reader of that format opens. A pickle holds the path.
+    `np.asarray(stored)` reads all of it. The folder is a zarr v3 array with one chunk per tile. A
+    pickle holds the path.
 
     Attributes:
       path: the folder.
@@ -80,11 +80,6 @@ class Stored:
         """`jax.jit` for functions of it. What it compiles does not outlive this object."""
         return functools.partial(tiles.jit_for, self)
 
-    @property
-    def nbytes(self) -> int:
-        """The bytes that the matrix takes in memory."""
-        return self.shape[0] * self.shape[1] * self.dtype.itemsize
-
     def __repr__(self) -> str:
         return f"Stored({str(self.path)!r}, shape={self.shape}, dtype={self.dtype})"
 
@@ -106,12 +101,9 @@ class Stored:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
             raise ValueError("a stored matrix cannot be an array without a copy: leave copy out.")
-        memory.check(
-            {"the stored matrix": self.nbytes},
-            memory.available(),
-            "this machine",
-            "Read blocks of it (stored[:9]), or pass it to regression.GradientFlow.fit as it is.",
-        )
+        parts = {"the stored matrix": self.shape[0] * self.shape[1] * self.dtype.itemsize}
+        remedies = "Read blocks of it (stored[:9]), or pass it to regression.GradientFlow.fit."
+        memory.check(parts, memory.available(), "this machine", remedies)
         return self[:, :].astype(self.dtype if dtype is None else dtype, copy=False)
 
     def product(self, v: ArrayLike) -> Any:
@@ -126,18 +118,15 @@ class Stored:
 
         Raises:
           ValueError: if the shape of `v` does not fit.
-          OSError: if a tile is damaged or missing. Inside `jax.jit` JAX turns it into an error of
-            its own, with the same text.
+          OSError: if a tile is damaged or missing; inside `jax.jit` an error of JAX with this text.
         """
-        shape = np.shape(v)
-        if len(shape) not in (1, 2) or shape[0] != self.shape[1]:
-            n = self.shape[1]
-            raise ValueError(f"v must have shape ({n},) or ({n}, o), got shape {shape}.")
-        if not isinstance(v, jax.Array):
-            return self._product(np.asarray(v))
-        out = jax.ShapeDtypeStruct((self.shape[0], *shape[1:]), v.dtype)
+        array = v if isinstance(v, jax.Array) else np.asarray(v)
+        tiles.check_columns(array, self.shape[1])
+        if isinstance(array, np.ndarray):
+            return self._product(array)
+        out = jax.ShapeDtypeStruct((self.shape[0], *array.shape[1:]), array.dtype)
         if not isinstance(v, Tracer):
-            return jnp.asarray(self._product(np.asarray(v)), v.dtype)
+            return jnp.asarray(self._product(np.asarray(array)), out.dtype)
         return jax.pure_callback(lambda u: self._product(np.asarray(u)).astype(out.dtype), out, v)
 
     def diagonal(self) -> np.ndarray:

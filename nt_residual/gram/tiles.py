@@ -105,12 +105,7 @@ def jit_for(owner: Any, function: Callable[..., Any], **options: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Cut:
-    """The range 0, …, n − 1 cut into pieces of one size.
-
-    Attributes:
-      n: the number of inputs.
-      size: of each piece, at most n.
-    """
+    """The range 0, …, n − 1 cut into pieces of one size, at most n."""
 
     n: int
     size: int
@@ -136,6 +131,9 @@ class Cut:
         return jax.lax.dynamic_slice_in_dim(x, self.start(k), self.size)
 
 
+Cuts = tuple[Cut, Cut]
+
+
 def even_cut(n: int, largest: int) -> Cut:
     """Return the fewest pieces that a largest size allows, as equal as possible.
 
@@ -147,12 +145,7 @@ def even_cut(n: int, largest: int) -> Cut:
 
 
 def pairs(rows: Cut, columns: Cut, *, symmetric: bool = False) -> list[tuple[int, int]]:
-    """Return the tiles to compute, row by row: of a symmetric matrix the upper triangle.
-
-    Example:
-      >>> pairs(Cut(2, 1), Cut(2, 1), symmetric=True)
-      [(0, 0), (0, 1), (1, 1)]
-    """
+    """Return the tiles to compute, row by row: of a symmetric matrix the upper triangle."""
     return [(i, j) for i in range(rows.count) for j in range(i if symmetric else 0, columns.count)]
 
 
@@ -167,24 +160,11 @@ def entries(
     values = jax.lax.optimization_barrier(kernel(x1, x2).astype(dtype))
     if diagonal is False:
         return values
-    return jax.lax.cond(diagonal, _mirrored, lambda values: values, values)
-
-
-def _mirrored(values: jax.Array) -> jax.Array:
-    """Return the upper triangle and its mirror image."""
-    return jnp.triu(values) + jnp.triu(values, 1).T
+    return jax.lax.cond(diagonal, lambda k: jnp.triu(k) + jnp.triu(k, 1).T, lambda k: k, values)
 
 
 def _tile(
-    kernel: Kernel,
-    x1: jax.Array,
-    x2: jax.Array,
-    i: jax.Array,
-    j: jax.Array,
-    *,
-    cuts: tuple[Cut, Cut],
-    dtype: np.dtype,
-    symmetric: bool,
+    kernel: Kernel, x1: Any, x2: Any, i: Any, j: Any, cuts: Cuts, dtype: np.dtype, symmetric: bool
 ) -> tuple[jax.Array, jax.Array]:
     """Return tile (i, j), and whether it is finite."""
     diagonal = i == j if symmetric else False
@@ -193,21 +173,15 @@ def _tile(
 
 
 def _compiled(
-    kernel: Kernel,
-    x1: jax.Array,
-    x2: jax.Array,
-    *,
-    cuts: tuple[Cut, Cut],
-    dtype: np.dtype,
-    symmetric: bool,
+    kernel: Kernel, x1: jax.Array, x2: jax.Array, cuts: Cuts, dtype: np.dtype, symmetric: bool
 ) -> tuple[Callable[..., Any], int]:
     """Return the program (x1, x2, i, j) ↦ tile, finite, and the bytes that it needs."""
     at = jax.sharding.SingleDeviceSharding(device_of(x1))
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at) for x in (x1, x2)]
     index = jax.ShapeDtypeStruct((), np.int32)
     tile = jit_for(kernel, _tile, static_argnames=("kernel", "cuts", "dtype", "symmetric"))
-    options = {"cuts": cuts, "dtype": dtype, "symmetric": symmetric}
-    program = tile.lower(static(kernel), *shapes, index, index, **options).compile()
+    lowered = tile.lower(static(kernel), *shapes, index, index, cuts, dtype, symmetric)
+    program = lowered.compile()
     analysis = program.memory_analysis()
     if analysis is None:  # Some backends do not report it.
         return program, 4 * cuts[0].size * cuts[1].size * np.dtype(dtype).itemsize
@@ -223,27 +197,31 @@ def choose_cuts(
     dtype: np.dtype,
     symmetric: bool,
     spare: int,
-) -> tuple[Cut, Cut]:
+) -> Cuts:
     """Return the pieces that rows and columns of k(x1, x2) are cut into.
 
     The largest side of a tile is `tile_size`. `None` takes `kernel.preferred_tile_size` or a
     default, or less, so that computing a tile takes at most a quarter of `spare` bytes.
     """
-    side = largest = max(len(x1), len(x2))
-    if tile_size is None:
-        side = _ON_CPU if device_of(x1).platform == "cpu" else _ON_ACCELERATOR
-        side = min(side, largest, getattr(kernel, "preferred_tile_size", side))
-    else:
-        side = min(tile_size, largest)
+    largest = max(len(x1), len(x2))
+    default = _ON_CPU if device_of(x1).platform == "cpu" else _ON_ACCELERATOR
+    default = min(default, getattr(kernel, "preferred_tile_size", default))
+    side = min(tile_size or default, largest)
     while True:
         cuts = even_cut(len(x1), side), even_cut(len(x2), side)
         if tile_size is not None or side == 1:
             return cuts
-        _, working = _compiled(kernel, x1, x2, cuts=cuts, dtype=dtype, symmetric=symmetric)
+        _, working = _compiled(kernel, x1, x2, cuts, dtype, symmetric)
         if working <= spare / _SHARE:
             return cuts
         # Working memory grows with the number of entries, or more slowly.
         side = max(1, min(side // 2, int(side * math.sqrt(spare / _SHARE / working))))
+
+
+def check_columns(v: Any, n: int) -> None:
+    """Raise `ValueError` unless an array has shape (n,) or (n, o)."""
+    if v.ndim not in (1, 2) or len(v) != n:
+        raise ValueError(f"v must have shape ({n},) or ({n}, o), got shape {v.shape}.")
 
 
 def device_of(x: jax.Array) -> Any:
@@ -254,11 +232,8 @@ def device_of(x: jax.Array) -> Any:
 class Tiles:
     """The tiles of k(x1, x2) on one device. `tiles(i, j)` computes one.
 
-    `held` names the bytes that the device must hold beside the tiles, and `remedies` tells what to
-    do if this does not fit. If `x2` is `None`, tiles on the diagonal are exactly symmetric.
-
-    Raises:
-      MemoryError: if it does not fit.
+    If `x2` is `None`, tiles on the diagonal are exactly symmetric. `held` names the bytes that the
+    device must hold beside the tiles. If this does not fit, `MemoryError` names the `remedies`.
     """
 
     def __init__(
@@ -266,9 +241,9 @@ class Tiles:
         kernel: Kernel,
         x1: jax.Array | np.ndarray,
         x2: jax.Array | np.ndarray | None,
-        *,
-        tile_size: int | None,
         dtype: np.dtype,
+        tile_size: int | None,
+        *,
         held: dict[str, int],
         remedies: str,
     ):
@@ -281,8 +256,8 @@ class Tiles:
         memory.check(held, limit, where, remedies)
         options = {"dtype": dtype, "symmetric": self.symmetric}
         spare = limit - sum(held.values())
-        self.cuts = choose_cuts(kernel, first, second, tile_size=tile_size, spare=spare, **options)
-        self._program, working = _compiled(kernel, first, second, cuts=self.cuts, **options)
+        self.cuts = choose_cuts(kernel, *self.inputs, tile_size=tile_size, spare=spare, **options)
+        self._program, working = _compiled(kernel, *self.inputs, self.cuts, **options)
         name = f"tiles of {self.cuts[0].size} × {self.cuts[1].size}"
         memory.check({**held, name: working}, limit, where, remedies)
 

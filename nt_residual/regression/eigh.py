@@ -6,7 +6,6 @@ import scipy.linalg
 from nt_residual.regression import filters
 from nt_residual.regression.kernel_matrix import check_definite, check_symmetric, rounding
 from nt_residual.regression.leave_one_out_predictions import leave_one_out_predictions
-from nt_residual.regression.solution import Report
 
 
 class Eigh:
@@ -25,7 +24,7 @@ class Eigh:
       targets: Vᵀ y, shape (r, n_outputs).
     """
 
-    dtype = np.dtype(np.float64)
+    dtype, iterations = np.dtype(np.float64), 0
 
     def __init__(
         self, kernel: np.ndarray, y: np.ndarray, *, ridge: float, dtype: np.dtype, centered: bool
@@ -44,9 +43,9 @@ class Eigh:
         self.eigenvalues, self.eigenvectors = values[kept], vectors[:, kept]
         self.targets = self.eigenvectors.T @ y
 
-    def report(self, times: np.ndarray) -> Report:
-        """Return how well the coefficients are known: as well as the eigendecomposition."""
-        return Report(np.zeros(len(times)), 0, True, "One eigendecomposition in float64.")
+    def errors(self, times: np.ndarray) -> tuple[np.ndarray, str]:
+        """Return `Solution.residual` and `Solution.message`."""
+        return np.zeros(len(times)), ""
 
     def coefficients(self, times: np.ndarray) -> np.ndarray:
         """Return c_t, shape (T, n, n_outputs), float64."""

@@ -5,7 +5,6 @@ import warnings
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -29,7 +28,8 @@ class GradientFlow:
     is gradient flow on the loss (1/2n) (Σ_i |f(x_i) − y_i|² + δ ‖f‖²), with ‖f‖ the norm in the
     kernel's RKHS and a ridge δ ≥ 0. Gradient descent with step η has t = η · steps (see
     `time_of_steps`). t = ∞ interpolates; with a ridge it is kernel ridge regression, the posterior
-    mean of a Gaussian process with noise of variance δ. s·K gives at time t/s what K gives at t.
+    mean of a Gaussian process with noise of variance δ. `fit(…, center_targets=True)` starts from
+    f_0 = mean(y) instead.
 
     Both solvers prepare once and then serve every time at little cost.
 
@@ -45,9 +45,6 @@ class GradientFlow:
     below the solver's own rounding of λ_max: n ε of float64, or ε where 'lanczos' computes in
     float32.
 
-    From f_0 = 0 most of the time goes to the mean of the targets where that is far from zero.
-    `fit(…, center_targets=True)` starts from f_0 = mean(y) instead.
-
     Attributes:
       ridge: δ.
       offset: f_0, the mean of the targets with `center_targets` and else 0, float64, shape
@@ -61,14 +58,13 @@ class GradientFlow:
       >>> x = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
       >>> flow = GradientFlow.fit(kernel(x), np.array([1.0, 0.0, -1.0]))
       >>> flow.predict(kernel(x), t=math.inf).round(5) + 0.0
-      array([ 1.,  0., -1.], dtype=float32)
+      array([ 1.,  0., -1.])
     """
 
     ridge: float
     offset: np.ndarray
     _one_output: bool  # y had one dimension, and predictions have none for outputs.
     _solver: Eigh | Lanczos
-    _largest: float  # Of |y|.
 
     def __repr__(self) -> str:
         n = self.n_train
@@ -91,16 +87,14 @@ class GradientFlow:
         """Prepare training with the kernel of the training inputs.
 
         Args:
-          k_train: kernel of the training inputs, shape (n, n), symmetric and
-            positive semi-definite up to rounding: an array of NumPy or JAX, which may be
-            sharded, or a `gram.MatrixFree`, `gram.Sharded` or `gram.Stored`.
+          k_train: kernel of the training inputs, shape (n, n), symmetric and positive
+            semi-definite up to rounding. An array may be sharded.
           y: targets, shape (n,) or (n, n_outputs), numbers.
           solver: 'auto' chooses 'eigh' for matrices in memory of up to 2000 inputs, 'lanczos'
             for all others. 'eigh' makes an array of any matrix.
           ridge: δ ≥ 0.
           center_targets: whether the flow starts from f_0 = mean(y), for each output, instead of
-            f_0 = 0. `None` is False, with a warning where the mean is large. To compare with
-            networks, which start from 0, pass False.
+            f_0 = 0. `None` is False, with a warning where the mean is large.
           tol: the error of predictions for 'lanczos' to reach, as `Solution.residual` defines
             it: root mean square, at the training points. At new inputs it may be larger.
           max_iterations: the most products with K that 'lanczos' makes; `None` for 1000. Its
@@ -140,31 +134,25 @@ class GradientFlow:
             with predictions.precision(dtype):
                 operator = kernel_matrix.operator(kernel)
                 fitted = Lanczos(operator, columns, ridge=ridge, **options)
-        largest = float(np.max(np.abs(targets)))
-        return cls(ridge, offset, targets.ndim == 1, fitted, largest)
+        return cls(ridge, offset, targets.ndim == 1, fitted)
 
     @no_mesh()
     def predict(
         self,
         k_test_train: ArrayLike | gram.MatrixFree | gram.Sharded | gram.Stored,
         t: ArrayLike,
-        *,
-        progress: bool = False,
     ) -> np.ndarray:
         """Return the predictions at one or many times.
 
         Args:
-          k_test_train: kernel between new and training inputs, shape (n_test, n): an array,
-            which may be sharded, a `gram.Sharded`, a `gram.Stored`, or, to compute and use one
-            tile at a time, a `gram.MatrixFree(kernel, x_test, x_train)`.
+          k_test_train: kernel between new and training inputs, shape (n_test, n): an array, or
+            for instance `gram.MatrixFree(kernel, x_test, x_train)`.
           t: the training time, ≥ 0, dimensionless; a scalar or shape (T,), not decreasing.
             `math.inf` is allowed.
-          progress: whether to show a progress bar over the tiles of a `gram.MatrixFree`.
 
         Returns:
           Shape (n_test, n_outputs), or (T, n_test, n_outputs) for a vector of times,
-          without the last axis where `y` had one dimension. The dtype of `k_test_train` if
-          that is a float dtype whose range has y's, else float64.
+          without the last axis where `y` had one dimension, float64.
 
         Raises:
           TypeError: if an argument does not hold real numbers.
@@ -175,13 +163,9 @@ class GradientFlow:
           RuntimeWarning: if the predictions at the training points are not known to `tol`: see
             `Solution.residual`.
         """
-        progress = _checks.boolean(progress, "progress")
-        times = arguments.check_times(t)
-        return self._predict(k_test_train, times, "k_test_train", progress=progress)
+        return self._predict(k_test_train, arguments.check_times(t), "k_test_train")
 
-    def _predict(
-        self, kernel: Any, times: np.ndarray, name: str, *, progress: bool = False
-    ) -> np.ndarray:
+    def _predict(self, kernel: Any, times: np.ndarray, name: str) -> np.ndarray:
         """Return `predict` at times that were checked, for a kernel that has this name."""
         kernel = kernel_matrix.checked(kernel, name, self.n_train)
         self._warn_unless_known(times, stacklevel=5)
@@ -191,13 +175,9 @@ class GradientFlow:
         sizes = np.where(sizes > 0, sizes, 1)
         columns = (c / sizes).astype(self._solver.dtype)
         # The times are side by side: one product serves all of them.
-        flat = predictions.product(kernel, columns, name, progress=progress) * sizes
+        flat = predictions.product(kernel, columns, name) * sizes
         values = np.moveaxis(flat.reshape(len(flat), times.size, -1), 1, 0) + self.offset
-        dtype = kernel_matrix.float_dtype(kernel)
-        limits = jnp.finfo(dtype)
-        least, most = float(limits.tiny), float(limits.max)
-        fits = self._largest == 0 or least <= self._largest <= most
-        return self._shaped(values.astype(dtype if fits else np.float64), times)
+        return self._shaped(values, times)
 
     @no_mesh()
     def solve(self, t: ArrayLike) -> Solution:
@@ -220,14 +200,14 @@ class GradientFlow:
           ('converged', array([[ 0.32, -0.32], [ 0.5 , -0.5 ]]))
         """
         times = arguments.check_times(t)
-        report = self._solver.report(times.ravel())
+        residual, advice = self._solver.errors(times.ravel())
         return Solution(
             value=self._shaped(self._solver.coefficients(times.ravel()), times),
             times=times,
-            status="converged" if report.converged else "not converged",
-            message=report.message,
-            iterations=report.iterations,
-            residual=report.residual if times.ndim else report.residual[0],
+            status="not converged" if advice else "converged",
+            message=advice,
+            iterations=self._solver.iterations,
+            residual=residual if times.ndim else residual[0],
         )
 
     @no_mesh()
@@ -260,10 +240,10 @@ class GradientFlow:
     def leave_one_out(self, t: ArrayLike) -> np.ndarray:
         """Return the prediction of each training point by training on all others.
 
-        It is exact at every time, with a ridge or without, and trains nothing anew. The loss
-        is (1/2n) Σ_{j≠i} |f(x_j) − y_j|²: its time is that of a flow fitted to n − 1 points
+        It is exact at every time and trains nothing again. The loss is
+        (1/2n) Σ_{j≠i} |f(x_j) − y_j|²: its time is that of a flow fitted to n − 1 points
         multiplied by n/(n − 1). With `center_targets` the mean is that of the others. Times and
-        shapes are as for `predict`, in float64.
+        shapes are as for `predict`.
 
         Raises:
           ValueError: if the solver is not 'eigh', or the only point has no mean without it.
@@ -300,9 +280,9 @@ class GradientFlow:
         return self._solver
 
     def _warn_unless_known(self, times: np.ndarray, stacklevel: int) -> None:
-        report = self._solver.report(times.ravel())
-        if not report.converged:
-            warnings.warn(report.message, RuntimeWarning, stacklevel=stacklevel)
+        _, advice = self._solver.errors(times.ravel())
+        if advice:
+            warnings.warn(advice, RuntimeWarning, stacklevel=stacklevel)
 
     def _shaped(self, values: np.ndarray, times: np.ndarray) -> np.ndarray:
         """Drop the axis of outputs where `y` had none, and that of times where `t` was a scalar."""

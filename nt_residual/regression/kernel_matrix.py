@@ -9,7 +9,7 @@ import numpy as np
 
 from nt_residual import _checks, memory
 from nt_residual.gram import MatrixFree, Sharded, Stored, compute
-from nt_residual.gram.operators import Dense, Operator, as_operator
+from nt_residual.gram.operators import Operator, as_operator
 
 Matrix = np.ndarray | jax.Array | MatrixFree | Sharded | Stored
 
@@ -84,29 +84,31 @@ def on_host(kernel: Matrix) -> np.ndarray:
     memory.check(parts, memory.available(), "this machine", _REMEDY)
     if isinstance(kernel, MatrixFree):
         x2 = None if kernel.x2 is None else np.asarray(kernel.x2)
-        kernel = compute(kernel.kernel, np.asarray(kernel.x1), x2, tile_size=kernel.tile_size)
+        kernel = compute(kernel.kernel, np.asarray(kernel.x1), x2)
     values = np.asarray(kernel).astype(np.float64)
     check_finite(values, "k_train")
     return values
 
 
 def operator(kernel: Matrix) -> Operator:
-    """Return the products of the matrix, having checked those in memory: finite, and symmetric.
+    """Return the products of the matrix, having checked it unless it is symmetric by construction.
 
-    Tiles that each product computes or reads are symmetric by construction, and the first product
-    shows values that are not finite.
+    Of a matrix that is not in memory, the first product shows values that are not finite.
     """
     if isinstance(kernel, np.ndarray | jax.Array) and kernel.dtype != float_dtype(kernel):
         kernel = kernel.astype(float_dtype(kernel))
     found = as_operator(kernel)
-    other = isinstance(found, Stored) and not found.symmetric
-    other = other or (isinstance(found, MatrixFree) and found.x2 is not None)
-    if isinstance(found, Dense | Sharded) or other:
-        dense = isinstance(found, Dense)
-        off = float(_asymmetry(found.matrix)) if dense else _sampled_asymmetry(found)
-        if not np.isfinite(off) and isinstance(found, Dense | Sharded):
-            check_finite(found.matrix, "k_train")
-        check_symmetric(off, found.dtype, found.diagonal())
+    if isinstance(found, Stored) and found.symmetric:
+        return found
+    if isinstance(found, MatrixFree) and found.x2 is None:
+        return found
+    if isinstance(found, Sharded) and found.mesh.size == 1:
+        off = float(_asymmetry(found.matrix))
+    else:
+        off = _sampled_asymmetry(found)
+    if not np.isfinite(off) and isinstance(found, Sharded):
+        check_finite(found.matrix, "k_train")
+    check_symmetric(off, found.dtype, found.diagonal())
     return found
 
 

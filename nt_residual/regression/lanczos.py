@@ -22,7 +22,6 @@ from nt_residual.regression import filters
 from nt_residual.regression.kernel_matrix import check_definite, rounding
 from nt_residual.regression.krylov import Krylov
 from nt_residual.regression.predictions import precision
-from nt_residual.regression.solution import Report
 from nt_residual.regression.tridiagonal import Tridiagonals
 
 # The most products between two looks at the error, and the most entries that they use: Ctrl-C and
@@ -80,17 +79,22 @@ class Lanczos:
             self._krylov = Krylov(operator, operator.place(start), self._scale, negligible)
             self._extend()
 
-    def report(self, times: np.ndarray) -> Report:
-        """Enlarge the bases until the last time is known, and return how well all are."""
+    @property
+    def iterations(self) -> int:
+        """The number of products with the kernel matrix that made the bases."""
+        return self._krylov.size
+
+    def errors(self, times: np.ndarray) -> tuple[np.ndarray, str]:
+        """Enlarge the bases until the last time is known; return residual and message."""
         with precision(self.dtype):
             self._grow(times[-1])
             rounded = self._rounding(times[-1])[:, None] * self._lengths(times)
         # Predictions of targets that are zero are exact.
-        some, size = self._norms > 0, self._krylov.size
+        some = self._norms > 0
         residual = np.hypot(self._truncation(times), rounded)[some].max(axis=0, initial=0)
         if np.all(residual <= self._tol):
-            return Report(residual, size, True, f"{size} products with the kernel matrix.")
-        return Report(residual, size, False, self._advice(times, residual, rounded[some].max()))
+            return residual, ""
+        return residual, self._advice(times, residual, rounded[some].max())
 
     def coefficients(self, times: np.ndarray) -> np.ndarray:
         """Return c_t from the bases as they are, shape (T, n, n_outputs), float64."""

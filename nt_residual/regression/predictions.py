@@ -21,14 +21,14 @@ def precision(dtype: Any) -> contextlib.AbstractContextManager:
     return enable_x64() if dtype == np.float64 else contextlib.nullcontext()
 
 
-def product(kernel: Matrix, c: np.ndarray, name: str, *, progress: bool = False) -> np.ndarray:
+def product(kernel: Matrix, c: np.ndarray, name: str) -> np.ndarray:
     """Return kernel @ c, having checked that the kernel, an argument of this name, is finite.
 
     With c in float64, arrays on one device are multiplied on the host.
     """
     if isinstance(kernel, gram.MatrixFree):
         with precision(c.dtype):
-            return np.asarray(kernel.product(c, progress=progress))
+            return np.asarray(kernel.product(c))
     if isinstance(kernel, gram.Stored):
         rows = _rows(len(c))
         starts = range(0, kernel.shape[0], rows)

@@ -1,7 +1,7 @@
 """The dual coefficients of gradient flow, and how well they are known."""
 
 import dataclasses
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
@@ -17,7 +17,7 @@ class Solution:
         the last axis where `y` had one dimension.
       times: the times, a scalar or shape (T,).
       status: 'converged' if `residual` is at most the `tol` of the fit at every time.
-      message: what was done, or what to do if the solution has not converged.
+      message: what to do if the solution has not converged, else empty.
       iterations: the number of products of the kernel matrix with the targets; 0 for 'eigh'.
       residual: an estimate of the error of the predictions at the training points: root mean
         square, relative to that of the targets, for the worst output. A scalar or shape (T,).
@@ -36,12 +36,3 @@ class Solution:
             f"Solution(status={self.status!r}, residual≤{np.max(self.residual):.1e}, "
             f"iterations={self.iterations}, value of shape {self.value.shape})"
         )
-
-
-class Report(NamedTuple):
-    """The fields of a `Solution` that say how well it is known, with `residual` of shape (T,)."""
-
-    residual: np.ndarray
-    iterations: int
-    converged: bool
-    message: str

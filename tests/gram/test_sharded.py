@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import full
+from helpers import counting, full
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from nt_residual import conv, gram, regression, rntk, schedules
@@ -112,23 +112,16 @@ def test_no_part_of_the_matrix_is_sent(whole):
     assert _collectives(product, free, free.place(v[:45])) == [("f32[45,3]", "all-reduce")]
     # A step of the loop over tiles sends nothing at all.
     cuts = {"rows": tiles.Cut(6, 3), "columns": tiles.Cut(48, 3)}
-    step = lambda k, finite, x: sharded._step(  # noqa: E731
-        _kernel, k, finite, x, x, 0, 0, mesh=mesh, symmetric=True, **cuts
+    step = lambda k, x: sharded._step(  # noqa: E731
+        _kernel, k, x, x, 0, 0, mesh=mesh, symmetric=True, **cuts
     )
-    finite = _spread(np.ones(8, bool), mesh, "a")
-    assert _collectives(step, operator.matrix, finite, _spread(x, mesh)) == []
+    assert _collectives(step, operator.matrix, _spread(x, mesh)) == []
 
 
 def test_each_device_computes_its_part_and_what_the_diagonal_crosses_twice():
-    made = []
-
-    def counted(a, b):
-        jax.debug.callback(lambda: made.append(len(a) * len(b)))
-        return a @ b.T
-
-    gram.compute(counted, x, mesh=_mesh(8), tile_size=3).block_until_ready()
-    jax.effects_barrier()
-    assert sum(made) == 48 * 48 + 16 * 3 * 3
+    kernel, sizes = counting(lambda a, b: a @ b.T)
+    gram.compute(kernel, x, mesh=_mesh(8), tile_size=3).block_until_ready()
+    assert sum(sizes) == 48 * 48 + 16 * 3 * 3
 
 
 @pytest.mark.parametrize(

@@ -190,9 +190,8 @@ def test_after_ctrl_c_only_the_unfinished_tiles_are_computed(tmp_path, capsys):
         return np.ones((4, 4), np.float32)
 
     identity = _IDENTITY | {"shape": [12, 12]}
-    with pytest.raises(KeyboardInterrupt) as caught:
+    with pytest.raises(KeyboardInterrupt):
         store.fill(tmp_path / "k", stopped, identity)
-    assert "3 of 6 tiles are finished" in caught.value.__notes__[0]
     with pytest.raises(ValueError, match=r"not complete: 3 of 6 tiles are missing, .*c/1/1"):
         gram.load(tmp_path / "k")
     asked = []
@@ -258,7 +257,7 @@ def _other_data():
         ({"x": _other_data()}, "x1"),
         ({"x2": X}, r"x2, symmetric \(stored True, now False\)"),
         ({"tile_size": 4}, r"tile_size \(stored \[3, 3\], now \[4, 4\]\)"),
-        ({"dtype": "float16"}, r"dtype \(stored float32, now float16\)"),
+        ({"kernel": lambda a, b: _dot(a, b).astype("float16")}, r"dtype \(stored .*float16\)"),
         ({"x": X[:6]}, r"x1, shape \(stored \[8, 8\], now \[6, 6\]\)"),
     ],
 )
@@ -295,8 +294,6 @@ def test_what_is_not_a_stored_matrix_is_refused_and_left_as_it_is(tmp_path):
         gram.load(tmp_path / "absent")
     with pytest.raises(ValueError, match="path on this machine"):
         _compute("gs://bucket/k")
-    with pytest.raises(ValueError, match="to be stored, got float8_e4m3fn"):
-        _compute(tmp_path / "absent", dtype=jnp.float8_e4m3fn)
 
 
 def test_what_a_kill_before_the_first_tile_leaves_is_taken_over(tmp_path):
