@@ -1,4 +1,4 @@
-"""Checks of arguments: integers, numbers, booleans, choices, batches of inputs and kernels.
+"""Checks of arguments: integers, numbers, booleans, choices, labels, inputs and kernels.
 
 One law holds for every public function. A value of the wrong type raises a `TypeError`, a wrong
 value of the right type a `ValueError`. A bool is no number, and a float is no integer, 2.0
@@ -184,6 +184,34 @@ def real_dtype(dtype: np.dtype, name: str, remedy: str = "") -> None:
     # NumPy has no kind of its own for bfloat16 and the like.
     if dtype.kind not in "iuf" and not dtype.name.startswith(("bfloat", "float")):
         raise TypeError(f"{name} must hold real numbers, got dtype {dtype}. {remedy}".rstrip())
+
+
+def labels(values: ArrayLike, name: str, n_classes: int) -> np.ndarray:
+    """Return class labels as a NumPy array of integers in [0, n_classes), shape (n,).
+
+    Raises:
+      TypeError: if they are not integers.
+      ValueError: if one is out of range, or the shape is another.
+
+    Example:
+      >>> labels([0, 2], "y", 3)
+      array([0, 2])
+    """
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu":
+        raise TypeError(
+            f"{name} must hold integer labels, got dtype {array.dtype}. Number the classes from 0."
+        )
+    if array.ndim != 1:
+        raise ValueError(
+            f"{name} must have shape (n,), got shape {array.shape}. Pass one label an input."
+        )
+    if array.size and not (array.min() >= 0 and array.max() < n_classes):
+        raise ValueError(
+            f"{name} must lie in [0, {n_classes}), got {array.min()} to {array.max()}. Number the "
+            "classes from 0."
+        )
+    return array
 
 
 def float_array(x: ArrayLike, name: str, layout: str, remedy: str = "") -> Any:

@@ -1,19 +1,13 @@
-"""Files of published data sets: found or downloaded, checked by their sums, and unpacked.
-
-Files are unpacked in memory, and nothing in them is run: nothing is written outside of the cache.
-"""
+"""Files of published data sets: found or downloaded, checked by their sums, unpacked in memory."""
 
 import gzip
 import hashlib
 import os
 import pathlib
 import tarfile
-from collections.abc import Mapping
 from typing import NamedTuple
 
 _ENVIRONMENT = "NT_RESIDUAL_DATA"
-# Seconds without an answer after which a download fails.
-_TIMEOUT = 30
 _KRIZHEVSKY = "https://www.cs.toronto.edu/~kriz/"
 
 
@@ -21,7 +15,12 @@ class Published(NamedTuple):
     """A published data set."""
 
     sources: tuple[str, ...]  # Addresses of folders that have the files, tried in this order.
-    files: Mapping[str, str]  # The SHA-256 sum of each compressed file, in hexadecimal.
+    sums: str  # SHA-256 sums and names of the compressed files, as `sha256sum` prints them.
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The sum of each file by its name."""
+        return {name: sha256 for sha256, name in map(str.split, self.sums.strip().splitlines())}
 
 
 # One in the format of MNIST needs an entry here, and one in `load.FORMATS`.
@@ -31,36 +30,20 @@ DATASETS = {
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
         ),
-        {
-            "train-images-idx3-ubyte.gz": (
-                "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
-            ),
-            "train-labels-idx1-ubyte.gz": (
-                "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
-            ),
-            "t10k-images-idx3-ubyte.gz": (
-                "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
-            ),
-            "t10k-labels-idx1-ubyte.gz": (
-                "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
-            ),
-        },
+        """
+        440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609  train-images-idx3-ubyte.gz
+        3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c  train-labels-idx1-ubyte.gz
+        8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6  t10k-images-idx3-ubyte.gz
+        f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6  t10k-labels-idx1-ubyte.gz
+        """,
     ),
     "cifar10": Published(
         (_KRIZHEVSKY,),
-        {
-            "cifar-10-binary.tar.gz": (
-                "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
-            )
-        },
+        "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd  cifar-10-binary.tar.gz",
     ),
     "cifar100": Published(
         (_KRIZHEVSKY,),
-        {
-            "cifar-100-binary.tar.gz": (
-                "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"
-            )
-        },
+        "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec  cifar-100-binary.tar.gz",
     ),
 }
 
@@ -68,8 +51,7 @@ DATASETS = {
 def read(dataset: str, folder: pathlib.Path | None) -> dict[str, bytes]:
     """Return the contents of the unpacked files of a data set, by name.
 
-    The published files are those in `folder`. With `None` they are those of the cache: files that
-    are missing or damaged there are downloaded.
+    The files are those in `folder`, or with `None` those of the cache, downloaded if need be.
     """
     published, contents = DATASETS[dataset], {}
     for name, sha256 in published.files.items():
@@ -85,7 +67,7 @@ def read(dataset: str, folder: pathlib.Path | None) -> dict[str, bytes]:
 
 
 def _downloaded(dataset: str, name: str) -> pathlib.Path:
-    """Return a file of the cache, downloaded if need be. Its sum is checked by pooch."""
+    """Return a file of the cache. One that is missing or has another sum is downloaded."""
     try:
         import pooch
     except ModuleNotFoundError as error:
@@ -102,7 +84,6 @@ def _downloaded(dataset: str, name: str) -> pathlib.Path:
                 known_hash=f"sha256:{published.files[name]}",
                 fname=name,
                 path=cache.expanduser() / dataset,
-                downloader=pooch.HTTPDownloader(timeout=_TIMEOUT, chunk_size=2**20),  # type: ignore[arg-type]
             )
             return pathlib.Path(path)
         # A `ValueError` is a wrong sum.

@@ -1,27 +1,22 @@
 """Data sets of images by name."""
 
 import functools
-import importlib.util
+import importlib
 import os
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nt_residual import _checks
 from nt_residual.data import files
 
-# A fifth of the 1797 digits.
-_N_DIGITS_TEST = 360
+_N_DIGITS_TEST = 360  # A fifth of them.
 
 
 class Dataset(NamedTuple):
     """Inputs and targets, split into training and test sets.
 
-    Attributes:
-      x_train: shape (n_train, …), floats.
-      y_train: shape (n_train,), integer labels or float targets.
-      x_test: shape (n_test, …).
-      y_test: shape (n_test,).
+    Inputs are floats, shape (n, …); targets are integer labels or floats, shape (n,).
     """
 
     x_train: np.ndarray
@@ -55,10 +50,10 @@ def load(
       name: one of those above.
       n_train: the size of the training set, stratified by class; `None` for all.
       n_test: the size of the test set, likewise.
-      root: a folder with the published files. Nothing is downloaded then. For CIFAR these are
-        the binary versions. `None` for 'digits', which has no files.
-      seed: of the subsets and, for 'digits', of the split; the other data sets come split. Whole
-        sets are in their published order.
+      root: a folder with the published files, of CIFAR the binary versions, in place of downloads;
+        `None` for 'digits'.
+      seed: of the subsets and, for 'digits', of the split. Other sets come split, and if whole in
+        their published order.
 
     Returns:
       Pixels as float32 in [0, 1], labels as int64.
@@ -79,30 +74,27 @@ def load(
     _checks.choice(name, "name", NAMES)
     seed = _checks.integer(seed, "seed", 0)
     folder = None if root is None else _checks.path(root, "root").expanduser()
-    if name == "digits":
-        if folder is not None:
-            raise ValueError(
-                f"root must be None for 'digits', which come with scikit-learn, got {root!r}. "
-                "Leave it out."
-            )
-        whole, white = _digits(seed), 16
-    else:
-        whole, white = FORMATS[name](files.read(name, folder)), 255
-    train = _subset(whole.y_train, n_train, "n_train", seed)
-    test = _subset(whole.y_test, n_test, "n_test", seed)
-    return Dataset(
-        _scaled(whole.x_train[train], white),
-        whole.y_train[train].astype(np.int64),
-        _scaled(whole.x_test[test], white),
-        whole.y_test[test].astype(np.int64),
-    )
+    if name == "digits" and folder is not None:
+        raise ValueError(
+            f"root must be None for 'digits', which come with scikit-learn, got {root!r}. Leave it "
+            "out."
+        )
+    whole = _digits(seed) if name == "digits" else FORMATS[name](files.read(name, folder))
+    white = 16 if name == "digits" else 255
+    parts = []
+    for images, labels, n, argument in (
+        (whole.x_train, whole.y_train, n_train, "n_train"),
+        (whole.x_test, whole.y_test, n_test, "n_test"),
+    ):
+        rows = _subset(labels, n, argument, seed)
+        # In one step, with no copy in between, and in C order whatever that of the pixels.
+        scaled = np.true_divide(images[rows], white, dtype=np.float32, order="C")
+        parts += [scaled, labels[rows].astype(np.int64)]
+    return Dataset(*parts)
 
 
 def _digits(seed: int) -> Dataset:
-    _require_scikit_learn("the digits come with")
-    from sklearn.datasets import load_digits
-
-    digits = cast(Any, load_digits())
+    digits = _scikit_learn("datasets", "the digits come with").load_digits()
     images, labels = digits.images[..., None], digits.target
     train, test = _split(labels, len(labels) - _N_DIGITS_TEST, seed)
     return Dataset(images[train], labels[train], images[test], labels[test])
@@ -142,10 +134,9 @@ NAMES = ("digits", *FORMATS)
 
 def _subset(labels: np.ndarray, n: int | None, name: str, seed: int) -> np.ndarray | slice:
     """Return indices of a stratified subset of size n, or a slice for all in their order."""
-    if n is None:
-        return slice(None)
     whole, classes = len(labels), len(np.unique(labels))
-    n = _checks.integer(n, name, 0, "Pass the number of images, or None for all.")
+    remedy = "Pass the number of images, or None for all."
+    n = whole if n is None else _checks.integer(n, name, 0, remedy)
     if n == whole:
         return slice(None)
     if not classes <= n <= whole - classes:
@@ -158,23 +149,16 @@ def _subset(labels: np.ndarray, n: int | None, name: str, seed: int) -> np.ndarr
 
 def _split(labels: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of a stratified subset of size n, and those of the rest."""
-    _require_scikit_learn("stratified subsets need")
-    from sklearn.model_selection import train_test_split
-
-    chosen, rest = train_test_split(
-        np.arange(len(labels)), train_size=n, stratify=labels, random_state=seed
-    )
-    return np.asarray(chosen), np.asarray(rest)
+    split = _scikit_learn("model_selection", "stratified subsets need").train_test_split
+    chosen, rest = split(np.arange(len(labels)), train_size=n, stratify=labels, random_state=seed)
+    return chosen, rest
 
 
-def _require_scikit_learn(purpose: str) -> None:
-    if importlib.util.find_spec("sklearn") is None:
+def _scikit_learn(module: str, purpose: str) -> Any:
+    try:
+        return importlib.import_module(f"sklearn.{module}")
+    except ModuleNotFoundError:
         raise ImportError(
             f"{purpose} scikit-learn, which is not installed: pip install scikit-learn (the extra "
             "'data')"
-        )
-
-
-def _scaled(pixels: np.ndarray, white: int) -> np.ndarray:
-    # In one step, with no copy in between, and in C order whatever that of the pixels.
-    return np.true_divide(pixels, white, dtype=np.float32, order="C")
+        ) from None

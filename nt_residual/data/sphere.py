@@ -14,33 +14,25 @@ from nt_residual.theory import Spectrum
 def uniform(n: int, dim: int, *, seed: int = 0) -> np.ndarray:
     """Return independent uniform points on the unit sphere in `dim` dimensions.
 
-    Args:
-      n: the number of points, at least 1.
-      dim: d, at least 2.
-      seed: of the random numbers.
-
-    Returns:
-      Shape (n, dim), float64, rows of norm 1.
+    The result has the shape (n, dim), float64.
 
     Raises:
       TypeError: if an argument is not an integer.
       ValueError: if `n` < 1, `dim` < 2 or `seed` < 0.
 
     Example:
-      >>> import numpy as np
-      >>> x = uniform(5, dim=3)
-      >>> bool(np.allclose(np.linalg.norm(x, axis=1), 1))
-      True
+      >>> uniform(5, dim=3).shape
+      (5, 3)
     """
-    return _uniform(n, "n", dim, _generator(seed))
+    seed = _checks.integer(seed, "seed", 0)
+    return _uniform(n, "n", dim, np.random.default_rng(seed))
 
 
 def zonal(x: ArrayLike, coefficients: Mapping[int, float]) -> np.ndarray:
     """Compute f(x) = Σ_k a_k P_k(x_1), with one harmonic per degree k.
 
-    P_k is the Gegenbauer polynomial of the sphere with P_k(1) = 1. Over the uniform
-    distribution the P_k(x_1) are orthogonal, with mean square 1/N(d, k), where
-    N(d, k) is the number of harmonics of degree k.
+    P_k is the Gegenbauer polynomial of the sphere with P_k(1) = 1. On uniform points P_k(x_1) has
+    the mean square 1/N(d, k), with N(d, k) the number of harmonics of degree k.
 
     Args:
       x: points on the unit sphere, shape (n, d), d ≥ 2.
@@ -54,7 +46,6 @@ def zonal(x: ArrayLike, coefficients: Mapping[int, float]) -> np.ndarray:
       ValueError: if the points are not on the unit sphere or a degree is negative.
 
     Example:
-      >>> import numpy as np
       >>> zonal(np.eye(3), {1: 1.0, 2: 2.0})
       array([ 3., -1., -1.])
     """
@@ -89,22 +80,19 @@ def source(spectrum: Spectrum, smoothness: float) -> dict[int, float]:
         v_k² ∝ λ_k^s/(k log²(k + 1)),   k ≥ 1,   Σ_k v_k² = 1
 
     As the degrees go to infinity the target is in [H]^s, and in no smaller space [H]^r, r > s.
-    Where sorted eigenvalues decay like i^(−β), the minimax rate over [H]^s is n^(−sβ/(sβ + 1)).
 
     Args:
       spectrum: of the kernel, from `theory.spectrum`, to the largest degree of the target.
       smoothness: s ≥ 0.
 
     Returns:
-      a_k > 0 by degree, for `zonal` and `load`, with mean 0 and mean square 1. Degrees whose
-      eigenvalue is zero, or within its error of zero, are left out.
+      a_k > 0 by degree, with mean square 1, for eigenvalues that are not within error of zero.
 
     Raises:
       TypeError: if an argument is of another type.
       ValueError: if one is out of range, or no degree is left.
 
     Example:
-      >>> import math
       >>> from nt_residual import rntk, schedules, theory
       >>> kernel = rntk.ResidualKernel(math.inf, schedules.PowerLaw(gamma=1.0))
       >>> spectrum = theory.spectrum(kernel, dim=3, max_degree=8)
@@ -115,8 +103,7 @@ def source(spectrum: Spectrum, smoothness: float) -> dict[int, float]:
     Reference: Fischer & Steinwart 2020, Sobolev norm learning rates for regularized
       least-squares algorithms.
     """
-    present = _present(spectrum)
-    smoothness = _checks.number(smoothness, "smoothness")
+    present, smoothness = _present(spectrum), _checks.number(smoothness, "smoothness")
     degrees = np.flatnonzero(present[1:]) + 1
     if not degrees.size:
         raise ValueError(
@@ -145,15 +132,13 @@ def norm(coefficients: Mapping[int, float], spectrum: Spectrum, smoothness: floa
       smoothness: s ≥ 0.
 
     Returns:
-      The norm; infinite if s > 0 and the eigenvalue of a degree is zero, or within its error of
-      zero.
+      The norm; infinite if s > 0 and an eigenvalue is within its error of zero.
 
     Raises:
       TypeError: if an argument is of another type.
       ValueError: if a degree is negative or not in the spectrum, or s is negative.
 
     Example:
-      >>> import math
       >>> from nt_residual import rntk, schedules, theory
       >>> kernel = rntk.ResidualKernel(math.inf, schedules.PowerLaw(gamma=1.0))
       >>> spectrum = theory.spectrum(kernel, dim=3, max_degree=3)
@@ -161,11 +146,8 @@ def norm(coefficients: Mapping[int, float], spectrum: Spectrum, smoothness: floa
       6.0
       >>> norm({3: 1.0}, spectrum)
       inf
-
-    Reference: Fischer & Steinwart 2020, as for `source`.
     """
-    present = _present(spectrum)
-    smoothness = _checks.number(smoothness, "smoothness")
+    present, smoothness = _present(spectrum), _checks.number(smoothness, "smoothness")
     degrees, values = _terms(coefficients)
     last = len(spectrum.degree) - 1
     if max(degrees, default=0) > last:
@@ -173,16 +155,13 @@ def norm(coefficients: Mapping[int, float], spectrum: Spectrum, smoothness: floa
             f"coefficients must not exceed the degrees of the spectrum, 0 to {last}, got degree "
             f"{max(degrees)}. Compute the spectrum to that degree."
         )
-    used = values != 0
-    degrees, values = np.array(degrees, dtype=int)[used], values[used]
-    if not degrees.size:
-        return 0.0
+    degrees, values = np.array(degrees, dtype=int)[values != 0], values[values != 0]
     if smoothness > 0 and not present[degrees].all():
         return math.inf
     log_square = 2 * np.log(np.abs(values)) - spectrum.log_multiplicity[degrees]
-    if smoothness > 0:
+    if smoothness > 0:  # The eigenvalue may be zero otherwise, and its logarithm −∞.
         log_square -= smoothness * spectrum.log_eigenvalue[degrees]
-    return math.exp(np.logaddexp.reduce(log_square) / 2)
+    return math.exp(np.logaddexp.reduce(log_square, initial=-math.inf) / 2)
 
 
 def load(
@@ -201,7 +180,7 @@ def load(
       n_test: the number of test points.
       dim: d, at least 2.
       coefficients: of the target, by degree.
-      noise: standard deviation of the Gaussian noise added to the training targets.
+      noise: standard deviation of Gaussian noise.
       seed: of the random numbers.
 
     Raises:
@@ -214,16 +193,12 @@ def load(
       ((100, 3), (50,))
     """
     noise = _checks.number(noise, "noise")
-    generator = _generator(seed)
+    generator = np.random.default_rng(_checks.integer(seed, "seed", 0))
     x_train = _uniform(n_train, "n_train", dim, generator)
     x_test = _uniform(n_test, "n_test", dim, generator)
     y_train = zonal(x_train, coefficients)
     y_train += noise * generator.standard_normal(len(y_train))
     return Dataset(x_train, y_train, x_test, zonal(x_test, coefficients))
-
-
-def _generator(seed: int) -> np.random.Generator:
-    return np.random.default_rng(_checks.integer(seed, "seed", 0))
 
 
 def _uniform(n: int, name: str, dim: int, generator: np.random.Generator) -> np.ndarray:
@@ -244,7 +219,7 @@ def _terms(coefficients: Mapping[int, float]) -> tuple[list[int], np.ndarray]:
 
 
 def _present(spectrum: Spectrum) -> np.ndarray:
-    """Return which degrees have an eigenvalue that exceeds its error."""
+    """The degrees with an eigenvalue that exceeds its error, shape (K,), bools."""
     if not isinstance(spectrum, Spectrum):
         raise TypeError(
             f"spectrum must be a Spectrum, got {type(spectrum).__name__}. Pass "

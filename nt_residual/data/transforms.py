@@ -28,14 +28,14 @@ def unit_norm(x: ArrayLike) -> np.ndarray:
     """
     flat = np.asarray(_checks.finite_batch(x, "x"))
     flat = flat.reshape(len(flat), -1)
-    norms = np.linalg.norm(flat, axis=1, keepdims=True)
-    bad = ~((norms > 0) & (norms < np.inf))[:, 0]
+    norms = np.linalg.norm(flat, axis=1)
+    bad = ~((norms > 0) & (norms < np.inf))
     if bad.any():
         raise ValueError(
-            f"x must hold inputs of positive, finite norm, got norm {norms[bad][0, 0]} in input "
+            f"x must hold inputs of positive, finite norm, got norm {norms[bad][0]} in input "
             f"{bad.argmax()} ({bad.sum()} such inputs). Remove them."
         )
-    return flat / norms
+    return flat / norms[:, None]
 
 
 def standardize(
@@ -49,10 +49,10 @@ def standardize(
 
     Args:
       x_train: shape (n_train, …), floats.
-      others: sets of the same inputs, test sets say, shape (n, …).
+      others: further sets, of test inputs say, shape (n, …).
       per: 'feature' for a mean and a variance of each number of an input; 'channel' for those of
-        each index of the last axis, over all pixels of images (n, height, width, channels).
-        Choose 'channel' for images: 'feature' blows up pixels at the edge, which hardly vary.
+        each index of the last axis, over all pixels of images (n, height, width, channels). For
+        images 'feature' would blow up pixels at the edge, which hardly vary.
 
     Returns:
       A tuple of all sets, also for one; shapes and dtypes are kept.
@@ -89,22 +89,19 @@ def zca(
         x ↦ (C + ε tr(C)/d I)^(−1/2) (x − mean),   C = Σ_i (x_i − mean)(x_i − mean)ᵀ/n_train
 
     ε is relative to the mean eigenvalue of the covariance C. Directions with much less variance
-    than that stay small. It takes an eigendecomposition of size min(n_train, d), and a matrix of
-    d × d numbers in float64.
+    than that stay small. It takes an eigendecomposition of d × d numbers in float64.
 
     Args:
       x_train: shape (n_train, …), floats, d numbers an input.
-      others: sets of the same inputs, test sets say, shape (n, …).
+      others: sets of the same inputs, shape (n, …).
       regularization: ε > 0.
 
     Returns:
-      A tuple of all sets, also for one; shapes and dtypes are kept. Mean and covariance are those
-      of the training set.
+      A tuple of all sets, also for one; shapes and dtypes are kept.
 
     Raises:
-      TypeError: if a set does not hold floats or ε is not a number.
-      ValueError: if ε is not positive and finite, a set holds NaN or infinity, is empty, its
-        inputs are of another shape, or all training inputs are the same.
+      TypeError, ValueError: as `standardize`; if ε is not a positive number, or all training
+        inputs are the same.
 
     Example:
       >>> (x,) = zca([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]], regularization=1e-9)
@@ -112,8 +109,7 @@ def zca(
       array([[1., 0.],
              [0., 1.]])
 
-    Reference: Lee et al. 2020, Finite versus infinite neural networks, which found it to help
-      the kernels of networks on CIFAR-10.
+    Reference: Lee et al. 2020, Finite versus infinite neural networks.
     """
     remedy = "It is relative to the mean variance of the features; 0.1 is a good start."
     regularization = _checks.number(regularization, "regularization", positive=True, remedy=remedy)
@@ -121,29 +117,17 @@ def zca(
     width = sets[0][0].size
     rows = sets[0].reshape(-1, width)
     mean = rows.mean(axis=0, dtype=np.float64)
-    matrix = _whitening(rows - mean, regularization)
-    return tuple(_rows(x, width, lambda rows: (rows - mean) @ matrix) for x in sets)
-
-
-def _whitening(centered: np.ndarray, regularization: float) -> np.ndarray:
-    """(C + c I)^(−1/2) with c = ε tr(C)/d, from the smaller of the two matrices of products."""
-    n, width = centered.shape
-    products = (centered @ centered.T if n < width else centered.T @ centered) / n
-    ridge = regularization * np.trace(products) / width
+    centered = rows - mean
+    eigenvalue, vectors = np.linalg.eigh(centered.T @ centered / len(rows))
+    eigenvalue = np.maximum(eigenvalue, 0)
+    ridge = regularization * eigenvalue.mean()
     if not ridge > 0:
         raise ValueError(
-            f"x_train must hold inputs that differ, got {n} that are all the same. Pass more."
+            f"x_train must hold inputs that differ, got {len(rows)} that are all the same. Pass "
+            "more."
         )
-    eigenvalue, vectors = np.linalg.eigh(products)
-    root, shrunk = np.sqrt(ridge), np.sqrt(np.maximum(eigenvalue, 0) + ridge)
-    if n >= width:
-        return (vectors / shrunk) @ vectors.T
-    # With eigenvectors u_k of the smaller matrix, those of C are v_k = centeredᵀ u_k/√(n λ_k), and
-    #     (C + c I)^(−1/2) = I/√c − Σ_k (1/√c − 1/√(λ_k + c)) v_k v_kᵀ.
-    # The weight over n λ_k is 1/(n √c √(λ_k + c) (√c + √(λ_k + c))), also where λ_k is zero.
-    spanned = vectors.T @ centered
-    weight = 1 / (root * shrunk * (root + shrunk) * n)
-    return np.eye(width) / root - (spanned.T * weight) @ spanned
+    matrix = (vectors / np.sqrt(eigenvalue + ridge)) @ vectors.T
+    return tuple(_rows(x, width, lambda rows: (rows - mean) @ matrix) for x in sets)
 
 
 def _checked(x_train: ArrayLike, others: tuple[ArrayLike, ...]) -> list[np.ndarray]:
@@ -160,5 +144,5 @@ def _checked(x_train: ArrayLike, others: tuple[ArrayLike, ...]) -> list[np.ndarr
 
 
 def _rows(x: np.ndarray, width: int, f: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Return a function of rows of some width, applied to a set; its shape and dtype are kept."""
+    """A function of rows of some width, applied to a set; its shape and dtype are kept."""
     return f(x.reshape(-1, width)).reshape(x.shape).astype(x.dtype)

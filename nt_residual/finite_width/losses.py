@@ -54,30 +54,13 @@ def check_targets(y: Any, loss: Loss, outputs: jax.ShapeDtypeStruct, name: str) 
             )
         return y
     if loss == "cross_entropy":
-        return _check_labels(np.asarray(y), outputs, name)
-    y = _checks.real_array(y, name)
-    if y.ndim == 1 and n_outputs == 1:
-        y = y[:, None]
-    if y.shape != outputs.shape:
-        raise ValueError(
-            f"{name} must have the shape of the outputs of the network, {outputs.shape}, got shape "
-            f"{y.shape}. Labels become targets with data.centered_one_hot(labels, {n_outputs})."
-        )
-    return y.astype(outputs.dtype)
-
-
-def _check_labels(y: np.ndarray, outputs: Any, name: str) -> np.ndarray:
-    n, classes = outputs.shape
-    if y.dtype.kind not in "iu":
-        raise TypeError(
-            f"{name} must hold integer labels for loss='cross_entropy', got dtype {y.dtype}. "
-            "Pass loss='half_norm' for numbers or one-hot targets."
-        )
-    if y.shape != (n,):
-        raise ValueError(f"{name} must hold labels of shape ({n},), got shape {y.shape}.")
-    if y.min() < 0 or y.max() >= classes:
-        raise ValueError(
-            f"{name} must hold labels from 0 to {classes - 1}, one for each output of the "
-            f"network, got {y.min()} to {y.max()}."
-        )
-    return y.astype(np.int32)
+        y = _checks.labels(y, name, n_outputs).astype(np.int32)
+        expected, remedy = (n,), "Pass one label an input."
+    else:
+        y = _checks.real_array(y, name).astype(outputs.dtype)
+        y = y[:, None] if y.ndim == 1 and n_outputs == 1 else y
+        remedy = f"Labels become targets with data.centered_one_hot(labels, {n_outputs})."
+        expected = outputs.shape
+    if y.shape != expected:
+        raise ValueError(f"{name} must have shape {expected}, got shape {y.shape}. {remedy}")
+    return y

@@ -104,8 +104,10 @@ def files(small, tmp_path, monkeypatch):
     for dataset, of_dataset in packed_files.items():
         for name, content in of_dataset.items():
             (root / name).write_bytes(content)
-        sums = {name: hashlib.sha256(data).hexdigest() for name, data in of_dataset.items()}
         there = published.DATASETS[dataset]
-        assert list(there.files) == list(sums)
-        monkeypatch.setitem(published.DATASETS, dataset, there._replace(files=sums))
+        assert list(there.files) == list(of_dataset)
+        sums = "\n".join(
+            f"{hashlib.sha256(x).hexdigest()} {name}" for name, x in of_dataset.items()
+        )
+        monkeypatch.setitem(published.DATASETS, dataset, there._replace(sums=sums))
     return Files(root, arrays, monkeypatch)

@@ -118,7 +118,7 @@ def test_a_file_with_another_sum_is_refused_by_name(dataset, name, damage, files
 
 
 def test_files_of_ones_own_need_neither_pooch_nor_scikit_learn(files, monkeypatch):
-    for name in ("pooch", "sklearn"):
+    for name in ("pooch", "sklearn.datasets", "sklearn.model_selection"):
         monkeypatch.setitem(sys.modules, name, None)
     assert len(data.load("cifar10", root=files.root).x_train) == 60
     with pytest.raises(ImportError, match=r"downloads need pooch, .* or pass root="):

@@ -20,7 +20,7 @@ def test_signs_set_the_label_against_all_others():
 
 @pytest.mark.parametrize("encode", [data.centered_one_hot, data.signs])
 def test_bad_labels_are_refused(encode):
-    with pytest.raises(TypeError, match="labels must hold integers, got dtype float64"):
+    with pytest.raises(TypeError, match="labels must hold integer labels, got dtype float64"):
         encode([0.0, 1.0], 2)
     with pytest.raises(ValueError, match=r"labels must lie in \[0, 2\), got 0 to 2"):
         encode([0, 2], 2)

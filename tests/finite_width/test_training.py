@@ -294,7 +294,7 @@ def test_invalid_arguments_are_refused():
         ({"patience": 3}, TypeError, "patience needs validation"),
         ({"validation": X_TEST}, TypeError, r"validation must be a pair \(x, y\), got ndarray"),
         ({"validation": (X, X, LABELS)}, ValueError, "validation must be a pair .* got 3 entries"),
-        ({"validation": (X_TEST, LABELS)}, ValueError, r"validation\[1\] must hold labels"),
+        ({"validation": (X_TEST, LABELS)}, ValueError, r"validation\[1\] must have shape \(10,\)"),
         ({"validation": (X[:, :1], LABELS)}, ValueError, r"validation\[0\] .* shape \(4,\), as x"),
         ({"validation": (X + np.inf, LABELS)}, ValueError, r"validation\[0\] must be finite"),
         ({"mesh": "data"}, TypeError, "jax.sharding.Mesh"),
@@ -304,7 +304,7 @@ def test_invalid_arguments_are_refused():
             "divides the 3 inputs of a batch, got 8. Take 8 inputs",
         ),
         ({"loss": lambda f, y: f - y[:, None]}, ValueError, r"shape \(24,\), got shape \(24, 3\)"),
-        ({"y": LABELS + 1}, ValueError, "labels from 0 to 2"),
+        ({"y": LABELS + 1}, ValueError, r"y must lie in \[0, 3\), got 1 to 3"),
         ({"y": LABELS / 2}, TypeError, "integer labels"),
     ):
         with pytest.raises(error, match=message):
