@@ -68,13 +68,25 @@ class KernelOfBlocks:
             schedule: Any = self.schedule
             time = schedules.limiting_time(schedule, self.effective_time)
         else:
-            own = schedules.effective_time(self._alphas)
+            if self._equal_alpha is None:
+                own = schedules.effective_time(self._alphas)
+            else:
+                own = self._n_blocks * schedules.effective_time([self._equal_alpha])
             time = schedules.check_time(self.effective_time, own)
         object.__setattr__(self, "effective_time", time)
 
     @functools.cached_property
     def _alphas(self) -> np.ndarray:
         return schedules.alphas_of(self.schedule, int(self._n_blocks))
+
+    @functools.cached_property
+    def _equal_alpha(self) -> float | None:
+        """The α of all blocks of a finite network, `None` if they differ."""
+        if isinstance(self.schedule, schedules.PowerLaw):
+            # Without the array: there may be 10^12 blocks.
+            return self.schedule.c * float(self._n_blocks) ** -self.schedule.gamma
+        equal = np.all(self._alphas == self._alphas[0])
+        return float(self._alphas[0]) if equal else None
 
     @functools.cached_property
     def _head_and_rest(self) -> tuple[np.ndarray | None, float]:
@@ -88,6 +100,8 @@ class KernelOfBlocks:
     @functools.cached_property
     def _total_share(self) -> float:
         """Σ s_ℓ."""
+        if self._n_blocks != math.inf and self._equal_alpha is not None:
+            return self._n_blocks * float(recursion.branch_share(np.float64(self._equal_alpha)))
         head, rest = self._head_and_rest
         return float(rest if head is None else recursion.branch_share(head).sum() + rest)
 
@@ -100,7 +114,7 @@ class KernelOfBlocks:
                 "the NTK of the blocks is zero: every α is zero, or vanishes at infinite depth. "
                 "Pass normalize=True for the limit of its shape, or trained='all'."
             )
-        if self._n_blocks != math.inf and not np.any(self._alphas):
+        if self._n_blocks != math.inf and self._equal_alpha == 0:
             raise ValueError(
                 "every α is zero, so the NTK of the blocks is zero and has no shape. Pass at "
                 "least one positive α, kind='nngp', or trained='all'."

@@ -3,11 +3,15 @@ import numpy as np
 import pytest
 from helpers import REFERENCE, REFERENCE_NETWORKS, naive_kernel
 
-from nt_residual.rntk import arc_cosine, limits, recursion
+from nt_residual.rntk import arc_cosine, doubling, limits, recursion
 
 
 def _limit(theta, effective_time):
     return limits.sums_of_blocks(*recursion.half_angle(theta), effective_time)
+
+
+def _equal_blocks(theta, alpha, depth):
+    return doubling.sums_of_equal_blocks(*recursion.half_angle(theta), alpha, depth)
 
 
 def _expected(rows, name):
@@ -30,6 +34,25 @@ def test_numpy_and_jax_agree_with_every_row_of_the_reference(alphas, rows, dtype
         np.testing.assert_allclose(sums.blocks, _expected(rows, "ntk"), rtol=0, atol=atol)
         correlation = _expected(rows, "nngp_correlation")
         np.testing.assert_allclose(sums.correlation, correlation, rtol=0, atol=atol)
+    if len(set(alphas)) == 1:
+        sums = _equal_blocks(theta, alphas[0], len(alphas))
+        np.testing.assert_allclose(sums.blocks, _expected(rows, "ntk"), rtol=0, atol=1e-14)
+        np.testing.assert_allclose(sums.correlation, correlation, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize(("depth", "alpha"), [(10_000, 1.0), (9999, 0.01), (7, 1e100), (1, 1.0)])
+def test_equal_blocks_composed_by_doubling_agree_with_the_recursion(depth, alpha):
+    theta = np.concatenate([[0], np.geomspace(1e-12, 1, 50), np.linspace(1, np.pi, 50)])
+    expected = recursion.block_sums(theta, np.full(depth, alpha))
+    for got, sums in zip(_equal_blocks(theta, alpha, depth), expected, strict=True):
+        np.testing.assert_allclose(got, sums, rtol=0, atol=1e-12)
+        assert got[0] == 1
+
+
+def test_many_blocks_composed_by_doubling_are_a_continuum():
+    theta = np.linspace(0, np.pi, 50).reshape(5, 10)
+    for got, sums in zip(_equal_blocks(theta, 1e-6, 10**12), _limit(theta, 1.0), strict=True):
+        np.testing.assert_allclose(got, sums, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("row", REFERENCE["critical_limit"], ids=lambda row: f"{row['theta']}")
