@@ -1,7 +1,6 @@
 """Computing a matrix tile by tile onto the disk, such that it can be resumed.
 
-The folder is a zarr v3 array with one chunk per tile. tensorstore writes a chunk whole or not at
-all, with a checksum: a tile is finished if and only if its chunk is there.
+tensorstore writes a chunk whole or not at all: a tile is finished if its chunk is there.
 """
 
 import errno
@@ -60,8 +59,8 @@ def fill(
 ) -> Stored:
     """Return the stored matrix, having computed the tiles that are missing.
 
-    `tile(i, j)` returns the entries of a tile, cut off where the matrix ends. `identity` holds what
-    the matrix is computed from, as JSON: the shape, dtype, tile size and symmetry among it.
+    `tile(i, j)` returns a tile, cut off where the matrix ends. `identity` holds what the matrix is
+    computed from, as JSON: the shape, dtype, tile size and symmetry among it.
     """
     stored = _opened(folder, identity)
     if stored is not None and not stored.missing():

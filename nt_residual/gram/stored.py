@@ -139,8 +139,6 @@ class Stored:
         """Return an array where `product` takes it from."""
         return jnp.asarray(v)
 
-    # Where the tiles are.
-
     def pairs(self) -> list[tuple[int, int]]:
         """Return the tiles that are computed: of a symmetric matrix the upper triangle."""
         rows, columns = map(tiles.Cut, self.shape, self.tile_shape)

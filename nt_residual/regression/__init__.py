@@ -11,10 +11,10 @@ from nt_residual.regression.stopping import discrepancy as discrepancy
 from nt_residual.regression.stopping import (
     generalized_cross_validation as generalized_cross_validation,
 )
+from nt_residual.regression.stopping import holdout as holdout
+from nt_residual.regression.stopping import kfold as kfold
 from nt_residual.regression.stopping import leave_one_out as leave_one_out
 from nt_residual.regression.stopping import time_grid as time_grid
-from nt_residual.regression.validation import holdout as holdout
-from nt_residual.regression.validation import kfold as kfold
 
 if typing.TYPE_CHECKING:
     from nt_residual.regression.estimators import RNTKClassifier as RNTKClassifier

@@ -3,20 +3,16 @@
 import numpy as np
 import scipy.linalg
 
-from nt_residual.regression import filters
 from nt_residual.regression.kernel_matrix import check_definite, check_symmetric, rounding
 from nt_residual.regression.leave_one_out_predictions import leave_one_out_predictions
+from nt_residual.regression.solution import learned
 
 
 class Eigh:
     """The dual coefficients c_t = V g_t(Λ) Vᵀ y at any time.
 
-    Args:
-      kernel: K, float64, shape (n, n).
-      y: targets, float64, shape (n, n_outputs).
-      ridge: δ ≥ 0.
-      dtype: the dtype in which the entries of K were computed.
-      centered: whether `y` is centered, and its mean is fitted too.
+    `kernel`, shape (n, n), whose entries were computed in `dtype`, and the targets `y`, shape
+    (n, n_outputs), are float64. `centered` tells that `y` is centered, and its mean is fitted too.
 
     Attributes:
       eigenvalues: Λ, those λ for which λ + δ exceeds rounding, descending, shape (r,).
@@ -36,7 +32,6 @@ class Eigh:
         # Divide and conquer is the fastest driver where all eigenvectors are wanted.
         values, vectors = scipy.linalg.eigh(kernel, driver="evd")
         check_definite(values[0], values[-1], dtype)
-        # The latter is what numpy.linalg.matrix_rank takes to be zero.
         own = len(values) * np.finfo(np.float64).eps * values[-1]
         cutoff = max(rounding(dtype, diagonal), own)
         kept = slice(None, -1 - int(np.sum(values + ridge > cutoff)), -1)
@@ -89,4 +84,4 @@ class Eigh:
 
     def _learned(self, times: np.ndarray) -> np.ndarray:
         """Return g_t(λ), shape (T, r)."""
-        return filters.learned(self.eigenvalues, times, self.n_train, self._ridge)
+        return learned(self.eigenvalues, times, self.n_train, self._ridge)

@@ -23,22 +23,10 @@ class RNTKRegressor(RegressorMixin, KernelEstimator):
 
     Inputs are centered, divided by the root mean square length of the training rows, and get a
     constant feature, `bias`, which acts as a bias of the first layer. Without it the network sees
-    only angles around the mean, and cannot learn a function of one feature or of the length of the
-    inputs. Scale features of different units before.
+    only angles around the mean. Scale features of different units before.
 
-    The defaults come from three-fold cross-validation on 19 data sets of 100 to 569 scaled rows,
-    real and synthetic. In accuracy or R²:
-
-    - `bias=1` against 0: 0.96 and 0.50 on circles, 0.80 and −0.01 for a function of the length;
-      nowhere worse by more than 0.001.
-    - `normalize_inputs=False` against `True`: mostly within 0.01. Pass `True` for inputs with heavy
-      tails: for Student's t with 1.5 degrees of freedom R² is 0.71 instead of 0.60.
-    - `gamma=1/2` against 1: within 0.03. Without a bias only 1/2 learns odd functions.
-    - `sklearn.svm.SVC` is better by 0.03 on iris, and else by less than 0.01.
-
-    Save a fitted estimator with joblib, or with skops where pickles are unwelcome. skops asks which
-    types to trust: the class of the estimator, and `nt_residual.regression.stopping.Stopping`.
-    A random state that is no integer adds its own.
+    Save a fitted estimator with joblib, or with skops, which asks which types to trust: the class
+    of the estimator, and `nt_residual.regression.stopping.Stopping`.
 
     Args:
       depth: the number of blocks L ≥ 1, or `math.inf`, where c and γ matter only through the
@@ -50,20 +38,17 @@ class RNTKRegressor(RegressorMixin, KernelEstimator):
       stopping: the rule for the time, or the time itself, ≥ 0, `math.inf` for the interpolant.
         'holdout' holds out a random part of the data, chooses the time with the least error there,
         and then trains on all data for that time; 'kfold' holds out five parts in turn. 'gcv'
-        and 'loo' are estimates from one factorization of all data
-        (`generalized_cross_validation`, `leave_one_out`), which need the solver 'eigh'. 'theory'
-        is `theory.stopping_time` for n and d with constant 1. 'auto' is 'loo' for up to 500
-        rows, where it is better, and 'holdout' for more, where it is as good and faster. All
-        outputs stop at one time, that of the least error summed over them: bring outputs of
-        different units to one scale.
+        (`generalized_cross_validation`) and 'loo' (`leave_one_out`) need the solver 'eigh'.
+        'theory' is `theory.stopping_time` for n and d with constant 1. 'auto' is 'loo' for up to
+        500 rows and 'holdout' for more. All outputs stop at one time, that of the least error
+        summed over them: bring outputs of different units to one scale.
       validation_fraction: of the data, for 'holdout', in (0, 1).
       ridge: δ ≥ 0, of K + δI.
       bias: the value of the constant feature, ≥ 0, in units of the root mean square length of the
-        training inputs; 0 for none. Without it a row that is equal to the mean has no direction,
-        and is refused.
-      center: whether to subtract the mean of the training inputs. This removes constant columns:
-        for a constant feature use `bias`.
-      normalize_inputs: whether to divide inputs, with the constant feature, by their lengths.
+        training inputs; 0 for none: then a row that is equal to the mean is refused.
+      center: whether to subtract the mean of the training inputs.
+      normalize_inputs: whether to divide inputs, with the constant feature, by their lengths, as
+        for inputs with heavy tails.
       solver: as for `GradientFlow.fit`.
       dtype: the precision of kernels. 'float32' has an error of 2e-6, less than noise; 'float64'
         takes twice the memory, for interpolation of data without noise.
@@ -124,13 +109,13 @@ class RNTKClassifier(ClassifierMixin, KernelEstimator):
 
     The network of `RNTKRegressor` is trained on one-hot codes of the classes, centered by their
     frequencies, with the squared error. Its outputs s_k, one for each class, estimate the
-    probabilities of the classes, which minimize the expected squared error. They
-    sum to 1, but may lie outside [0, 1]; `predict_proba` returns the closest probabilities
+    probabilities of the classes. They sum to 1, but may lie outside [0, 1]; `predict_proba` returns
+    the closest probabilities
 
         p = argmin { Σ_k (p_k − s_k)² : p_k ≥ 0, Σ_k p_k = 1 } = max(s − τ, 0)
 
-    which are never farther from the true ones than s is, and have the same order. Zeros occur.
-    For calibrated probabilities use `sklearn.calibration.CalibratedClassifierCV`.
+    which have the same order. Zeros occur. For calibrated probabilities use
+    `sklearn.calibration.CalibratedClassifierCV`.
 
     Args:
       All are those of `RNTKRegressor`. 'holdout' takes the same fraction of each class, and the

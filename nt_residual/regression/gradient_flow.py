@@ -31,14 +31,13 @@ class GradientFlow:
     mean of a Gaussian process with noise of variance δ. `fit(…, center_targets=True)` starts from
     f_0 = mean(y) instead.
 
-    Both solvers prepare once and then serve every time at little cost.
+    Both solvers prepare once and then serve every time at little cost:
 
     - 'eigh': one eigendecomposition in float64 on the host, O(n³) in time and O(n²) in memory.
     - 'lanczos': orthonormal Krylov bases, one for each output, on the device: some tens of
       products with K for moderate times, more for later ones. The bases grow until a bound on the
-      error of the predictions is at most `tol`, and are kept. Interpolation with an
-      ill-conditioned kernel may need too many products: then `solve` returns the status
-      'not converged', and `predict` warns.
+      error of the predictions is at most `tol`. Interpolation with an ill-conditioned kernel may
+      need too many products: then `solve` returns 'not converged', and `predict` warns.
 
     Nothing is learned along eigenvalues of K + δI that rounding can produce, so t = ∞ is the
     interpolant of least norm. They are those below ε √n max_i K_ii, with ε of the dtype of K, or
@@ -95,8 +94,7 @@ class GradientFlow:
           ridge: δ ≥ 0.
           center_targets: whether the flow starts from f_0 = mean(y), for each output, instead of
             f_0 = 0. `None` is False, with a warning where the mean is large.
-          tol: the error of predictions for 'lanczos' to reach, as `Solution.residual` defines
-            it: root mean square, at the training points. At new inputs it may be larger.
+          tol: the `Solution.residual` for 'lanczos' to reach. Errors at new inputs may be larger.
           max_iterations: the most products with K that 'lanczos' makes; `None` for 1000. Its
             bases take that many vectors per output.
           progress: whether 'lanczos' shows a progress bar, in all methods.
@@ -127,7 +125,9 @@ class GradientFlow:
         offset = np.asarray((targets[0] + np.mean(targets - targets[0], axis=0)) * center)
         columns = (targets - offset).reshape(len(targets), -1)
         dtype = kernel_matrix.float_dtype(kernel)
-        if solver == "eigh" or (solver == "auto" and _is_small(kernel)):
+        in_memory = isinstance(kernel, np.ndarray | jax.Array)
+        small = in_memory and len(kernel) <= _LARGEST_EIGH and not kernel_matrix.is_sharded(kernel)
+        if solver == "eigh" or (solver == "auto" and small):
             matrix = kernel_matrix.on_host(kernel)
             fitted = Eigh(matrix, columns, ridge=ridge, dtype=dtype, centered=center)
         else:
@@ -183,14 +183,8 @@ class GradientFlow:
     def solve(self, t: ArrayLike) -> Solution:
         """Return the dual coefficients c_t: predictions are k(x, X) c_t + `offset`.
 
-        Args:
-          t: as for `predict`.
-
-        Returns:
-          The coefficients, float64, with their status and an estimate of their error.
-
-        Raises:
-          TypeError, ValueError: as `predict`, for `t`.
+        They come in float64, with their status and an estimate of their error. Times `t` and their
+        errors are as for `predict`.
 
         Example:
           >>> import numpy as np
@@ -214,10 +208,7 @@ class GradientFlow:
     def training_error(self, t: ArrayLike) -> np.ndarray:
         """Return the mean squared residual over training points and outputs.
 
-        For times `t` as in `predict` it is a scalar or shape (T,), float64.
-
-        Warns:
-          RuntimeWarning: as `predict`.
+        For times `t` as in `predict` it is a scalar or shape (T,), float64, with its warnings.
         """
         times = arguments.check_times(t)
         self._warn_unless_known(times, stacklevel=4)
@@ -240,7 +231,7 @@ class GradientFlow:
     def leave_one_out(self, t: ArrayLike) -> np.ndarray:
         """Return the prediction of each training point by training on all others.
 
-        It is exact at every time and trains nothing again. The loss is
+        It is exact at every time. The loss is
         (1/2n) Σ_{j≠i} |f(x_j) − y_j|²: its time is that of a flow fitted to n − 1 points
         multiplied by n/(n − 1). With `center_targets` the mean is that of the others. Times and
         shapes are as for `predict`.
@@ -255,8 +246,7 @@ class GradientFlow:
     def spectral_range(self) -> tuple[float, float]:
         """Return the smallest and the largest eigenvalue of K + δI that the solver uses.
 
-        With 'lanczos' these are Ritz values: the largest is soon exact, the smallest falls
-        as the basis grows.
+        With 'lanczos' these are Ritz values.
         """
         smallest, largest = self._solver.spectral_range()
         return float(smallest), float(largest)
@@ -288,8 +278,3 @@ class GradientFlow:
         """Drop the axis of outputs where `y` had none, and that of times where `t` was a scalar."""
         values = values[..., 0] if self._one_output else values
         return values if times.ndim else values[0]
-
-
-def _is_small(kernel: kernel_matrix.Matrix) -> bool:
-    in_memory = isinstance(kernel, np.ndarray | jax.Array) and not kernel_matrix.is_sharded(kernel)
-    return in_memory and kernel.shape[0] <= _LARGEST_EIGH

@@ -24,8 +24,7 @@ def time_of_steps(
 
     Gradient descent with learning rate η follows the gradient flow of its loss for the time
     η · steps. The loss (c/2n) Σ_ij (f_ij − y_ij)², for n points and o outputs, multiplies the time
-    by c, so t = c η · steps. The names mean the same here, in `finite_width.train` and in
-    `finite_width.training_matches_flow`:
+    by c, so t = c η · steps. The names mean the same in `finite_width`:
 
     | `loss` | formula | optax | c |
     |---|---|---|---|
@@ -33,14 +32,10 @@ def time_of_steps(
     | 'half_mse' | (1/(2n·o)) Σ_ij (f_ij − y_ij)² | `optax.l2_loss(…).mean()` | 1/o |
     | 'half_norm' | (1/(2n)) Σ_ij (f_ij − y_ij)² | `optax.l2_loss(…).sum(-1).mean()` | 1 |
 
-    `GradientFlow` follows 'half_norm', the default of `finite_width.train`.
-    `neural_tangents.predict.gradient_descent_mse(k_train, y, learning_rate)` follows 'half_mse';
-    its t counts steps.
-
-    The steps follow the flow closely if each is small: η c λ_max/n much less than 1. From 2 on
-    they diverge. The kernel is that of all parameters at their own scale, with
-    `normalize=False`; a normalized kernel, or another parameterization, multiplies t by a
-    constant.
+    `GradientFlow` follows 'half_norm', and
+    `neural_tangents.predict.gradient_descent_mse(k_train, y, learning_rate)` 'half_mse' with t in
+    steps. The steps follow the flow closely if η c λ_max/n is much less than 1. From 2 on they
+    diverge. A normalized kernel, or another parameterization, multiplies t by a constant.
 
     Args:
       steps: a scalar or an array, ≥ 0; fractions and infinity are allowed.
@@ -66,21 +61,10 @@ def time_of_steps(
 def steps_of_time(
     time: ArrayLike, learning_rate: float, *, loss: Loss, n_outputs: int = 1
 ) -> float | np.ndarray:
-    """Return the number of steps of gradient descent that equals a time t.
+    """Return the number of steps of gradient descent that equals a time t, the inverse.
 
-    It is the inverse of `time_of_steps`, a float: round it.
-
-    Args:
-      time: the time t of a `GradientFlow`, ≥ 0; a scalar or an array.
-      learning_rate: as in `time_of_steps`.
-      loss: likewise.
-      n_outputs: likewise.
-
-    Returns:
-      A float, or a float64 array of the shape of `time`.
-
-    Raises:
-      TypeError, ValueError: as `time_of_steps`.
+    Arguments and errors are those of `time_of_steps`, with the time t of a `GradientFlow` in place
+    of the steps. Returns a float, or a float64 array of the shape of `time`: round it.
 
     Example:
       >>> steps_of_time(100.0, 0.5, loss="mse", n_outputs=10)

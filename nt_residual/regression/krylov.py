@@ -1,7 +1,5 @@
 """Lanczos processes that can be continued: one for each output, all with the same matrix."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,11 +18,9 @@ class Krylov:
     A process that finds an invariant space, within rounding, is over. Until all are over they
     continue together, so that K is applied to all outputs at once.
 
-    Args:
-      operator: K.
-      start: the first vectors, not zero, shape (n_outputs, n), placed, in the dtype to compute in.
-      scale: s, a power of two with which squares of products stay in the range of the dtype.
-      negligible: couplings up to it are rounding.
+    `start` holds the first vectors, not zero, shape (n_outputs, n), placed, in the dtype to compute
+    in. With the `scale` s, a power of two, squares of products stay in the range of the dtype.
+    Couplings up to `negligible` are rounding.
 
     Attributes:
       basis: shape (n_outputs, capacity, n), zeros where there is no vector.
@@ -94,7 +90,7 @@ class Krylov:
         limit, where = memory.share(devices)
         remedy = "Fit some of the outputs at a time."
         memory.check({f"a basis of {larger} vectors per output": size}, limit, where, remedy)
-        return _enlarged(self.basis, by=larger - capacity)
+        return jnp.pad(self.basis, ((0, 0), (0, larger - capacity), (0, 0)))
 
 
 def _continued(
@@ -131,8 +127,3 @@ def _continued(
 
 def _einsum(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.einsum(subscripts, a, b, precision="highest")
-
-
-@functools.partial(jax.jit, static_argnames="by")
-def _enlarged(basis: jax.Array, *, by: int) -> jax.Array:
-    return jnp.pad(basis, ((0, 0), (0, by), (0, 0)))

@@ -10,7 +10,6 @@ More products make the former smaller, and not the latter.
 """
 
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +17,10 @@ import numpy as np
 from tqdm import tqdm
 
 from nt_residual.gram.operators import Operator
-from nt_residual.regression import filters
 from nt_residual.regression.kernel_matrix import check_definite, rounding
 from nt_residual.regression.krylov import Krylov
 from nt_residual.regression.predictions import precision
+from nt_residual.regression.solution import learned
 from nt_residual.regression.tridiagonal import Tridiagonals
 
 # The most products between two looks at the error, and the most entries that they use: Ctrl-C and
@@ -30,14 +29,6 @@ _STEP, _ENTRIES = 16, 4e8
 _MOST = 1000
 # Of the exponent of the scale, so that float32 holds it.
 _LARGEST_EXPONENT = 120
-
-
-class _Rounding(NamedTuple):
-    """The rounding |E w|/|w| of each output, with the basis and the time of the measurement."""
-
-    value: np.ndarray
-    size: int
-    time: float
 
 
 class Lanczos:
@@ -72,7 +63,8 @@ class Lanczos:
         exponent = -math.frexp(float(np.max(self._diagonal)))[1]
         self._scale = math.ldexp(1, int(np.clip(exponent, -_LARGEST_EXPONENT, _LARGEST_EXPONENT)))
         self._expected_rounding = rounding(self.dtype, self._diagonal)
-        self._measured = _Rounding(np.zeros(len(self._norms)), 0, -1.0)
+        # |E w|/|w| of each output, and the size of the basis and the time of the measurement.
+        self._measured = np.zeros(len(self._norms)), 0, -1.0
         self._stopped, self._diagonalized = "", 0
         with precision(self.dtype):
             negligible = self._scale * self._expected_rounding
@@ -91,7 +83,8 @@ class Lanczos:
             rounded = self._rounding(times[-1])[:, None] * self._lengths(times)
         # Predictions of targets that are zero are exact.
         some = self._norms > 0
-        residual = np.hypot(self._truncation(times), rounded)[some].max(axis=0, initial=0)
+        both = np.hypot(self._small.bound(self._learned(times)), rounded)
+        residual = both[some].max(axis=0, initial=0)
         if np.all(residual <= self._tol):
             return residual, ""
         return residual, self._advice(times, residual, rounded[some].max())
@@ -171,7 +164,7 @@ class Lanczos:
 
     def _learned(self, times: np.ndarray) -> np.ndarray:
         """Return g_t at the Ritz values of each output, shape (n_outputs, T, m)."""
-        return filters.learned(self._small.values, times, self.n_train, self._ridge, self._cutoff)
+        return learned(self._small.values, times, self.n_train, self._ridge, self._cutoff)
 
     def _normalized(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return g_t/s_t, which float32 can hold at any time, and s_t > 0, (n_outputs, T)."""
@@ -180,12 +173,8 @@ class Lanczos:
         sizes = np.where(sizes > 0, sizes, 1)
         return learned / sizes[..., None], sizes
 
-    def _truncation(self, times: np.ndarray) -> np.ndarray:
-        """Return the bounds β |w_m|, shape (n_outputs, T)."""
-        return self._small.bound(self._learned(times))
-
     def _worst_truncation(self, time: float) -> float:
-        bounds = self._truncation(np.array([time]))[:, 0]
+        bounds = self._small.bound(self._learned(np.array([time])))[:, 0]
         return float(bounds[self._norms > 0].max(initial=0))
 
     def _lengths(self, times: np.ndarray) -> np.ndarray:
@@ -194,10 +183,11 @@ class Lanczos:
 
     def _rounding(self, time: float) -> np.ndarray:
         """Return |E w|/|w| of each output, measured at this time or a later one."""
-        measured, size = self._measured, self._krylov.size
-        if measured.size < size or measured.time < time:
-            self._measured = _Rounding(self._measure(time), size, time)
-        return self._measured.value
+        value, size, latest = self._measured
+        if size < self._krylov.size or latest < time:
+            value = self._measure(time)
+            self._measured = value, self._krylov.size, time
+        return value
 
     def _measure(self, time: float) -> np.ndarray:
         """Return |E w|/|w| for w ∝ g_t(T) e_1, from s E w = s K (Q w) − s (Q T w + β w_m q)."""

@@ -1,7 +1,7 @@
 """The prediction of each training point from all others, in closed form.
 
-For the resolvent there is a closed form. With K_− the kernel of the other points and k_i the
-kernel between them and point i, the inverse of a block matrix gives for every z, complex too,
+With K_− the kernel of the other points and k_i the kernel between them and point i, the inverse of
+a block matrix gives for every z, complex too,
 
     k_iᵀ (K_− + z)^{-1} y_− = y_i − c_i(z)/G_ii(z),   G(z) = (K + z)^{-1}, c(z) = G(z) y
 

@@ -1,4 +1,4 @@
-"""The dual coefficients of gradient flow, and how well they are known."""
+"""The dual coefficients of gradient flow, c_t = g_t(K) y, and how well they are known."""
 
 import dataclasses
 from typing import Literal
@@ -36,3 +36,17 @@ class Solution:
             f"Solution(status={self.status!r}, residual≤{np.max(self.residual):.1e}, "
             f"iterations={self.iterations}, value of shape {self.value.shape})"
         )
+
+
+def learned(
+    values: np.ndarray, times: np.ndarray, n: int, ridge: float, cutoff: float = 0.0
+) -> np.ndarray:
+    """Return g_t(λ) = (1 − exp(−t (λ + δ)/n))/(λ + δ), or 0 where λ + δ ≤ `cutoff`.
+
+    For eigenvalues of shape (…, r), times (T,) and the ridge δ the shape is (…, T, r).
+    """
+    shifted = values[..., None, :] + ridge
+    kept = shifted > cutoff
+    shifted = np.where(kept, shifted, 1.0)
+    with np.errstate(over="ignore"):
+        return np.where(kept, -np.expm1(-times[:, None] * shifted / n) / shifted, 0.0)

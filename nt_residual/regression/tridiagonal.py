@@ -5,7 +5,7 @@ coordinate vector and q a unit vector orthogonal to Q, the coefficients of gradi
 
     c_t = g_t(K) y ≈ |y| Q w,   w = g_t(T) e_1,
 
-g_t as in `filters.learned`. Their predictions at the training points are
+g_t as in `solution.learned`. Their predictions at the training points are
 K c_t = |y| (Q T w + β w_m q), w_m the last entry of w.
 """
 
@@ -65,8 +65,6 @@ class Tridiagonals:
         dr/dt = −K r/n, but for a term (β/n) |y| q (exp(−tT/n))_m1, and K does not amplify
         the effect of this term. The exponential's entry has one sign for all t, because all
         off-diagonals of T are positive, and so the integral over its size is β |w_m|.
-        At t = ∞ it is the residual of conjugate gradients itself. With a ridge the
-        same holds for K + δI.
 
         Reference: Saad 1992 (Krylov approximations to the exponential); Botchev, Grimm &
         Hochbruck 2013 (their residual).

@@ -418,7 +418,7 @@ def test_too_many_rows_for_the_memory_are_refused_with_remedies_that_estimators_
 ):
     x, y, *_ = points
     monkeypatch.setattr(kernel_estimator.memory, "available", lambda *_: 1000)
-    with pytest.raises(MemoryError, match=r"Pass dtype='float32', or train on fewer rows of X"):
+    with pytest.raises(MemoryError, match=r"Train on fewer rows, in float32"):
         RNTKRegressor(dtype="float64").fit(x, y)
 
 

@@ -185,25 +185,16 @@ def test_criteria_that_need_all_eigenvalues_refuse_lanczos(problem, rule):
 
 
 @pytest.mark.parametrize("solver", ["eigh", "lanczos"])
-@pytest.mark.parametrize("noise", [0.05, 0.9])
-def test_at_the_time_of_discrepancy_the_residual_is_the_noise(problem, noise, solver, x64):
+@pytest.mark.parametrize("noise", [0.05, 0.9, 10.0])
+def test_the_time_of_discrepancy_is_the_first_with_no_more_residual_than_noise(
+    problem, noise, solver
+):
     k, y = problem
-    flow = GradientFlow.fit(k, y, solver=solver)
-    stopping = discrepancy(flow, noise, times=[1.0, 30.0, 1e3, 1e5])
-    residual = _smoother(k, k, stopping.time) @ y - y
-    np.testing.assert_allclose(np.sqrt(np.mean(residual**2)), noise, rtol=1e-5)
-    assert discrepancy(flow, 1.1 * noise).time < stopping.time
-
-
-def test_discrepancy_is_found_between_zero_and_infinity(problem):
-    flow = GradientFlow.fit(*problem)
-    usual = discrepancy(flow, 0.3).time
-    for times in ([math.inf], [0.01, math.inf], [1e7]):
-        np.testing.assert_allclose(discrepancy(flow, 0.3, times).time, usual, rtol=1e-4)
-
-
-def test_targets_that_are_noise_need_no_time(problem):
-    assert discrepancy(GradientFlow.fit(*problem), noise=10.0).time == 0.0
+    times = np.array([0.0, 3.0, 30.0, 1e3, 1e5])
+    residuals = [np.mean((_smoother(k, k, t) @ y - y) ** 2) for t in times]
+    stopping = discrepancy(GradientFlow.fit(k, y, solver=solver), noise, times)
+    np.testing.assert_allclose(stopping.errors, residuals, rtol=1e-4, atol=1e-7)
+    assert stopping.time == times[np.array(residuals) <= noise**2][0]
 
 
 def test_noise_that_is_never_reached_is_reported(problem):
@@ -228,10 +219,6 @@ def test_results_print_what_was_asked_for_and_not_all_arrays(problem):
     stopping = holdout(flow, k, flow.predict(k, 90.0), TIMES)
     assert repr(stopping) == f"Stopping(time=100, error={stopping.errors[3]:.3g}, one of 5 times)"
     assert stopping.error == stopping.errors[3]
-    found = discrepancy(flow, 0.5)
-    assert found.error == pytest.approx(0.25)
-    assert found.time in found.times
-    assert len(repr(found)) < 60
     assert repr(flow) == "GradientFlow(n_train=9, solver='eigh', ridge=0)"
     shown = "Solution(status='converged', residual≤0.0e+00, iterations=0, value of shape (5, 9, 2))"
     assert repr(flow.solve(TIMES)) == shown
