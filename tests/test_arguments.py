@@ -135,6 +135,7 @@ CALLS = {
         "y": X[:, :1],
         "x_test": X[:, :1],
         "times": [1.0],
+        "kernel": KERNEL,
         "learning_rate": 0.1,
     },
     finite_width.width_sweep: {"kernel": KERNEL, "x": X, "widths": (1, 2), "n_seeds": 2},

@@ -9,24 +9,17 @@ from jax import lax
 
 
 def empirical_ntk(
-    f: Callable[..., Any],
-    params: Any,
-    x1: jax.Array,
-    x2: jax.Array | None = None,
-    *,
-    all_outputs: bool = False,
+    f: Callable[..., Any], params: Any, x1: jax.Array, x2: jax.Array | None = None
 ) -> jax.Array:
-    """Return the empirical NTK of a network, row by row.
+    """Return the mean over outputs of the empirical NTK of `f(params, x)`, shape (n1, n2).
 
-    Products with derivatives hold one or two gradients for each output, whatever n1 and n2 are.
-
-    With `f(params, x)` of shape (n, outputs), the result is the mean over outputs, shape (n1, n2).
-    With `all_outputs` it has all pairs of outputs, shape (n1, n2, outputs, outputs).
+    It is computed row by row. Products with derivatives hold one or two gradients for each output,
+    whatever n1 and n2 are.
     """
     x2 = x1 if x2 is None else x2
     ntk: Any = nt.empirical_ntk_fn(
         f,
-        trace_axes=() if all_outputs else (-1,),
+        trace_axes=(-1,),
         vmap_axes=0,
         implementation=nt.NtkImplementation.NTK_VECTOR_PRODUCTS,
     )

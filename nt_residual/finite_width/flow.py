@@ -1,19 +1,16 @@
 """Comparison of trained networks with the gradient flow of their kernel."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import ArrayLike
 
 from nt_residual import _checks
 from nt_residual.finite_width import losses
-from nt_residual.finite_width.empirical_ntk import empirical_ntk
 from nt_residual.finite_width.learning_rate import largest_learning_rate
 from nt_residual.finite_width.networks import Network, as_network, outputs
 from nt_residual.finite_width.training import train
@@ -23,8 +20,7 @@ from nt_residual.regression.arguments import check_times
 # At this fraction of the largest learning rate, the largest distance between gradient descent and
 # the flow is about 1% of the targets.
 _FRACTION_OF_THE_BOUND = 1 / 20
-# Initial outputs that are larger, relative to the targets, are not rounding.
-_ZERO = 1e-4
+_ROUNDING = 1e-4  # Of initial outputs, relative to the targets.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,14 +57,14 @@ def training_matches_flow(
     x_test: ArrayLike,
     times: ArrayLike,
     *,
-    kernel: Callable | None = None,
+    kernel: Callable,
     learning_rate: float | None = None,
     progress: bool = False,
 ) -> FlowMatch:
     """Train a network by gradient descent and compare it with the gradient flow of a kernel.
 
     With the kernel of infinite width the distance decreases with the width of the network, down to
-    the difference between gradient descent and flow, which a smaller learning rate reduces.
+    the difference between gradient descent and flow, which falls with the learning rate.
 
     Args:
       network: as for `train`, with outputs that are zero initially: `mirrored=True`.
@@ -78,17 +74,15 @@ def training_matches_flow(
       times: t ≥ 0, not decreasing, shape (T,), in the units of `GradientFlow`: an eigenvector of
         the network's own kernel with eigenvalue λ is learned in the time n/λ.
       kernel: `kernel(x1, x2=None)`, shape (n1, n2), the NTK of the infinitely wide network for
-        each output, not normalized. The `kernel_fn` of the `stax` network with the same arguments
-        has the right scale. `None` for the empirical NTK of the network before training; the
-        distance is then due to the change of this NTK in training.
+        each output, in the units of the `kernel_fn` of the same `stax` network.
       learning_rate: η; `None` for a twentieth of `largest_learning_rate`.
       progress: whether to show progress bars.
 
     Raises:
       TrainingDiverged: if a loss is NaN or infinite.
       TypeError: if an argument has the wrong type.
-      ValueError: if the network does not start at zero, the learning rate is not positive or above
-        the bound, times are infinite, or an argument is invalid for `train` or `GradientFlow`.
+      ValueError: if the network does not start at zero, the learning rate or the times are out of
+        range, or an argument is invalid for `train` or `GradientFlow`.
 
     Example:
       >>> import functools
@@ -111,7 +105,7 @@ def training_matches_flow(
     if asked.ndim != 1 or not np.all(np.isfinite(asked)) or not asked.any():
         raise ValueError(f"times must be finite, shape (T,), and not all zero, got {times}.")
     with jax.default_matmul_precision("highest"):
-        _check_zero(net, {"x": x, "x_test": x_test}, y)
+        _check_zero(net, y, x=x, x_test=x_test)
         bound = largest_learning_rate(net, x)
         rate = min(_FRACTION_OF_THE_BOUND * bound, float(asked[asked > 0][0]))
         if learning_rate is not None:
@@ -122,22 +116,23 @@ def training_matches_flow(
                     f"diverges, got {rate:.4g}."
                 )
         steps = np.rint(asked / rate).astype(int)
-        flow = _flow(net, x, y, x_test, steps * rate, kernel)
+        flow = GradientFlow.fit(np.asarray(kernel(x)), y, center_targets=False)
+        expected = flow.predict(np.asarray(kernel(x_test, x)), steps * rate)
         found = _trained_outputs(net, x, y, x_test, steps, rate, progress)
-    distance = np.array([_rms(a - b) / _rms(y) for a, b in zip(found, flow, strict=True)])
-    return FlowMatch(steps * rate, steps, rate, found, flow, distance)
+    distance = np.array([_rms(a - b) / _rms(y) for a, b in zip(found, expected, strict=True)])
+    return FlowMatch(steps * rate, steps, rate, found, expected, distance)
 
 
 def _rms(values: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.asarray(values, np.float64) ** 2)))
 
 
-def _check_zero(net: Network, inputs: dict[str, Any], y: np.ndarray) -> None:
+def _check_zero(net: Network, y: np.ndarray, **inputs: Any) -> None:
     if not y.any():
         raise ValueError("y must not be zero everywhere: distances are relative to its norm.")
     for name, x in inputs.items():
         largest = np.max(np.abs(outputs(net, x)))
-        if not largest <= _ZERO * _rms(y):
+        if not largest <= _ROUNDING * _rms(y):
             raise ValueError(
                 "network must start at zero, as gradient flow does, got outputs of up to "
                 f"{largest:.3g} for {name}. Make it with mirrored=True."
@@ -147,39 +142,11 @@ def _check_zero(net: Network, inputs: dict[str, Any], y: np.ndarray) -> None:
 def _trained_outputs(
     net: Network, x: Any, y: Any, x_test: Any, steps: np.ndarray, rate: float, progress: bool
 ) -> np.ndarray:
-    """Outputs at the test inputs after each number of steps, shape (T, n_test, n_outputs)."""
+    """Outputs after each number of steps, shape (T, n_test, n_outputs)."""
     optimizer, found = optax.sgd(rate), []
     for more in np.diff(steps, prepend=0).tolist():
         if more:
-            options = {"optimizer": optimizer, "steps": more, "evaluate_every": more}
-            net = train(net, x, y, progress=progress, **options).network
+            options = {"optimizer": optimizer, "evaluate_every": more, "progress": progress}
+            net = train(net, x, y, steps=more, **options).network
         found.append(np.asarray(outputs(net, x_test)))
     return np.stack(found)
-
-
-def _flow(
-    net: Network, x: Any, y: np.ndarray, x_test: Any, times: np.ndarray, kernel: Callable | None
-) -> np.ndarray:
-    """Predictions at the test inputs, shape (T, n_test, n_outputs)."""
-    if kernel is not None:
-        flow = GradientFlow.fit(np.asarray(kernel(x)), y, center_targets=False)
-        return flow.predict(np.asarray(kernel(x_test, x)), times)
-    # Each output of each input is an input of its own here. There are n · n_outputs of them, and
-    # the time of `GradientFlow`, whose loss is a mean over inputs, grows by as much.
-    n_outputs = y.shape[1]
-    k = _ntk_of_outputs(net, x, x)
-    flow = GradientFlow.fit((k + k.T) / 2, y.ravel(), center_targets=False)
-    found = flow.predict(_ntk_of_outputs(net, x_test, x), times * n_outputs)
-    return found.reshape(len(times), len(x_test), n_outputs)
-
-
-def _ntk_of_outputs(net: Network, x1: Any, x2: Any) -> np.ndarray:
-    """The empirical NTK of all outputs, shape (n1 · n_outputs, n2 · n_outputs)."""
-    k = np.asarray(_all_pairs(net.apply, net.params, net.rest, jnp.asarray(x1), jnp.asarray(x2)))
-    n1, n2, n_outputs, _ = k.shape
-    return np.moveaxis(k, 2, 1).reshape(n1 * n_outputs, n2 * n_outputs)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _all_pairs(apply, params, rest, x1, x2):
-    return empirical_ntk(lambda p, x: apply(p, rest, x), params, x1, x2, all_outputs=True)

@@ -31,16 +31,15 @@ class ResNet(ResidualNetwork):
       width: the number m of units of hidden layers.
       out_dim: the number of outputs.
       schedule: α: a callable of the depth, or an array with one α per block, shape (depth,).
-      trained: 'blocks' to train V_ℓ and W_ℓ only; then A and v are `Frozen` variables, which an
-        optimizer does not see. 'all' to train all layers.
+      trained: 'blocks' to train V_ℓ and W_ℓ only, with A and v `Frozen`; 'all' to train all layers.
       normalize_blocks: whether the output of each block is divided by √(1 + α²).
       block: the branch: 'two_layer' for layer, activation, layer; 'one_layer' for activation,
         layer; 'preactivation' for activation, layer, activation, layer.
       activation: a function of arrays; `None` for ReLU.
       W_std: the factor √2 above, in the first layer of a two-layer branch and in all layers of
         the others.
-      mirrored: whether the network is (g₁ − g₂)/√2, with two copies that have the same initial
-        weights: its initial outputs are zero, and its NTK is that of one copy.
+      mirrored: whether the network is (g₁ − g₂)/√2, with two copies of the same initial weights: it
+        starts at zero, with the NTK of one copy.
       remat: whether reverse-mode derivatives recompute blocks to save memory.
       in_dim: the number d of features.
       dtype: of the weights.

@@ -27,9 +27,8 @@ def largest_learning_rate(network: Any, x: ArrayLike | None = None) -> float:
     it hardly does when wide networks train, and may grow in narrow ones.
 
     Args:
-      network: a network as for `train`; then λ_max comes from power iteration with derivatives,
-        without a matrix, and an iteration costs about as much as a step of training. Or, without
-        `x`, the kernel of the training inputs, shape (n, n).
+      network: a network as for `train`, whose λ_max comes from power iteration; without `x`,
+        the kernel of the training inputs, shape (n, n).
       x: the training inputs, shape (n, …).
 
     Raises:

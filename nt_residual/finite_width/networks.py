@@ -36,7 +36,19 @@ class _Module:
     graph: Any
 
     def __call__(self, params, rest, x):
-        return nnx.merge(self.graph, params, rest)(x)
+        model = nnx.merge(self.graph, params, rest)
+        before = jax.tree.leaves_with_path(nnx.state(model))
+        out = model(x)
+        # Traced arrays are the same objects as long as the module assigns no others.
+        for (path, old), new in zip(before, jax.tree.leaves(nnx.state(model)), strict=False):
+            if old is not new:
+                name = jax.tree_util.keystr(path[:-1], simple=True, separator=".")
+                raise ValueError(
+                    "network must be the same function in each call, but each call changes "
+                    f"{name}, as BatchNorm and Dropout do in training. Call model.eval() first; a "
+                    "function of rngs= does so before it returns the model."
+                )
+        return out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +62,7 @@ class _Function:
 def as_network(network: Any, x: ArrayLike) -> Network:
     """Return a network with parameters as a `Network`, after checks with a batch of inputs.
 
-    It is an `nnx.Module`, whose `nnx.Param` are trained; or a pair `(apply_fn, params)` with
-    `apply_fn(params, x)`, as of `stax` or of a Flax linen module.
+    It is an `nnx.Module`, whose `nnx.Param` are trained, or a pair `(apply_fn, params)`.
     """
     if isinstance(network, Network):  # It was checked when it was made.
         return network
@@ -73,10 +84,9 @@ def initializer(
 ) -> Callable[[jax.Array], Network]:
     """Return a function of a random key that makes a `Network`; JAX can transform it.
 
-    `network` is a function of `rngs=` that makes an `nnx.Module`, such as
-    `functools.partial(ResNet, 10, 64, in_dim=3)`; a Flax linen module; or a tuple that begins with
-    `init_fn(key, shape)` and `apply_fn(params, x)`, as of `stax`. With `check` one is made and
-    checked as by `as_network`.
+    `network` is a function of `rngs=` that makes an `nnx.Module`; a Flax linen module; or a tuple
+    that begins with `init_fn(key, shape)` and `apply_fn(params, x)`, as of `stax`. With `check` one
+    is made and checked as by `as_network`.
     """
     if isinstance(network, linen.Module):
 
@@ -144,8 +154,6 @@ def _checked(network: Network, x: ArrayLike) -> Network:
         )
     network = network._replace(params=_checked_params(network.params))
     some = jnp.asarray(x)[:2]
-    if isinstance(network.apply, _Module):
-        _refuse_changes(network.apply.graph, network, some)
     out = outputs(network, some)
     if not isinstance(out, jax.Array) or out.ndim != 2 or len(out) != len(some):
         raise ValueError(
@@ -176,30 +184,7 @@ def _checked_params(params: Any) -> Any:
 def _refuse_statistics(variables: Mapping[str, Any]) -> None:
     if "batch_stats" in variables:
         raise ValueError(
-            "network must not train batch_stats, which BatchNorm keeps. Make them constants: with "
-            "BatchNorm(use_running_average=True) pass lambda params, x: module.apply({'params': "
-            "params, 'batch_stats': stats}, x) and variables['params']."
-        )
-
-
-def _refuse_changes(graph: Any, network: Network, x: jax.Array) -> None:
-    """Refuse an nnx module that changes one of its variables when it is called."""
-    changed = []
-
-    def call(params, rest, x):
-        model = nnx.merge(graph, params, rest)
-        before = jax.tree.leaves_with_path(nnx.state(model))
-        model(x)
-        # Traced arrays are the same objects as long as the module assigns no others.
-        for (path, old), new in zip(before, jax.tree.leaves(nnx.state(model)), strict=False):
-            if old is not new:
-                changed.append(jax.tree_util.keystr(path[:-1], simple=True, separator="."))
-
-    jax.eval_shape(call, network.params, network.rest, x)
-    if changed:
-        raise ValueError(
-            f"network must be the same function in each call, but each call changes {changed[0]}, "
-            "as BatchNorm and Dropout do in training. Call model.eval() first (a function of rngs= "
-            "does so before it returns the model): Dropout is off then, and BatchNorm has constant "
-            "statistics."
+            "network must not train batch_stats. With BatchNorm(use_running_average=True) pass "
+            "lambda params, x: module.apply({'params': params, 'batch_stats': stats}, x) and "
+            "variables['params']."
         )

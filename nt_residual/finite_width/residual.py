@@ -18,12 +18,8 @@ def scaled_residual(
 ) -> jax.Array:
     r"""Return x + α·branch(x), a residual connection with a scaled branch.
 
-    With `normalize_blocks` the sum is divided by √(1 + α²), which keeps the variance of x if that
-    of the branch is the same. Call it in place of `x + branch(x)` in a network of Flax, nnx or
-    linen, or of anything else in JAX. In a network of `depth` blocks, α is
-    `schedules.PowerLaw(0.5)(depth)[block]`, or smaller.
-
-    Put BatchNorm or LayerNorm inside the branch. After the sum, it would shrink the shortcut from
+    Call it in place of `x + branch(x)` in any network in JAX, with `schedule(depth)[block]` for α.
+    Put BatchNorm or LayerNorm inside the branch: after the sum, it would shrink the shortcut from
     block to block, whatever α is.
 
     Args:
@@ -31,7 +27,8 @@ def scaled_residual(
       branch: a function of `x`, or a layer, that keeps its shape.
       alpha: α, a finite number ≥ 0. Its value is checked unless JAX traces it. Pass an
         `nnx.Param` to learn it; then it may become negative.
-      normalize_blocks: whether the sum is divided by √(1 + α²).
+      normalize_blocks: whether the sum is divided by √(1 + α²), which keeps the variance of x if
+        that of the branch is the same.
 
     Returns:
       An array with the shape and the dtype of `x`.
@@ -60,16 +57,15 @@ def scaled_residual(
     normalize_blocks = _checks.boolean(normalize_blocks, "normalize_blocks")
     if not callable(branch):
         raise TypeError(
-            f"branch must be a function of x, got {type(branch).__name__}. Pass the layer itself, "
-            "not its output."
+            f"branch must be a function of x, got {type(branch).__name__}. Pass the layer itself."
         )
     alpha = _scalar(alpha)
     out = branch(x)
     if jnp.shape(out) != x.shape:
         raise ValueError(
-            f"branch must keep the shape of x, {x.shape}, got {jnp.shape(out)}. Where a block "
-            "changes the shape, put a projection on the shortcut: scaled_residual(projection(x), "
-            "lambda _: branch(x), alpha)."
+            f"branch must keep the shape of x, {x.shape}, got {jnp.shape(out)}. For another shape "
+            "put a projection on the shortcut: scaled_residual(projection(x), lambda _: branch(x), "
+            "alpha)."
         )
     # In half precision 1 + α² and small changes of x would be lost before the last rounding.
     alpha = alpha.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -89,8 +85,5 @@ def _scalar(alpha: Any) -> jax.Array:
         )
     known = not isinstance(alpha, nnx.Variable) and not schedules.is_traced(value)
     if known and not (math.isfinite(value) and value >= 0):
-        raise ValueError(
-            f"alpha must be finite and ≥ 0, got {value}. Its sign changes nothing where the "
-            "weights of the branch are symmetric at first: pass |α|."
-        )
+        raise ValueError(f"alpha must be finite and ≥ 0, got {value}. Pass |α|.")
     return jnp.asarray(value)

@@ -80,10 +80,7 @@ class Plan:
         _checks.boolean(self.normalize_blocks, "normalize_blocks")
         _checks.boolean(self.remat, "remat")
         if self.activation is not None and not callable(self.activation):
-            raise TypeError(
-                "activation must be a function of arrays or None for ReLU, got "
-                f"{self.activation!r}."
-            )
+            raise TypeError(f"activation must be a function or None, got {self.activation!r}.")
 
     def weights(self) -> list[tuple[str, Linear, int | None, bool]]:
         """Return name, layer, number of stacked blocks or `None`, and whether it is trained.
@@ -157,8 +154,8 @@ class ResidualNetwork(nnx.Module):
     """A residual network of a plan.
 
     Each array of weights is an attribute, a `flax.nnx.Param` if it is trained and else `Frozen`.
-    Those of the blocks of a stage are stacked along the first axis. In a mirrored network all
-    have one more axis before it, of its two copies.
+    Those of the blocks of a stage are stacked along the first axis, or in a mirrored network along
+    the second, after that of its two copies.
     """
 
     def __init__(
@@ -178,16 +175,13 @@ class ResidualNetwork(nnx.Module):
             setattr(self, name, (nnx.Param if trained else Frozen)(value))
 
     def __call__(self, x: ArrayLike) -> jax.Array:
-        """Return the outputs of the network.
+        """Return the outputs of the network, shape (n, out_dim).
 
         Args:
           x: shape (n, features), or (n, height, width, channels) for images.
 
-        Returns:
-          Shape (n, out_dim).
-
         Raises:
-          ValueError: if `x` does not have the shape of the inputs of the network.
+          ValueError: if `x` has another shape.
         """
         x = jnp.asarray(x)
         if x.ndim < 2 or x.shape[1:] != self.input_shape:

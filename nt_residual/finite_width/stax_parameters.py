@@ -13,15 +13,11 @@ from nt_residual.finite_width.fully_connected import ResNet
 def to_stax(model: ResNet | ConvResNet) -> Any:
     """Return the parameters with which the same network of `stax` has the same outputs.
 
-    Args:
-      model: a `ResNet` or `ConvResNet`, not mirrored.
-
-    Returns:
-      Parameters for the `apply_fn` of `stax.FullyConnectedResNet` or `stax.ConvResNet` with the
-      same arguments.
+    They are for the `apply_fn` of `stax.FullyConnectedResNet` or `stax.ConvResNet` with the same
+    arguments.
 
     Raises:
-      TypeError: if `model` is something else.
+      TypeError: if `model` is no `ResNet` or `ConvResNet`.
       ValueError: if it is mirrored: `stax` has no such network.
 
     Example:
@@ -40,11 +36,8 @@ def from_stax(model: ResNet | ConvResNet, params: Any) -> Any:
     """Return the same network with the parameters of one of `stax`.
 
     Args:
-      model: a `ResNet` or `ConvResNet`, not mirrored. It does not change.
+      model: a `ResNet` or `ConvResNet`, not mirrored. It does not change: the result is a copy.
       params: those of `stax.FullyConnectedResNet` or `stax.ConvResNet` with the same arguments.
-
-    Returns:
-      A copy of `model` with other weights.
 
     Raises:
       TypeError: if `model` is something else.

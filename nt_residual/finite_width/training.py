@@ -27,11 +27,10 @@ class Trained:
     """The result of `train`.
 
     Attributes:
-      network: of the kind that was passed: an `nnx.Module`, or a pair `(apply_fn, params)`, with
-        the parameters of `best_step`.
-      history: arrays of one length, with an entry for each evaluation: 'step'; 'loss' of all
-        training inputs; with `validation`, 'validation_loss', and for loss='cross_entropy'
-        'validation_error', the fraction of wrong classes.
+      network: of the kind that was passed, with the parameters of `best_step`.
+      history: arrays with an entry for each evaluation: 'step'; 'loss' of all training inputs; with
+        `validation`, 'validation_loss', and for loss='cross_entropy' 'validation_error', the
+        fraction of wrong classes.
       steps: the number of steps taken.
       best_step: the step of the least validation loss; without validation, the last step.
       stopped: 'steps', 'patience' or 'diverged', the reason why training stopped.
@@ -85,12 +84,10 @@ def train(
 
     The loss is a mean over inputs. 'half_norm' is ½|f(x) − y|², summed over outputs, the loss of
     `regression.GradientFlow`: gradient descent with learning rate η follows it for the time
-    t = η · steps. `regression.time_of_steps` has the formulas and times of 'mse', 'half_mse' and
-    'half_norm'. Each epoch draws a new order of the inputs for its batches; the last inputs of an
-    order that do not fill a batch are left out.
+    t = η · steps. `regression.time_of_steps` has the formulas and times of all squared losses. Each
+    epoch has an order of its own; its last inputs that do not fill a batch are left out.
 
-    Compile time does not depend on the number of steps. Networks that differ in numbers only share
-    one program as long as `optimizer` is the same object.
+    Networks that differ in numbers only share one program if `optimizer` is the same object.
 
     Args:
       network: an `nnx.Module`, whose `nnx.Param` are trained, or a pair `(apply_fn, params)` with
@@ -98,8 +95,8 @@ def train(
       x: inputs, shape (n, …), floats.
       y: targets. For squared losses shape (n, n_outputs), or (n,) for one output; for
         'cross_entropy' integer labels, shape (n,); for a function, what it takes.
-      optimizer: an optimizer of optax, such as `optax.adam(1e-3)`. Gradient descent on all
-        inputs, `optax.sgd(η)`, converges for η below `largest_learning_rate`.
+      optimizer: such as `optax.adam(1e-3)`. Gradient descent on all inputs, `optax.sgd(η)`,
+        converges for η below `largest_learning_rate`.
       steps: the largest number of steps.
       batch_size: inputs per step; `None` for all.
       loss: 'half_norm', 'half_mse', 'mse', 'cross_entropy', or a function of outputs, shape
@@ -107,10 +104,9 @@ def train(
       validation: inputs and targets. The result has the parameters with the least loss on them.
       evaluate_every: steps between evaluations, on all training and validation inputs.
       patience: stop after this many evaluations without a better validation loss; `None` for never.
-      out: a folder. The run is saved there at each evaluation. If the process ends early, run the
-        same call again: it resumes from the last evaluation, with the same result, bit for bit. A
-        run that ended continues with more `steps` or `patience`. On another number of devices the
-        result is the same up to rounding.
+      out: a folder to save the run in at each evaluation. If the process ends early, run the same
+        call again: it resumes, with the same result, bit for bit; on another number of devices, up
+        to rounding. A run that ended continues with more `steps` or `patience`.
       mesh: devices that share each batch: `jax.make_mesh((8,), ('data',))`. Their number must
         divide that of the inputs of a batch.
       seed: of the order of the batches.
@@ -121,8 +117,7 @@ def train(
       FileExistsError: if `out` holds something else.
       TrainingDiverged: if a loss is NaN or infinite.
       TypeError: if an argument has the wrong type.
-      ValueError: if a shape, a size, a label, the learning rate or the network is invalid, or
-        `out` holds a run of another configuration.
+      ValueError: if an argument is invalid, or `out` holds a run of another configuration.
 
     Example:
       >>> import numpy as np
@@ -146,7 +141,7 @@ def train(
     net = as_network(network, x)
     if not hasattr(optimizer, "update"):
         raise TypeError(
-            f"optimizer must be one of optax, got {optimizer!r}. Pass optax.adam(1e-3), say."
+            f"optimizer must be one of optax, got {optimizer!r}. Pass optax.adam(1e-3)."
         )
     if mesh is not None:
         mesh = sharded.automatic_mesh(sharded.mesh_of(mesh))

@@ -10,10 +10,8 @@ import scipy.stats
 
 from nt_residual.theory import plots
 
-# `agrees` allows the slope to differ from −1/2 by this much: the law is one of large widths.
-_SLOPE_TOLERANCE = 0.1
-# `agrees` allows a bias of this many standard errors.
-_STANDARD_ERRORS = 3
+# What `agrees` allows: the slope is −1/2 for large widths only.
+_SLOPE_TOLERANCE, _STANDARD_ERRORS = 0.1, 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,21 +43,16 @@ class WidthSweep:
     @property
     def slope(self) -> float:
         """The slope of log `error` against log width, fitted to all networks; −1/2 in theory."""
-        return float(self._line[1])
+        return float(self._line_weights[1] @ np.log(self.error))
 
     @property
     def slope_error(self) -> float:
-        """The standard error of `slope`: that of least squares on the log errors of networks."""
-        weights = _line_fit(np.log(self.widths), self._counts)[1]
-        return float(self._spread * np.sqrt(np.sum(weights**2 / self._counts)))
+        """The standard error of `slope`, from log errors, which have no long tail."""
+        return float(self._spread * np.sqrt(np.sum(self._line_weights[1] ** 2 / self._counts)))
 
     @property
     def slope_interval(self) -> tuple[float, float]:
-        """The 95% confidence interval of `slope`, from Student's distribution.
-
-        It rests on log errors because errors have a heavy tail: a few networks would decide their
-        mean.
-        """
+        """The 95% confidence interval of `slope`, from Student's distribution."""
         freedom = np.sum(self._counts - 1)
         margin = float(scipy.stats.t.ppf(0.975, freedom)) * self.slope_error
         return self.slope - margin, self.slope + margin
@@ -72,7 +65,7 @@ class WidthSweep:
         fit, with variances in proportion to 1/m, gives a, which is Σ_m w_m mean_m.
         """
         means = [np.mean(draws, axis=0) for draws in self.draws]
-        return np.tensordot(self._extrapolation, means, axes=1)
+        return np.tensordot(self._limit_weights, means, axes=1)
 
     @property
     def bias(self) -> float:
@@ -86,15 +79,11 @@ class WidthSweep:
         It is √(Σ_m w_m² |s_m|²) / |K|, with s_m the standard errors of the entries of mean_m.
         """
         squares = [np.sum(np.var(draws, axis=0, ddof=1)) / len(draws) for draws in self.draws]
-        return float(np.sqrt(np.sum(self._extrapolation**2 * squares)) / self._size)
+        return float(np.sqrt(np.sum(self._limit_weights**2 * squares)) / self._size)
 
     @property
     def agrees(self) -> bool:
-        """True if the networks approach the kernel as their width grows.
-
-        That is, `bias` is at most 3 `bias_error`, and −1/2 is in `slope_interval` or within 0.1
-        of it.
-        """
+        """True if `bias` is at most 3 `bias_error`, and `slope_interval` within 0.1 of −1/2."""
         low, high = self.slope_interval
         near = low - _SLOPE_TOLERANCE <= -0.5 <= high + _SLOPE_TOLERANCE
         return near and self.bias <= _STANDARD_ERRORS * self.bias_error
@@ -110,11 +99,9 @@ class WidthSweep:
     def plot(self, ax: Any = None, *, label: str | None = None) -> Any:
         """Draw errors against widths, with bars of two standard errors and the fitted line.
 
-        The legend has the slope with its 95% confidence interval.
-
         Args:
           ax: a matplotlib `Axes` to draw into; `None` for a new figure, with a line of slope −1/2.
-          label: of the errors in the legend, before their slope.
+          label: of the errors in the legend, before their slope and its 95% interval.
 
         Returns:
           The `Axes`.
@@ -128,7 +115,8 @@ class WidthSweep:
         style = {"ls": "", "marker": "o", "ms": 5, "mfc": "none", "capsize": 2}
         style["label"] = f"{label}: {text}" if label else text
         bars = ax.errorbar(self.widths, self.error, 2 * self.error_bar, **style)
-        fitted = np.exp(self._line[0]) * self.widths**self.slope
+        intercept, slope = self._line_weights @ np.log(self.error)
+        fitted = np.exp(intercept) * self.widths**slope
         ax.plot(self.widths, fitted, color=bars.lines[0].get_color(), lw=1.2)
         if new:
             reference = fitted[0] * (self.widths / self.widths[0]) ** -0.5
@@ -150,8 +138,8 @@ class WidthSweep:
 
     @functools.cached_property
     def _log_errors(self) -> list[np.ndarray]:
-        errors = [np.linalg.norm(d - self.kernel, axis=(1, 2)) / self._size for d in self.draws]
-        return [np.log(values) for values in errors]
+        norms = [np.linalg.norm(draws - self.kernel, axis=(1, 2)) for draws in self.draws]
+        return [np.log(values / self._size) for values in norms]
 
     @property
     def _spread(self) -> float:
@@ -159,13 +147,13 @@ class WidthSweep:
         squares = sum(np.sum((logs - np.mean(logs)) ** 2) for logs in self._log_errors)
         return math.sqrt(squares / np.sum(self._counts - 1))
 
-    @functools.cached_property
-    def _line(self) -> np.ndarray:
-        return _line_fit(np.log(self.widths), self._counts) @ np.log(self.error)
+    @property
+    def _line_weights(self) -> np.ndarray:
+        return _line_fit(np.log(self.widths), self._counts)
 
-    @functools.cached_property
-    def _extrapolation(self) -> np.ndarray:
-        """The weight w_m of the mean of each width in `limit`."""
+    @property
+    def _limit_weights(self) -> np.ndarray:
+        """The w_m in `limit`."""
         return _line_fit(1 / self.widths, self._counts * self.widths)[0]
 
 

@@ -119,7 +119,7 @@ def test_programs_do_not_grow_with_depth():
     [
         ({"schedule": np.ones(2)}, ValueError, "got 2 alphas for depth=3"),
         ({"schedule": lambda depth: -np.ones(depth)}, ValueError, "finite|negative"),
-        ({"activation": "relu"}, TypeError, "activation must be a function of arrays"),
+        ({"activation": "relu"}, TypeError, "activation must be a function or None"),
         ({"W_std": 0}, ValueError, "W_std must be positive and finite"),
         ({"mirrored": "no"}, TypeError, "mirrored must be True or False, got 'no'"),
         ({"in_dim": 0}, ValueError, "in_dim must be at least 1"),
