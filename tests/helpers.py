@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -148,6 +149,14 @@ def counting(kernel):
         return kernel(a, b) + io_callback(tick, jax.ShapeDtypeStruct((), np.float32))
 
     return counted, sizes
+
+
+def collectives(program):
+    """The shapes that a compiled program sends between devices, and how."""
+    found = re.findall(
+        r"= (.*?) (all-[\w-]+|collective-[\w-]+|reduce-scatter[\w-]*)\(", program.as_text()
+    )
+    return [(re.sub(r"{[^}]*}", "", shapes), how) for shapes, how in found]
 
 
 def finite_difference(fn, x, step=1e-4):

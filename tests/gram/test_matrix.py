@@ -41,21 +41,12 @@ def _neural_tangents():
     return functools.partial(kernel_fn, get="ntk")
 
 
-KERNELS = {"rntk": KERNEL, "dot": _dot, "rbf": _Rbf(), "neural_tangents": _neural_tangents()}
-
-
 @pytest.mark.parametrize(
-    ("name", "tile_size"),
-    [
-        ("neural_tangents", 23),
-        ("rbf", None),
-        ("rbf", 7),
-        *[pytest.param(*case, marks=pytest.mark.full) for case in (("rntk", 23), ("dot", 60))],
-    ],
+    ("kernel", "tile_size"), [(_neural_tangents(), 23), (_Rbf(), None), (_Rbf(), 7)]
 )
 @mainly("float32")
-def test_the_matrix_is_the_kernel_and_exactly_symmetric(name, tile_size, dtype):
-    kernel, x = KERNELS[name], _inputs(60, dtype)
+def test_the_matrix_is_the_kernel_and_exactly_symmetric(kernel, tile_size, dtype):
+    x = _inputs(60, dtype)
     k = gram.compute(kernel, x, tile_size=tile_size)
     assert k.dtype == dtype
     np.testing.assert_array_equal(k, k.T)
@@ -72,10 +63,11 @@ def test_two_batches_of_any_sizes(n2, tile_size):
 
 
 @pytest.mark.parametrize("n", [20, 23])
-def test_only_tiles_on_and_above_the_diagonal_are_computed(n):
+def test_only_tiles_on_and_above_the_diagonal_are_computed(n, capsys):
     kernel, sizes = counting(_dot)
-    gram.compute(kernel, _inputs(n), tile_size=6).block_until_ready()
+    gram.compute(kernel, _inputs(n), tile_size=6, progress=True).block_until_ready()
     assert len(sizes) == 4 * 5 / 2
+    assert "10/10" in capsys.readouterr().err
 
 
 def test_one_program_is_compiled_however_many_tiles_there_are():
@@ -111,11 +103,6 @@ def test_a_kernel_is_computed_with_the_settings_there_are_now():
     assert gram.compute(epsilon, x)[0, 0] > 1e-8
     with enable_x64():
         assert gram.compute(epsilon, x)[0, 0] < 1e-15
-
-
-def test_a_progress_bar_counts_tiles(capsys):
-    gram.compute(_dot, _inputs(20), tile_size=5, progress=True)
-    assert "10/10" in capsys.readouterr().err
 
 
 # Memory.
@@ -157,7 +144,6 @@ def test_tiles_are_smaller_where_memory_is_short(monkeypatch):
     [
         (np.ones((0, 3), np.float32), None, "x1 must hold at least one input"),
         (np.float32(1), None, "x1 must hold at least one input"),
-        (np.array([[1, 2], [3, np.nan]], np.float32), None, "x1 must be finite.*in input 1"),
         (jnp.array([[1, 2], [3, jnp.inf]]), None, "x1 must be finite.*in input 1"),
         (np.ones((2, 3), np.float32), np.ones((2, 4), np.float32), "inputs of one shape"),
         (np.array([[1, 0], [0, 0]], np.float32), None, "NaN or infinity at row 0, column 1"),
@@ -172,11 +158,10 @@ def test_bad_inputs_are_refused(x1, x2, message):
         gram.compute(cosine, x1, x2)
 
 
-@pytest.mark.parametrize("bad", [np.nan, -np.inf])
-def test_one_bad_value_among_many_is_found(bad):
+def test_one_bad_value_among_many_is_found():
     # XLA's maximum of this many leaves NaN out.
     x = np.random.default_rng(0).standard_normal((100, 64)).astype(np.float32)
-    x[37, 5] = bad
+    x[37, 5] = np.nan
     for array in (x, jnp.asarray(x)):
         with pytest.raises(ValueError, match=r"x1 must be finite.*in input 37"):
             gram.compute(_dot, array)

@@ -7,17 +7,17 @@ import joblib
 import numpy as np
 import pytest
 import skops.io
-from helpers import enable_x64, full, run_python
+from helpers import enable_x64, run_python
 from sklearn import datasets
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.model_selection import KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from nt_residual import data, rntk, schedules, theory
+from nt_residual import rntk, schedules, theory
 from nt_residual.regression import (
     GradientFlow,
     RNTKClassifier,
@@ -27,7 +27,6 @@ from nt_residual.regression import (
 )
 
 STOPPING = ["auto", "holdout", "kfold", "gcv", "loo", "theory", 60.0]
-BOTH = [RNTKRegressor, RNTKClassifier]
 
 
 @pytest.fixture
@@ -50,9 +49,6 @@ def _labels(y, names=("low", "middle", "top")):
 @pytest.mark.filterwarnings("default::sklearn.exceptions.SkipTestWarning")
 def test_scikit_learn_finds_nothing_to_complain_about(estimator, check):
     check(estimator)
-
-
-# What is computed.
 
 
 @pytest.mark.parametrize(
@@ -110,13 +106,6 @@ def test_the_same_fraction_of_each_class_is_held_out():
         assert len(held_out) >= 1
 
 
-def test_interpolation_in_float64_reproduces_the_targets(points):
-    x, y, *_ = points
-    model = RNTKRegressor(stopping=math.inf, dtype="float64").fit(x, y)
-    assert model.x_train_.dtype == np.float64
-    np.testing.assert_allclose(model.predict(x), y, atol=1e-7)
-
-
 @pytest.mark.parametrize(("dtype", "features"), [("float32", 3), ("float64", 8)])
 def test_the_matrix_in_tiles_is_that_of_the_kernel(dtype, features):
     x = np.random.default_rng(0).standard_normal((300, features))
@@ -159,55 +148,35 @@ def test_a_prediction_does_not_depend_on_the_other_rows(points):
     )
 
 
-# What the defaults learn.
-
-
 def _scaled(estimator):
     return make_pipeline(StandardScaler(), estimator)
 
 
-CLASSES = {
-    "circles": (0.92, datasets.make_circles(200, noise=0.15, factor=0.5, random_state=0)),
-    # `SVC()` has 0.9.
-    "moons": (0.89, datasets.make_moons(400, noise=0.3, random_state=0)),
-    "iris": (0.94, datasets.load_iris(return_X_y=True)),
-    "breast cancer": (0.97, datasets.load_breast_cancer(return_X_y=True)),
-}
-
-
-@pytest.mark.parametrize("name", ["circles", "iris", *full("moons", "breast cancer")])
-def test_the_default_classifier_is_as_good_as_a_support_vector_machine(name):
-    least, (x, y) = CLASSES[name]
+@pytest.mark.parametrize(
+    ("least", "points"),
+    [
+        (0.92, datasets.make_circles(200, noise=0.15, factor=0.5, random_state=0)),
+        (0.94, datasets.load_iris(return_X_y=True)),
+    ],
+    ids=["circles", "iris"],
+)
+def test_the_default_classifier_is_as_good_as_a_support_vector_machine(least, points):
     ours, theirs = (
-        np.mean(cross_val_score(_scaled(estimator), x, y, cv=5))
+        np.mean(cross_val_score(_scaled(estimator), *points, cv=5))
         for estimator in (RNTKClassifier(), SVC())
     )
-    assert ours >= least
-    assert ours >= theirs - 0.03
+    assert ours >= max(least, theirs - 0.03)
 
 
-def _functions():
+def test_the_default_regressor_learns_odd_functions_and_functions_of_one_feature():
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((300, 3))
-    length = np.linalg.norm(x, axis=1)
-    line = rng.uniform(-3, 3, (100, 1))
-    noise = 0.1 * rng.standard_normal(300)
-    return {
-        "Friedman's first": (0.87, *datasets.make_friedman1(400, noise=0.5, random_state=0)),
-        "an odd cubic of the direction": (0.985, x, (x[:, 0] / length) ** 3),
-        "one feature": (0.95, line, np.sin(line[:, 0]) + noise[:100]),
-        "the length": (0.75, x, np.cos(2 * length) + noise),
-    }
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["one feature", "an odd cubic of the direction", *full("Friedman's first", "the length")],
-)
-def test_the_default_regressor_learns(name):
-    least, x, y = _functions()[name]
+    x, line = rng.standard_normal((300, 3)), rng.uniform(-3, 3, (100, 1))
+    odd = (x[:, 0] / np.linalg.norm(x, axis=1)) ** 3
+    wave = np.sin(line[:, 0]) + 0.1 * rng.standard_normal(100)
     folds = KFold(5, shuffle=True, random_state=0)
-    assert np.mean(cross_val_score(_scaled(RNTKRegressor()), x, y, cv=folds)) >= least
+    for least, inputs, y in ((0.985, x, odd), (0.95, line, wave)):
+        scores = cross_val_score(_scaled(RNTKRegressor()), inputs, y, cv=folds)
+        assert np.mean(scores) >= least
 
 
 @pytest.mark.parametrize("exponent", [-100, 100])
@@ -215,9 +184,8 @@ def test_units_of_inputs_and_targets_do_not_matter(points, exponent):
     x, y, new, _ = points
     scale = 10.0**exponent
     expected = RNTKRegressor().fit(x, y).predict(new)
-    for factors in ((scale, 1), (1, scale)):
-        model = RNTKRegressor().fit(factors[0] * x, factors[1] * y)
-        predicted = model.predict(factors[0] * new) / factors[1]
+    for a, b in ((scale, 1), (1, scale)):
+        predicted = RNTKRegressor().fit(a * x, b * y).predict(a * new) / b
         np.testing.assert_allclose(predicted, expected, rtol=0, atol=1e-3)
 
 
@@ -255,10 +223,8 @@ def test_with_bias_a_row_equal_to_the_mean_is_a_row_like_any_other(points):
     x, y, *_ = points
     x, y = np.concatenate([x, x.mean(axis=0, keepdims=True)]), np.append(y, 5.0)
     model = RNTKRegressor(stopping=math.inf, dtype="float64").fit(x, y)
-    np.testing.assert_allclose(model.predict(x[-1:]), [5.0], atol=1e-6)
-
-
-# Classes.
+    assert model.x_train_.dtype == np.float64
+    np.testing.assert_allclose(model.predict(x), y, atol=1e-6)
 
 
 @pytest.mark.parametrize("names", [["low", "middle", "top"], [7, 3], [False, True]], ids=str)
@@ -300,34 +266,11 @@ def test_probabilities_are_close_to_the_frequencies_of_classes_that_overlap():
     assert np.mean(np.abs(model.predict_proba(x[600:])[:, 1] - truth[600:])) < 0.08
 
 
-@pytest.mark.full
-def test_handwritten_digits_are_classified():
-    digits = data.load("digits", n_train=700)
-    x, y = digits.x_train.reshape(700, 64), digits.y_train
-    scores = cross_val_score(RNTKClassifier(random_state=0), x, y, cv=3)
-    assert np.mean(scores) >= 0.97
-
-
-# Searches.
-
-
-@pytest.mark.parametrize("estimator", BOTH)
-def test_a_grid_search_over_networks_finds_one_that_is_good(points, estimator):
-    x, y, new, truth = points
-    if estimator is RNTKClassifier:
-        y, truth = _labels(y), _labels(truth)
-    grid = {"depth": [10, 1000], "bias": [0.0, 1.0]}
-    search = GridSearchCV(estimator(), grid, cv=3, error_score="raise").fit(x, y)
-    assert search.score(new, truth) > 0.6
-
-
-SKOPS_TRUSTED = {
-    RNTKRegressor: {
-        "nt_residual.regression.estimators.RNTKRegressor",
-        "nt_residual.regression.stopping.Stopping",
-    },
-    RNTKClassifier: {"nt_residual.regression.estimators.RNTKClassifier"},
-}
+PREFIX = "nt_residual.regression."
+TRUSTED = [
+    [PREFIX + "estimators.RNTKRegressor", PREFIX + "stopping.Stopping"],
+    [PREFIX + "estimators.RNTKClassifier"],
+]
 
 
 def test_models_saved_and_loaded_in_another_process_predict_the_same(points, tmp_path):
@@ -339,16 +282,12 @@ def test_models_saved_and_loaded_in_another_process_predict_the_same(points, tmp
     joblib.dump((models, new), tmp_path / "models.joblib")
     for i, model in enumerate(models):
         skops.io.dump(model, tmp_path / f"{i}.skops")
-        assert (
-            set(skops.io.get_untrusted_types(file=tmp_path / f"{i}.skops"))
-            == SKOPS_TRUSTED[type(model)]
-        )
+        assert skops.io.get_untrusted_types(file=tmp_path / f"{i}.skops") == TRUSTED[i]
     done = run_python(f"""
 import os, joblib, numpy as np, skops.io
 os.chdir({str(tmp_path)!r})
 models, new = joblib.load("models.joblib")
-trusted = {[sorted(SKOPS_TRUSTED[type(model)]) for model in models]}
-others = [skops.io.load(f"{{i}}.skops", trusted=trusted[i]) for i in range(2)]
+others = [skops.io.load(f"{{i}}.skops", trusted={TRUSTED}[i]) for i in range(2)]
 for name, (regressor, classifier) in (("joblib", models), ("skops", others)):
     np.save(name + "0.npy", regressor.predict(new))
     np.save(name + "1.npy", classifier.predict_proba(new))
@@ -370,7 +309,6 @@ def test_parameters_set_after_the_fit_do_not_change_predictions(points):
 # Bad input.
 
 
-@pytest.mark.parametrize("estimator", [RNTKRegressor, *full(RNTKClassifier)])
 @pytest.mark.parametrize(
     ("parameters", "error", "message"),
     [
@@ -380,20 +318,15 @@ def test_parameters_set_after_the_fit_do_not_change_predictions(points):
         ({"stopping": True}, TypeError, "stopping must be one of .*got True"),
         ({"validation_fraction": 1.0}, ValueError, "validation_fraction must be .*got 1.0"),
         ({"bias": -1.0}, ValueError, "bias must be ≥ 0 and finite, got -1.0. 0 is for none"),
-        ({"center": "yes"}, TypeError, "center must be True or False, got 'yes'"),
-        ({"normalize_inputs": 1}, TypeError, "normalize_inputs must be True or False, got 1"),
-        ({"dtype": "float16"}, ValueError, "dtype must be 'float32' or 'float64', got 'float16'"),
-        ({"depth": 0}, ValueError, "depth must be at least 1, got 0"),
-        ({"solver": "svd"}, ValueError, "solver must be .*got 'svd'"),
         ({"stopping": "gcv", "solver": "lanczos"}, ValueError, "Pass solver='eigh'"),
         ({"random_state": "a"}, ValueError, "cannot be used to seed"),
     ],
 )
-def test_a_parameter_out_of_range_is_refused_at_fit(estimator, parameters, error, message):
+def test_a_parameter_out_of_range_is_refused_at_fit(parameters, error, message):
     x = np.random.default_rng(0).standard_normal((20, 3))
-    model = clone(estimator(**parameters))
+    model = clone(RNTKRegressor(**parameters))
     with pytest.raises(error, match=message):
-        model.fit(x, x[:, 0] > 0)
+        model.fit(x, x[:, 0])
 
 
 def test_labels_of_one_class_are_refused():

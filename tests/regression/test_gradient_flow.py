@@ -5,11 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
-import sklearn.datasets
 from helpers import enable_x64, full, matrix_of_spectrum
 
 from nt_residual import data, gram, regression, rntk, schedules
-from nt_residual.regression import gradient_flow
+from nt_residual.regression import GradientFlow, gradient_flow
 
 SOLVERS = ["eigh", "lanczos"]
 TIMES = np.array([0.0, 0.3, 10.0, 1e3, math.inf])
@@ -39,7 +38,7 @@ def _by_matrix_exponential(k_train, k_test, y, t, ridge=0.0):
 def test_predictions_are_those_of_the_closed_form_at_every_time(problem, outputs, ridge, solver):
     k_train, k_test, y = problem
     y = y[:, 0] if outputs == "vector" else y
-    flow = regression.GradientFlow.fit(k_train, y, solver=solver, ridge=ridge, tol=1e-10)
+    flow = GradientFlow.fit(k_train, y, solver=solver, ridge=ridge, tol=1e-10)
     assert flow.solver == solver
     expected = np.array([_by_matrix_exponential(k_train, k_test, y, t, ridge) for t in TIMES])
     np.testing.assert_allclose(flow.predict(k_test, TIMES), expected, rtol=1e-9, atol=1e-9)
@@ -50,7 +49,7 @@ def test_predictions_are_those_of_the_closed_form_at_every_time(problem, outputs
 def test_a_singular_kernel_gives_the_interpolant_of_least_norm():
     rng = np.random.default_rng(0)
     features, y = rng.standard_normal((6, 3)), rng.standard_normal(6)
-    flow = regression.GradientFlow.fit(features @ features.T, y)
+    flow = GradientFlow.fit(features @ features.T, y)
     assert flow.degrees_of_freedom(math.inf) == pytest.approx(3)
     weights, *_ = np.linalg.lstsq(features, y)
     new = rng.standard_normal((2, 3))
@@ -60,7 +59,7 @@ def test_a_singular_kernel_gives_the_interpolant_of_least_norm():
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_repeated_inputs_with_different_targets_give_the_mean(solver):
     y = np.arange(100) % 2
-    flow = regression.GradientFlow.fit(np.ones((100, 100), np.float32), y, solver=solver)
+    flow = GradientFlow.fit(np.ones((100, 100), np.float32), y, solver=solver)
     new = np.ones((1, 100), np.float32)
     np.testing.assert_allclose(flow.predict(new, math.inf), 0.5, rtol=1e-5)
     if solver == "eigh":
@@ -73,7 +72,7 @@ def test_repeated_inputs_with_different_targets_give_the_mean(solver):
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_ridge_at_infinite_time_is_kernel_ridge_regression(problem, solver):
     k_train, _, y = problem
-    flow = regression.GradientFlow.fit(k_train, y, solver=solver, ridge=0.3, tol=1e-10)
+    flow = GradientFlow.fit(k_train, y, solver=solver, ridge=0.3, tol=1e-10)
     solution = flow.solve(math.inf)
     expected = np.linalg.solve(k_train + 0.3 * np.eye(8), y)
     np.testing.assert_allclose(solution.value, expected, rtol=1e-9, atol=1e-10)
@@ -88,21 +87,21 @@ def test_a_ridge_at_infinite_time_is_kernel_ridge_regression(problem, solver):
 @pytest.mark.parametrize("ridge", [0.0, 0.1])
 def test_the_training_error_is_that_of_predictions_on_the_training_points(problem, ridge, solver):
     k_train, _, y = problem
-    flow = regression.GradientFlow.fit(k_train, y, ridge=ridge, solver=solver, tol=1e-10)
+    flow = GradientFlow.fit(k_train, y, ridge=ridge, solver=solver, tol=1e-10)
     expected = [np.mean((flow.predict(k_train, t) - y) ** 2) for t in TIMES]
     np.testing.assert_allclose(flow.training_error(TIMES), expected, rtol=1e-8, atol=1e-15)
     assert flow.training_error(10.0) == pytest.approx(expected[2])
 
 
 def test_targets_outside_the_range_of_a_singular_kernel_stay_in_the_training_error():
-    flow = regression.GradientFlow.fit(np.diag([1.0, 0.0]), np.array([3.0, 4.0]))
+    flow = GradientFlow.fit(np.diag([1.0, 0.0]), np.array([3.0, 4.0]))
     assert flow.training_error(math.inf) == pytest.approx(8.0)
 
 
 @pytest.mark.parametrize("ridge", [0.0, 0.1])
 def test_degrees_of_freedom_are_the_trace_of_the_map_from_targets_to_predictions(problem, ridge):
     k_train, _, _ = problem
-    flow = regression.GradientFlow.fit(k_train, np.eye(8), ridge=ridge)
+    flow = GradientFlow.fit(k_train, np.eye(8), ridge=ridge)
     expected = [np.trace(flow.predict(k_train, t)) for t in TIMES]
     np.testing.assert_allclose(flow.degrees_of_freedom(TIMES), expected, rtol=1e-9, atol=1e-12)
     assert np.ndim(flow.degrees_of_freedom(1.0)) == 0
@@ -110,27 +109,30 @@ def test_degrees_of_freedom_are_the_trace_of_the_map_from_targets_to_predictions
 
 @pytest.mark.parametrize("rank", [8, 5])
 @pytest.mark.parametrize("ridge", [0.0, 0.1])
-def test_leaving_one_out_is_training_without_it(ridge, rank):
+@pytest.mark.parametrize("center", [False, True])
+def test_leaving_one_out_is_training_without_it(center, ridge, rank):
     rng = np.random.default_rng(0)
     features = rng.standard_normal((8, rank)) * np.geomspace(1, 0.1, rank)
-    k_train, y = features @ features.T, rng.standard_normal((8, 2))
-    times = np.array([0.0, 0.3, 10.0, 1e4, math.inf])
-    expected = np.empty((5, 8, 2))
+    k_train, y = features @ features.T, np.array([10.0, 0.0]) + rng.standard_normal((8, 2))
+    fit = functools.partial(GradientFlow.fit, ridge=ridge, center_targets=center)
+    expected = np.empty((len(TIMES), 8, 2))
     for i in range(8):
         others = np.arange(8) != i
-        flow = regression.GradientFlow.fit(k_train[others][:, others], y[others], ridge=ridge)
+        flow = fit(k_train[others][:, others], y[others])
         # The same step on each of the others.
-        expected[:, i] = flow.predict(k_train[i : i + 1, others], times * 7 / 8)[:, 0]
-    flow = regression.GradientFlow.fit(k_train, y, ridge=ridge)
-    np.testing.assert_allclose(flow.leave_one_out(times), expected, rtol=1e-8, atol=1e-8)
-    vector = regression.GradientFlow.fit(k_train, y[:, 0], ridge=ridge)
-    np.testing.assert_allclose(vector.leave_one_out(0.3), expected[1, :, 0], atol=1e-8)
+        expected[:, i] = flow.predict(k_train[i : i + 1, others], TIMES * 7 / 8)[:, 0]
+    found = fit(k_train, y).leave_one_out(TIMES)
+    np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-7)
+    vector = fit(k_train, y[:, 0]).leave_one_out(0.3)
+    np.testing.assert_allclose(vector, expected[1, :, 0], atol=1e-7)
 
 
 def test_a_point_that_no_other_one_says_anything_about_is_predicted_to_be_zero():
     k_train = scipy.linalg.block_diag(np.full((2, 2), 3.0), 1.0)
-    flow = regression.GradientFlow.fit(k_train, np.array([1.0, 3.0, 5.0]))
+    flow = GradientFlow.fit(k_train, np.array([1.0, 3.0, 5.0]))
     np.testing.assert_allclose(flow.leave_one_out(math.inf), [3.0, 1.0, 0.0], atol=1e-12)
+    with pytest.raises(ValueError, match="leave_one_out with center_targets=True needs at least 2"):
+        GradientFlow.fit(np.eye(1), np.ones(1), center_targets=True).leave_one_out(1.0)
 
 
 # From the mean of the targets.
@@ -139,7 +141,7 @@ def test_a_point_that_no_other_one_says_anything_about_is_predicted_to_be_zero()
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_flow_from_the_mean_is_one_from_zero_of_centered_targets(problem, solver):
     k_train, k_test, y = problem
-    fit = functools.partial(regression.GradientFlow.fit, solver=solver, ridge=0.1, tol=1e-10)
+    fit = functools.partial(GradientFlow.fit, solver=solver, ridge=0.1, tol=1e-10)
     mean = np.array([100.0, -2.0])
     y = y - y.mean(axis=0)
     from_mean, from_zero = fit(k_train, mean + y, center_targets=True), fit(k_train, y)
@@ -157,39 +159,9 @@ def test_a_flow_from_the_mean_is_one_from_zero_of_centered_targets(problem, solv
     assert vector.offset.shape == ()
 
 
-@pytest.mark.parametrize("ridge", [0.0, 0.1])
-def test_a_point_left_out_is_left_out_of_the_mean(problem, ridge):
-    k_train, _, y = problem
-    y = y + np.array([10.0, 0.0])
-    fit = functools.partial(regression.GradientFlow.fit, ridge=ridge, center_targets=True)
-    expected = np.empty((len(TIMES), 8, 2))
-    for i in range(8):
-        others = np.arange(8) != i
-        flow = fit(k_train[others][:, others], y[others])
-        expected[:, i] = flow.predict(k_train[i : i + 1, others], TIMES * 7 / 8)[:, 0]
-    flow = fit(k_train, y)
-    np.testing.assert_allclose(flow.leave_one_out(TIMES), expected, rtol=1e-7)
-    with pytest.raises(ValueError, match="leave_one_out with center_targets=True needs at least 2"):
-        fit(k_train[:1, :1], y[:1]).leave_one_out(1.0)
-
-
-@pytest.mark.full
-def test_diabetes_is_learned_better_from_the_mean_than_from_zero():
-    x, y = sklearn.datasets.load_diabetes(return_X_y=True)
-    k = np.asarray(rntk.ResidualKernel(math.inf, schedules.PowerLaw(0.5))(x))
-    rest, some, new = np.split(np.random.default_rng(0).permutation(442), [242, 342])
-    scores = {}
-    for center in (False, True):
-        flow = regression.GradientFlow.fit(k[np.ix_(rest, rest)], y[rest], center_targets=center)
-        stopping = regression.holdout(flow, k[np.ix_(some, rest)], y[some])
-        off = flow.predict(k[np.ix_(new, rest)], stopping.time) - y[new]
-        scores[center] = 1 - np.mean(off**2) / np.var(y[new])
-    assert scores[True] > 0.35 > scores[False] + 0.1
-
-
 def test_a_mean_that_is_larger_than_the_spread_is_warned_about():
     k_train, rng = np.eye(20), np.random.default_rng(0)
-    fit = regression.GradientFlow.fit
+    fit = GradientFlow.fit
     far = 3 + rng.standard_normal(20)
     with pytest.warns(
         UserWarning, match=r"mean of y is \d\.\d+ times.*center_targets=True"
@@ -214,10 +186,10 @@ def test_a_mean_that_is_larger_than_the_spread_is_warned_about():
 
 def test_auto_chooses_an_eigendecomposition_for_small_matrices_in_memory(monkeypatch):
     x = np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32)
-    assert regression.GradientFlow.fit(x @ x.T, x[:, 0]).solver == "eigh"
-    assert regression.GradientFlow.fit(gram.MatrixFree(_linear, x), x[:, 0]).solver == "lanczos"
+    assert GradientFlow.fit(x @ x.T, x[:, 0]).solver == "eigh"
+    assert GradientFlow.fit(gram.MatrixFree(_linear, x), x[:, 0]).solver == "lanczos"
     monkeypatch.setattr(gradient_flow, "_LARGEST_EIGH", 7)
-    assert regression.GradientFlow.fit(x @ x.T, x[:, 0]).solver == "lanczos"
+    assert GradientFlow.fit(x @ x.T, x[:, 0]).solver == "lanczos"
 
 
 @pytest.mark.parametrize("solver", ["lanczos", *full("eigh")])
@@ -228,14 +200,14 @@ def test_a_kernel_that_is_not_in_memory_gives_the_same_predictions(form, solver,
     y = rng.standard_normal((21, 2))
     kernel = rntk.ResidualKernel(30, schedules.PowerLaw(0.5))
     times = np.array([1.0, 100.0])
-    expected = regression.GradientFlow.fit(kernel(x), y).predict(kernel(x_test, x), times)
+    expected = GradientFlow.fit(kernel(x), y).predict(kernel(x_test, x), times)
     if form == "stored":
         k_train = gram.compute(kernel, x, tile_size=8, store=tmp_path / "train")
         k_test = gram.compute(kernel, x_test, x, tile_size=8, store=tmp_path / "test")
     else:
         k_train = gram.MatrixFree(kernel, x, tile_size=8)
         k_test = gram.MatrixFree(kernel, x_test, x, tile_size=8)
-    flow = regression.GradientFlow.fit(k_train, y, solver=solver)
+    flow = GradientFlow.fit(k_train, y, solver=solver)
     predictions = [flow.predict(k, times) for k in (k_test, kernel(x_test, x))]
     for found in predictions:
         assert found.dtype == np.float64
@@ -247,9 +219,9 @@ def test_a_matrix_free_kernel_in_float64_predicts_in_any_context(solver):
     x = np.random.default_rng(0).standard_normal((12, 12))
     with enable_x64():
         matrix, new = gram.MatrixFree(_linear, x), gram.MatrixFree(_linear, x[:3], x)
-    flow = regression.GradientFlow.fit(matrix, x[:, 0], solver=solver, ridge=0.1)
+    flow = GradientFlow.fit(matrix, x[:, 0], solver=solver, ridge=0.1)
     found = flow.predict(new, 5.0)
-    expected = regression.GradientFlow.fit(x @ x.T, x[:, 0], ridge=0.1)
+    expected = GradientFlow.fit(x @ x.T, x[:, 0], ridge=0.1)
     np.testing.assert_allclose(found, expected.predict(x[:3] @ x.T, 5.0), rtol=1e-3)
 
 
@@ -257,7 +229,7 @@ def test_a_matrix_free_kernel_in_float64_predicts_in_any_context(solver):
 @pytest.mark.parametrize("kernel_dtype", [">f4", "int32"])
 def test_arrays_of_the_other_byte_order_and_of_integers_are_taken(solver, kernel_dtype):
     k_train = np.diag([1, 2]).astype(kernel_dtype)
-    flow = regression.GradientFlow.fit(k_train, [1.0, -1.0], solver=solver)
+    flow = GradientFlow.fit(k_train, [1.0, -1.0], solver=solver)
     found = flow.predict(k_train, math.inf)
     np.testing.assert_allclose(found, [1, -1], rtol=1e-5)
 
@@ -266,10 +238,10 @@ def test_arrays_of_the_other_byte_order_and_of_integers_are_taken(solver, kernel
 def test_matrices_in_half_precision_are_checked(solver):
     off = jnp.eye(50, dtype=jnp.bfloat16).at[3, 4].set(0.11)
     with pytest.raises(ValueError, match="k_train must be symmetric"):
-        regression.GradientFlow.fit(off, np.ones(50), solver=solver)
+        GradientFlow.fit(off, np.ones(50), solver=solver)
     negative = jnp.diag(jnp.array([1.0, -0.02], jnp.bfloat16))
     with pytest.raises(ValueError, match="k_train must be positive semi-definite"):
-        regression.GradientFlow.fit(negative, np.ones(2), solver=solver)
+        GradientFlow.fit(negative, np.ones(2), solver=solver)
 
 
 # Bad input.
@@ -281,16 +253,8 @@ def test_matrices_in_half_precision_are_checked(solver):
         (np.ones((2, 3)), np.ones(2), r"k_train must have shape \(n, n\).*got shape \(2, 3\)"),
         (np.ones((0, 0)), np.ones(0), r"k_train must have shape \(n, n\)"),
         (np.eye(3), np.ones(4), r"y must have shape \(n,\).*with n = 3.*got shape \(4,\)"),
-        (
-            np.eye(3),
-            np.array([1, np.nan, 2]),
-            r"y must be finite, got 1 values.*first at index \[1\]",
-        ),
-        (
-            np.diag([1, np.inf]),
-            np.ones(2),
-            r"k_train must be finite, got 1 .*first at index \[1, 1",
-        ),
+        (np.eye(3), np.array([1, np.nan, 2]), r"y must be finite, got 1 .*at index \[1\]"),
+        (np.diag([1, np.inf]), np.ones(2), r"k_train must be finite, got 1 .*index \[1, 1"),
         (np.array([[1.0, 0.5], [0.1, 1.0]]), np.ones(2), "k_train must be symmetric, got"),
         (np.diag([1.0, -0.5]), np.ones(2), "k_train must be positive semi-definite, got"),
     ],
@@ -298,26 +262,20 @@ def test_matrices_in_half_precision_are_checked(solver):
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_bad_training_data_is_refused(k_train, y, message, solver):
     with pytest.raises(ValueError, match=message):
-        regression.GradientFlow.fit(k_train, y, solver=solver)
+        GradientFlow.fit(k_train, y, solver=solver)
 
 
 def test_training_data_that_are_not_numbers_are_refused():
     with pytest.raises(TypeError, match="y must hold real numbers, got dtype <U1"):
-        regression.GradientFlow.fit(np.eye(2), ["a", "b"])
-    with pytest.raises(TypeError, match="y must hold real numbers, got dtype bool"):
-        regression.GradientFlow.fit(np.eye(2), [True, False])
+        GradientFlow.fit(np.eye(2), ["a", "b"])
     with pytest.raises(TypeError, match="k_train must hold real numbers, got dtype complex128"):
-        regression.GradientFlow.fit(np.eye(2) * 1j, [1, 2])
+        GradientFlow.fit(np.eye(2) * 1j, [1, 2])
 
 
 def test_bad_requests_for_predictions_are_refused():
-    flow = regression.GradientFlow.fit(np.eye(3), np.ones(3))
-    for t, message in (
-        (-1.0, "≥ 0, got"),
-        (math.nan, "not be NaN, got"),
-        ([1.0, -2.0], "≥ 0, got"),
-    ):
-        with pytest.raises(ValueError, match=f"t must {'' if t is math.nan else 'be '}{message}"):
+    flow = GradientFlow.fit(np.eye(3), np.ones(3))
+    for t, message in ((-1.0, "be ≥ 0"), (math.nan, "not be NaN"), ([1.0, -2.0], "be ≥ 0")):
+        with pytest.raises(ValueError, match=f"t must {message}, got"):
             flow.predict(np.eye(3), t)
     with pytest.raises(ValueError, match=r"t must not decrease, got t\[1\] = 5 and t\[2\] = 2"):
         flow.predict(np.eye(3), [1.0, 5.0, 2.0])
@@ -332,11 +290,6 @@ def test_bad_requests_for_predictions_are_refused():
         flow.predict(np.full((2, 3), np.nan), 1.0)
 
 
-def test_kfold_refuses_a_matrix_without_blocks():
-    with pytest.raises(TypeError, match=r"got a gram.MatrixFree.*Pass gram.compute"):
-        regression.kfold(gram.MatrixFree(_linear, np.eye(3, dtype=np.float32)), np.ones(3))
-
-
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_new_input_at_which_the_kernel_is_not_finite_is_refused(solver):
     def cosine(a, b):
@@ -344,13 +297,13 @@ def test_a_new_input_at_which_the_kernel_is_not_finite_is_refused(solver):
         return a @ b.T / length
 
     x = np.eye(4, dtype=np.float32)
-    flow = regression.GradientFlow.fit(gram.MatrixFree(cosine, x), np.ones(4), solver=solver)
+    flow = GradientFlow.fit(gram.MatrixFree(cosine, x), np.ones(4), solver=solver)
     with pytest.raises(ValueError, match=r"finite|NaN"):
         flow.predict(gram.MatrixFree(cosine, np.zeros((1, 4), np.float32), x), 1.0)
 
 
 def test_what_only_an_eigendecomposition_knows_is_refused_without_one():
-    flow = regression.GradientFlow.fit(np.eye(3), np.ones(3), solver="lanczos")
+    flow = GradientFlow.fit(np.eye(3), np.ones(3), solver="lanczos")
     for name in ("degrees_of_freedom", "leave_one_out"):
         with pytest.raises(ValueError, match=f"{name} needs all eigenvalues.*Pass solver='eigh'"):
             getattr(flow, name)(1.0)

@@ -71,15 +71,9 @@ def test_steps_and_times_are_each_others_inverse(loss):
     assert isinstance(steps_of_time(1, 0.01, loss=loss), float)
 
 
-@pytest.mark.parametrize(
-    ("changed", "error", "message"),
-    [
-        ({"steps": -1}, ValueError, "steps must be ≥ 0, got -1"),
-        ({"steps": math.nan}, ValueError, "steps must not be NaN, got"),
-        ({"steps": "1"}, TypeError, "steps must hold real numbers"),
-    ],
-)
-def test_bad_arguments_are_refused(changed, error, message):
-    arguments = {"steps": 1, "learning_rate": 0.1, "loss": "mse", "n_outputs": 1} | changed
-    with pytest.raises(error, match=message):
-        time_of_steps(**arguments)
+def test_bad_arguments_are_refused():
+    for steps, message in ((-1, "≥ 0, got -1"), (math.nan, "not be NaN, got")):
+        with pytest.raises(ValueError, match=f"steps must .*{message}"):
+            time_of_steps(steps, 0.1, loss="mse")
+    with pytest.raises(TypeError, match="steps must hold real numbers"):
+        time_of_steps("1", 0.1, loss="mse")

@@ -1,11 +1,12 @@
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
 from helpers import matrix_of_spectrum
 
-from nt_residual import data, rntk, schedules
+from nt_residual import data, gram, rntk, schedules
 from nt_residual.regression import (
     GradientFlow,
     discrepancy,
@@ -44,9 +45,6 @@ def noisy():
     return k, points.y_train, k_test, points.y_test
 
 
-# The grid of times.
-
-
 def test_the_grid_of_lanczos_ends_before_infinity_where_predictions_have_converged(noisy):
     k, y, *_ = noisy
     flow = GradientFlow.fit(k, y, solver="lanczos")
@@ -71,9 +69,6 @@ def test_the_grid_of_times_runs_from_nothing_learned_to_everything(problem):
     assert np.linalg.norm(flow.predict(k, times[-2]) - y) < 1e-3 * np.linalg.norm(y)
 
 
-# Held-out data.
-
-
 def test_holdout_finds_the_time_of_least_squared_error(problem):
     k, y = problem
     k_val = np.random.default_rng(1).standard_normal((3, 9)) @ k
@@ -94,10 +89,6 @@ def test_holdout_refuses_targets_that_are_missing_or_of_another_length(problem):
         holdout(flow, k[:0], y[:0])
     with pytest.raises(ValueError, match="k_val_train must be finite, got 9 values"):
         holdout(flow, np.where(np.arange(3)[:, None] == 1, np.nan, k[:3]), y[:3])
-    with pytest.raises(TypeError, match="k_val_train must hold real numbers, got dtype complex128"):
-        holdout(flow, k[:3] * 1j, y[:3])
-    with pytest.raises(TypeError, match="y_val must hold real numbers, got dtype complex128"):
-        holdout(flow, k[:3], np.ones((3, 2)) * 1j)
     with pytest.raises(ValueError, match=r"y_val must have the shape of the predictions, \(3, 2\)"):
         holdout(flow, k[:3], y)
 
@@ -118,7 +109,7 @@ def test_kfold_has_the_errors_of_training_on_all_parts_but_one(problem, outputs)
 
 
 def test_kfold_passes_solver_and_ridge_on(noisy):
-    k, y, *_ = noisy
+    k, y = noisy[0][:60, :60], noisy[1][:60]
     times = np.geomspace(1, 1e3, 10)
     exact = kfold(k, y, 3, times=times, ridge=2.0)
     krylov = kfold(k, y, 3, times=times, ridge=2.0, solver="lanczos")
@@ -132,6 +123,7 @@ def test_kfold_passes_solver_and_ridge_on(noisy):
         ((np.ones((2, 3)), np.ones(2)), ValueError, r"k_train must have shape \(n, n\), n ≥ 2"),
         ((np.eye(4), np.ones(3)), ValueError, r"y must have shape \(n,\).*with n = 4"),
         ((np.eye(4), np.ones(4), 5), ValueError, "n_splits must be at most n = 4, got 5"),
+        ((gram.MatrixFree(jnp.dot, np.eye(3)), np.ones(3)), TypeError, "Pass gram.compute"),
     ],
 )
 def test_kfold_refuses_what_it_cannot_divide(arguments, error, message):
@@ -173,14 +165,6 @@ def test_leave_one_out_is_the_error_of_predictions_without_each_point(problem):
         leave_one_out(flow, y[:5])
 
 
-@pytest.mark.parametrize("rule", [generalized_cross_validation, leave_one_out])
-def test_criteria_that_need_all_eigenvalues_refuse_lanczos(problem, rule):
-    k, y = problem
-    flow = GradientFlow.fit(k, y, solver="lanczos")
-    with pytest.raises(ValueError, match="Pass solver='eigh'"):
-        rule(flow, times=[1.0]) if rule is generalized_cross_validation else rule(flow, y, [1.0])
-
-
 # Discrepancy.
 
 
@@ -210,9 +194,6 @@ def test_noise_that_is_never_reached_is_reported(problem):
             discrepancy(flow, 0.1)
 
 
-# Results.
-
-
 def test_results_print_what_was_asked_for_and_not_all_arrays(problem):
     k, y = problem
     flow = GradientFlow.fit(k, y)
@@ -222,9 +203,6 @@ def test_results_print_what_was_asked_for_and_not_all_arrays(problem):
     assert repr(flow) == "GradientFlow(n_train=9, solver='eigh', ridge=0)"
     shown = "Solution(status='converged', residual≤0.0e+00, iterations=0, value of shape (5, 9, 2))"
     assert repr(flow.solve(TIMES)) == shown
-
-
-# What they are for.
 
 
 @pytest.mark.parametrize("rule", ["holdout", "kfold", "gcv", "loo", "discrepancy"])
