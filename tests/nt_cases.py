@@ -7,6 +7,7 @@ neither nt_residual nor pytest.
 """
 
 import functools
+import itertools
 import pathlib
 
 import jax
@@ -16,13 +17,11 @@ import numpy as np
 from neural_tangents import stax
 from nt_networks import (
     ELEMENTWISE,
-    IMAGES,
     INFINITE_ONLY,
     MASKED,
     NETWORKS,
     VECTORS,
     array,
-    conv,
     dense,
     parameters,
 )
@@ -86,37 +85,14 @@ def _kernels_between(network, inputs):
     return _fields(network()[2](*inputs, ("nngp", "ntk")), "nngp", "ntk")
 
 
-def _whole_kernel():
-    kernel = conv(stax.Relu())[2](*IMAGES, diagonal_batch=False, diagonal_spatial=False)
-    return _fields(kernel, "nngp", "ntk", "cov1")
-
-
-def _aggregate(implementation):
-    nodes, features = 5, array(2, 5, 3)
-    if implementation == "DENSE":
-        pattern = np.abs(array(2, nodes, nodes)) * (array(2, nodes, nodes, seed=1.0) > 0)
-        options = {}
-    else:
-        pattern = np.stack([[[0, 1], [1, 2], [2, 2], [-1, -1]]] * 2)
-        options = {"to_dense": _edges_to_matrix(nodes), "implementation": "SPARSE"}
-    _, _, kernel_fn = stax.serial(
-        stax.Dense(4),
-        stax.Relu(),
-        stax.Aggregate(aggregate_axis=1, batch_axis=0, **options),
-        stax.GlobalAvgPool(),
-        stax.Dense(2),
-    )
-    pattern = jnp.asarray(pattern)
+def _aggregate():
+    features = array(2, 5, 3)
+    pattern = jnp.asarray(np.abs(array(2, 5, 5)) * (array(2, 5, 5, seed=1.0) > 0))
+    aggregate = stax.Aggregate(aggregate_axis=1, batch_axis=0)
+    layers = [stax.Dense(4), stax.Relu(), aggregate, stax.GlobalAvgPool(), stax.Dense(2)]
+    kernel_fn = stax.serial(*layers)[2]
     within = kernel_fn(features, None, ("nngp", "ntk"), pattern=(pattern, pattern))
     return {"nngp_within": within.nngp, "ntk_within": within.ntk}
-
-
-def _edges_to_matrix(nodes):
-    def one(edges):
-        counts = jnp.zeros((nodes + 1, nodes + 1)).at[edges[:, 0], edges[:, 1]].add(1.0)
-        return counts[:nodes, :nodes]
-
-    return jax.vmap(one)
 
 
 for _name, _layer in ELEMENTWISE.items():
@@ -132,9 +108,7 @@ for _name, (_inputs, _network) in NETWORKS.items():
 CASES["kernel/Dropout"] = functools.partial(
     _kernels, lambda: dense(stax.Relu(), stax.Dropout(0.7)), VECTORS
 )
-CASES["kernel/whole"] = _whole_kernel
-for _implementation in ("DENSE", "SPARSE"):
-    CASES[f"kernel/Aggregate/{_implementation}"] = functools.partial(_aggregate, _implementation)
+CASES["kernel/Aggregate"] = _aggregate
 
 
 # Outputs of finite networks.
@@ -169,10 +143,7 @@ for _name, (_inputs, _network) in NETWORKS.items():
 
 
 def _finite(name):
-    if name == "Relu":
-        inputs, network = VECTORS, lambda: dense(stax.Relu())
-    else:
-        inputs, network = NETWORKS[name]
+    inputs, network = NETWORKS.get(name, (VECTORS, lambda: dense(stax.Relu())))
     init_fn, apply_fn, _ = network()
     params = parameters(init_fn, inputs[0].shape)
     return apply_fn, *jax.tree_util.tree_map(jnp.asarray, (params, *inputs))
@@ -210,17 +181,13 @@ _AXES = {
     "diagonal": {"trace_axes": (), "diagonal_axes": (-1,)},
 }
 for _name in ("Relu", "FanInSum", "Conv_valid_stride", "GlobalAvgPool"):
-    for _kind, _function in {
-        "nngp": _nngp,
-        "vp": _vector_product,
-        "expansions": _expansions,
-    }.items():
-        CASES[f"empirical/{_name}/{_kind}"] = functools.partial(_function, _name)
-    for _implementation in (1, 2, 3):
-        for _key, _axes in _AXES.items():
-            CASES[f"empirical/{_name}/ntk/{_implementation}/{_key}"] = functools.partial(
-                _ntk, _name, _implementation, _axes
-            )
+    CASES[f"empirical/{_name}/nngp"] = functools.partial(_nngp, _name)
+    CASES[f"empirical/{_name}/vp"] = functools.partial(_vector_product, _name)
+    CASES[f"empirical/{_name}/expansions"] = functools.partial(_expansions, _name)
+    for _implementation, _key in itertools.product((1, 2, 3), _AXES):
+        CASES[f"empirical/{_name}/ntk/{_implementation}/{_key}"] = functools.partial(
+            _ntk, _name, _implementation, _AXES[_key]
+        )
 
 
 # Predictions.

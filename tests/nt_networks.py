@@ -44,6 +44,13 @@ def flat(*layers):
     return conv(*layers, stax.Flatten())
 
 
+def pair(combine):
+    """Two networks of different nonlinearity, and a layer that combines them."""
+    return stax.serial(
+        stax.FanOut(2), stax.parallel(dense(stax.Relu()), dense(stax.Erf())), combine
+    )
+
+
 def residual(shortcut, branch):
     return stax.serial(stax.FanOut(2), stax.parallel(shortcut, branch), stax.FanInSum())
 
@@ -99,23 +106,8 @@ NETWORKS = {
         VECTORS,
         lambda: stax.serial(stax.DotGeneral(rhs=0.8), stax.Dense(3), stax.Erf(), stax.Dense(2)),
     ),
-    "FanInConcat": (
-        VECTORS,
-        lambda: stax.serial(
-            stax.FanOut(2),
-            stax.parallel(dense(stax.Relu()), dense(stax.Erf())),
-            stax.FanInConcat(-1),
-            stax.Dense(2),
-        ),
-    ),
-    "FanInProd": (
-        VECTORS,
-        lambda: stax.serial(
-            stax.FanOut(2),
-            stax.parallel(dense(stax.Relu()), dense(stax.Erf())),
-            stax.FanInProd(),
-        ),
-    ),
+    "FanInConcat": (VECTORS, lambda: stax.serial(pair(stax.FanInConcat(-1)), stax.Dense(2))),
+    "FanInProd": (VECTORS, lambda: pair(stax.FanInProd())),
     "FanInSum": (
         VECTORS,
         lambda: stax.serial(
@@ -173,14 +165,7 @@ NETWORKS = {
             stax.Dense(4, b_std=0.1),
             stax.Relu(),
             stax.GlobalSelfAttention(
-                n_chan_out=4,
-                n_chan_key=4,
-                n_chan_val=4,
-                n_heads=2,
-                linear_scaling=True,
-                attention_mechanism="IDENTITY",
-                W_query_std=1.2,
-                b_std=0.1,
+                4, 4, 4, n_heads=2, W_query_std=1.2, b_std=0.1, attention_mechanism="IDENTITY"
             ),
             stax.Relu(),
             stax.GlobalAvgPool(),
@@ -190,16 +175,7 @@ NETWORKS = {
     "GlobalSelfAttention_positions": (
         SEQUENCES,
         lambda: stax.serial(
-            stax.GlobalSelfAttention(
-                n_chan_out=4,
-                n_chan_key=8,
-                n_chan_val=4,
-                n_heads=2,
-                linear_scaling=False,
-                attention_mechanism="SOFTMAX",
-                pos_emb_type="SUM",
-                pos_emb_decay_fn=None,
-            ),
+            stax.GlobalSelfAttention(4, 8, 4, n_heads=2, linear_scaling=False, pos_emb_type="SUM"),
             stax.Flatten(),
             stax.Dense(2),
         ),

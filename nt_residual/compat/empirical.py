@@ -54,10 +54,9 @@ def primals_out_and_pullback(
 
 
 def equation_jvp(equation: Equation | None, index: int, tangent: Any, *inputs: Any) -> Any:
-    """Replaces `_eqn_jvp_fn`, which calls the rules of `ad.primitive_jvps` itself.
+    """Replaces `_eqn_jvp_fn`, which takes the rules of `ad.primitive_jvps` to return arrays.
 
-    It takes them to return arrays, which they do not for primitives with several outputs
-    (`split` since JAX 0.4.38). An equation of a linear program is its own derivative.
+    An equation of a linear program is its own derivative.
     """
     if equation is None:
         return tangent
@@ -74,11 +73,7 @@ def equation_jvp(equation: Equation | None, index: int, tangent: Any, *inputs: A
 
 
 def equation_vjp(equation: Equation | None, cotangent: Any, *inputs: Any) -> Sequence[Any]:
-    """Replaces `_eqn_vjp_fn`, which calls JAX's transpose rules itself.
-
-    It reaches them through `ad.source_info_util` (gone since JAX 0.4.26) and
-    `ad.reducing_transposes` (gone since JAX 0.10).
-    """
+    """Replaces `_eqn_vjp_fn`, which asks for `ad.reducing_transposes` (gone since JAX 0.10)."""
     if equation is None:
         return (cotangent,)
     linear = [i for i, x in enumerate(inputs) if isinstance(x, ad.UndefinedPrimal)]
@@ -110,40 +105,26 @@ def read_primal(env: Mapping[Variable, Any], var: Variable) -> Any:
 
 
 def write_cotangent(primitive: Any, env: dict[Variable, Any], var: Variable, ct: Any) -> None:
-    """Replaces `_write_cotangent`, which asks for `ad.config` and `core.lattice_join`.
-
-    They went with JAX 0.4.26 and 0.6, and only served JAX's internal checks.
-    """
+    """Replaces `_write_cotangent`, which asks for `core.lattice_join` (gone since JAX 0.6)."""
     del primitive
     if ct is not None and not isinstance(ct, ad.Zero):
         env[var] = ad.add_tangents(env[var], ct) if var in env else ct
 
 
 def flops(f: Callable, optimize: bool, *args: Any, **kwargs: Any) -> float:
-    """Replaces `_get_flops`: `cost_analysis` returns a dictionary since JAX 0.5.
-
-    It may also return nothing, or leave out a count of zero; both are 0 here.
-    """
+    """Replaces `_get_flops`: `cost_analysis` returns a dictionary since JAX 0.5, or nothing."""
     stage = jax.jit(f).lower(*args, **kwargs)
     analysis = (stage.compile() if optimize else stage).cost_analysis()
     return float((analysis or {}).get("flops", 0.0))
 
 
 def array_functions() -> dict[str, Callable]:
-    """Replaces `jnp.size`, which wants arrays, and `jnp.dtype`, which wants none.
-
-    Here the first also gets abstract shapes, which JAX warns of since 0.5.3, and the
-    second gets arrays, which it warns of since 0.8.2.
-    """
+    """Replaces `jnp.size` for abstract shapes, and `jnp.dtype` for arrays, which JAX warns of."""
     return {"size": lambda x: math.prod(np.shape(x)), "dtype": jnp.result_type}
 
 
 def hashable(tree: Any) -> tuple:
-    """Replaces `_to_tuple_tree`, which knows of tuples, lists and dictionaries only.
-
-    `AUTO` takes it as the key of its cache: trees of other classes, such as the states
-    of Flax, are not hashable themselves.
-    """
+    """Replaces `_to_tuple_tree`, the key of a cache, which knows no trees as the states of Flax."""
     leaves, structure = jax.tree.flatten(tree, is_leaf=_is_shape)
     return tuple(leaves), structure
 

@@ -1,12 +1,9 @@
-"""The names neural-tangents 0.6.5 expects of JAX, and where they are today.
-
-Each function says what became of a name, and in which release of JAX. A name of
-`_MISSING` is replaced only where the installed JAX lacks or deprecates it.
-"""
+"""The names neural-tangents 0.6.5 expects of JAX, and where they are today."""
 
 import importlib
+import pkgutil
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -28,65 +25,28 @@ class Overlay(types.ModuleType):
         return getattr(base, attribute)
 
 
-def _extend_core(name: str) -> Any:
-    """`jax.core` gave its jaxpr types to `jax.extend.core` (removed there in JAX 0.6)."""
-    return getattr(importlib.import_module("jax.extend.core"), name)
-
-
-def _typeof(name: str) -> Any:
-    """`jax.core.get_aval` became the public `jax.typeof` (removed there in JAX 0.10)."""
-    del name
-    return importlib.import_module("jax").typeof
-
-
-def _private_util(name: str) -> Any:
-    """`jax.util` was made private (emptied in JAX 0.6, gone in JAX 0.8)."""
-    return getattr(importlib.import_module("jax._src.util"), name)
-
-
-def _compile_time(name: str) -> Any:
-    """`jax.core.eval_context` has refused tracers of outer transformations since JAX 0.4.36.
-
-    What it did before, computing at once what needs no tracer, is now done by the public
-    `jax.ensure_compile_time_eval`.
-    """
-    del name
-    return importlib.import_module("jax").ensure_compile_time_eval
-
-
-def _source_info(name: str) -> Any:
-    """`ad.source_info_util` moved to `jax.extend` (removed from `ad` in JAX 0.4.26)."""
-    return importlib.import_module(f"jax.extend.{name}")
-
-
-def _retired_primitive(name: str) -> Any:
-    """`ad.zeros_like_p` is unused since JAX 0.4.24, and gone since JAX 0.9.
-
-    neural-tangents only uses it as a key of its tables of rules. A primitive that
-    no jaxpr contains keeps those entries, and none of them is ever looked up.
-    """
-    return _extend_core("Primitive")(f"retired_{name}")
-
-
-# Names that the installed JAX may lack or deprecate.
-_MISSING: dict[str, dict[str, Callable[[str], Any]]] = {
-    "jax.core": {
-        "Jaxpr": _extend_core,
-        "JaxprEqn": _extend_core,
-        "Literal": _extend_core,
-        "Primitive": _extend_core,
-        "Var": _extend_core,
-        "get_aval": _typeof,
+# Where to find a name that the installed JAX may lack or deprecate.
+_MISSING = {
+    "jax.core": {  # Its jaxpr types were removed in JAX 0.6.
+        name: f"jax.extend.core:{name}"
+        for name in ("Jaxpr", "JaxprEqn", "Literal", "Primitive", "Var")
     },
-    "jax.util": {"safe_map": _private_util, "safe_zip": _private_util},
+    "jax.util": {  # Made private: emptied in JAX 0.6, gone in JAX 0.8.
+        "safe_map": "jax._src.util:safe_map",
+        "safe_zip": "jax._src.util:safe_zip",
+    },
     "jax.interpreters.ad": {
-        "source_info_util": _source_info,
-        "zeros_like_p": _retired_primitive,
+        "source_info_util": "jax.extend.source_info_util",  # Moved in JAX 0.4.26.
+        # Unused since JAX 0.4.24, gone since JAX 0.9. neural-tangents only uses it as a key of
+        # its tables of rules, which any object is.
+        "zeros_like_p": "builtins:object",
     },
 }
 
-# Names that are there, with another meaning.
-_CHANGED = {"jax.core": {"eval_context": _compile_time}}
+# Names that are there, with another meaning. `jax.core.eval_context` has refused tracers of outer
+# transformations since JAX 0.4.36: what it did before, computing at once what needs no tracer, is
+# now done by `jax.ensure_compile_time_eval`.
+_CHANGED = {"jax.core": {"eval_context": "jax:ensure_compile_time_eval"}}
 
 
 def _import_or_none(name: str) -> types.ModuleType | None:
@@ -107,8 +67,9 @@ def build_overlays() -> dict[str, types.ModuleType]:
     overlays: dict[str, types.ModuleType] = {}
     for module_name, names in _MISSING.items():
         base = _import_or_none(module_name)
-        found = {name: find(name) for name, find in names.items() if not _has(base, name)}
-        found |= {name: find(name) for name, find in _CHANGED.get(module_name, {}).items()}
+        missing = {name: where for name, where in names.items() if not _has(base, name)}
+        missing |= _CHANGED.get(module_name, {})
+        found = {name: pkgutil.resolve_name(where) for name, where in missing.items()}
         if found:
             overlays[module_name] = Overlay(module_name, base, found)
 

@@ -23,15 +23,6 @@ def without_mask_of_scalars(mean_and_var: Callable) -> Callable:
     return wrapped
 
 
-def check_mask(mask: jax.Array, channel_axis: int) -> None:
-    """Refuses a mask that has an entry for each channel, before a pooling layer."""
-    if mask.shape[channel_axis] != 1:
-        raise NotImplementedError(
-            f"pooling layers need one mask for all channels, got a mask of shape {mask.shape}, "
-            f"with one for each. Put a layer that joins channels before them, such as stax.Dense."
-        )
-
-
 def trace(x: jax.Array, axis1: int, axis2: int) -> jax.Array:
     """Return `jnp.trace`, having checked for `Flatten` that both inputs have the same size."""
     if x.shape[axis1] != x.shape[axis2]:

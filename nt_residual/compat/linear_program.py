@@ -1,14 +1,15 @@
 """The linear part of a function as a flat list of equations, from JAX's public API.
 
-neural-tangents' structured derivatives walk the jaxpr that `ad.linearize` used to
-return. What JAX returns now differs from release to release: nested `jit` equations
-(`pjit` before JAX 0.7), equations with several outputs (`split` since JAX 0.4.38, where
-there were slices), rematerialized blocks with non-linear equations in them, constants
-among the equations. `linearize` gives the one form that they were written for.
+neural-tangents' structured derivatives walk the jaxpr that `ad.linearize` used to return. What JAX
+returns now differs from release to release: nested `jit` equations, equations with several outputs,
+rematerialized blocks with non-linear equations in them, constants among the equations. `linearize`
+gives the one form that they were written for.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,15 +20,8 @@ from jax.extend.core import Literal
 from jax.interpreters.ad import UndefinedPrimal
 
 # Equations that call a jaxpr once, on their own inputs and for their own outputs.
-_CALLS = {
-    "closed_call",
-    "core_call",
-    "core_closed_call",
-    "custom_jvp_call",
-    "custom_vjp_call",
-    "jit",
-    "pjit",
-}
+_CALLS = {"closed_call", "core_call", "core_closed_call", "jit"}
+_CALLS |= {"custom_jvp_call", "custom_vjp_call"}
 # The same, with equations in the jaxpr that compute constants anew and are not linear.
 _REMATERIALISED = {"checkpoint", "remat", "remat2"}
 
@@ -41,11 +35,7 @@ class Variable:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Equation:
-    """One primitive with one output. Calling it evaluates it.
-
-    Where the primitive has several outputs, there is one equation for each, and
-    `output` says for which.
-    """
+    """One output, of index `output`, of one primitive. Calling it evaluates it."""
 
     primitive: Any
     params: Mapping[str, Any]
@@ -188,14 +178,16 @@ class _Flattener:
                 return self._linear_part(inner, consts, inputs)
             return self._inline(inner, consts, inputs)
 
-        outputs = [Variable(var.aval) for var in eqn.outvars]
         if primitive.name == "split":
-            self.equations.extend(_slices(params, inputs, outputs))
-        else:
-            self.equations.extend(
-                Equation(primitive, params, inputs, [output], index)
-                for index, output in enumerate(outputs)
-            )
+            (x,) = (jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype) for var in inputs)
+            slices = jax.make_jaxpr(functools.partial(_slices, **params))(x)
+            return self._inline(slices.jaxpr, slices.consts, inputs)
+
+        outputs = [Variable(var.aval) for var in eqn.outvars]
+        self.equations.extend(
+            Equation(primitive, params, inputs, [output], index)
+            for index, output in enumerate(outputs)
+        )
         return outputs
 
     def _linear_part(
@@ -222,18 +214,13 @@ class _Flattener:
         return var
 
 
-def _slices(
-    params: Mapping[str, Any], inputs: Sequence[Variable], outputs: Sequence[Variable]
-) -> Iterator[Equation]:
+def _slices(x: jax.Array, sizes: Sequence[int], axis: int) -> list[jax.Array]:
     """`split` as the slices that it was before JAX 0.4.38."""
-    (operand,) = inputs
-    axis, stop = params["axis"], 0
-    for size, output in zip(params["sizes"], outputs, strict=True):
-        start, stop = stop, stop + int(size)
-        starts, limits = [0] * operand.aval.ndim, list(operand.aval.shape)
-        starts[axis], limits[axis] = start, stop
-        where = {"start_indices": tuple(starts), "limit_indices": tuple(limits), "strides": None}
-        yield Equation(lax.slice_p, where, inputs, [output])
+    stops = itertools.accumulate(map(int, sizes))
+    return [
+        lax.slice_in_dim(x, stop - int(size), stop, axis=axis)
+        for size, stop in zip(sizes, stops, strict=True)
+    ]
 
 
 def _needed(equations: Sequence[Equation], outvars: Sequence[Variable]) -> list[Equation]:

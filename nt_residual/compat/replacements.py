@@ -53,10 +53,7 @@ def _empirical(module: Any) -> Mapping[str, Any]:
 def _linear(module: Any) -> Mapping[str, Any]:
     from nt_residual.compat import layers
 
-    return {
-        "_check_is_implemented": layers.check_mask,
-        "jnp": Overlay("jax.numpy", module.jnp, {"trace": layers.trace}),
-    }
+    return {"jnp": Overlay("jax.numpy", module.jnp, {"trace": layers.trace})}
 
 
 def _predict(module: Any) -> Mapping[str, Any]:

@@ -22,11 +22,11 @@ def ConvResNet(
 ):
   r"""A convolutional residual network.
 
-  A convolution to `channels` channels, the blocks, pooling, and a dense layer.
-  With several stages, each but the first begins with a block that halves the
-  resolution and doubles the channels: the first convolution of its branch and a
-  1x1 convolution on its shortcut have a stride of two. There are no biases.
-  `nt_residual.conv.ResidualKernel` computes the same kernel faster.
+  A convolution, the blocks, pooling, and a dense layer, without biases. Each
+  stage but the first begins with a block that halves the resolution and doubles
+  the channels, with a stride of two in the first convolution of its branch and
+  in a 1x1 convolution on its shortcut. `nt_residual.conv.ResidualKernel`
+  computes the same kernel faster.
 
   Example:
     >>> from nt_residual import schedules
@@ -52,8 +52,8 @@ def ConvResNet(
       the number of outputs.
 
     schedule:
-      a callable that takes the number of all blocks and returns one
-      :math:`\alpha` per block, or an array of these. They may be traced.
+      a callable of the number of all blocks, or an array with one
+      :math:`\alpha` per block, as for `FullyConnectedResNet`.
 
     pooling:
       `'flatten'` for a dense layer on all pixels, whose kernel needs memory of
@@ -65,40 +65,38 @@ def ConvResNet(
 
     options:
       `padding`, `'SAME'` for zeros around the image or `'CIRCULAR'` for its
-      other side; `trained`, `'blocks'` if only the branches are trained or
-      `'all'` if the first and the last layer and the shortcuts are too;
-      `normalize_blocks`, `block`, `activation`, `W_std` and `remat` as for
-      `FullyConnectedResNet`.
+      other side; and `trained` (the shortcuts count as the first and the last
+      layer do), `normalize_blocks`, `block`, `activation`, `W_std` and `remat`
+      of `FullyConnectedResNet`.
 
   Returns:
     `(init_fn, apply_fn, kernel_fn)`, for inputs of shape
     `(batch_size, height, width, in_channels)`.
 
   Raises:
-    TypeError: as `FullyConnectedResNet`.
-    ValueError: as `FullyConnectedResNet`.
+    TypeError, ValueError: as `FullyConnectedResNet`.
   """
   channels = _checks.integer(channels, 'channels', 1)
   depths = depth if isinstance(depth, (tuple, list)) else (depth,)
-  if not depths:
-    raise ValueError('depth must hold one number for each stage, got none.')
   if not isinstance(filter_shape, (tuple, list)):
     raise TypeError(
         f'filter_shape must be a tuple, one number for each spatial axis, got'
         f' {filter_shape!r}. For images pass `(3, 3)`.'
     )
-  if not filter_shape:
-    raise ValueError('filter_shape must have a spatial axis, got none.')
+  for name, value in (('depth', depths), ('filter_shape', filter_shape)):
+    if not value:
+      raise ValueError(f'{name} must hold a number, got none. Pass one.')
   filter_shape = tuple(
       _checks.integer(n, 'filter_shape', 1) for n in filter_shape
   )
   one = (1,) * len(filter_shape)
+  stages = [
+      (blocks, channels * 2**i, 2 if i else 1, one if i else None)
+      for i, blocks in enumerate(depths)
+  ]
   return _conv_resnet(
       channels,
-      [
-          (blocks, channels * 2**i, 2 if i else 1, one if i else None)
-          for i, blocks in enumerate(depths)
-      ],
+      stages,
       out_dim,
       schedule=schedule,
       pooling=pooling,
@@ -139,7 +137,7 @@ def WideResNet(
   Args:
     block_size: the number of blocks in each of the three stages, at least 1.
     k: the factor by which channels are multiplied, at least 1.
-    out_dim: the number of outputs.
+    out_dim: see `ConvResNet`.
     schedule: see `ConvResNet`; it is given `3 * block_size`.
     pooling: see `ConvResNet`.
     block: see `ConvResNet`.
@@ -150,23 +148,17 @@ def WideResNet(
     `(batch_size, height, width, in_channels)`.
 
   Raises:
-    TypeError: as `FullyConnectedResNet`.
-    ValueError: as `FullyConnectedResNet`.
+    TypeError, ValueError: as `FullyConnectedResNet`.
 
   See "`Wide Residual Networks <https://arxiv.org/abs/1605.07146>`_".
   """
   block_size = _checks.integer(block_size, 'block_size', 1)
-  k = _checks.integer(k, 'k', 1)
+  width = 16 * _checks.integer(k, 'k', 1)
   stages = [
-      (block_size, 16 * k, 1, (3, 3)),
-      (block_size, 32 * k, 2, (3, 3)),
-      (block_size, 64 * k, 2, (3, 3)),
+      (block_size, width * 2**i, 2 if i else 1, (3, 3)) for i in range(3)
   ]
   options.update(schedule=schedule, pooling=pooling, block=block)
   return _conv_resnet(16, stages, out_dim, filter_shape=(3, 3), **options)
-
-
-# INTERNAL UTILITIES
 
 
 def _conv_resnet(
@@ -240,9 +232,8 @@ def _Inputs(ndim):
     if len(shape) != ndim:
       raise ValueError(
           f'inputs must have {ndim} axes, (batch_size, height, width, '
-          f'in_channels) for images, got shape {tuple(shape)}. Add an axis for '
-          f'channels, e.g. `x[..., None]`, or set `filter_shape` to one number '
-          f'for each spatial axis.'
+          f'in_channels) for images, got shape {tuple(shape)}. Add an axis, '
+          f'e.g. `x[..., None]`, or change `filter_shape`.'
       )
 
   def checked_init_fn(rng, input_shape):

@@ -95,12 +95,10 @@ def FullyConnectedResNet(
     `(init_fn, apply_fn, kernel_fn)`.
 
   Raises:
-    TypeError: if a size is not an integer, `W_std` not a real number, an option
-      not a string or bool, `activation` not a layer, or `schedule` neither a
-      callable nor an array of real numbers.
-    ValueError: if a size is less than 1, `W_std` is NaN, infinite or negative,
-      an option is unknown, or the schedule does not give `depth` numbers or one
-      that is NaN, infinite or negative.
+    TypeError: if an argument is of the wrong type.
+    ValueError: if a size is less than 1, an option is unknown, `W_std` or an
+      :math:`\alpha` is NaN, infinite or negative, or there are not `depth` of
+      these.
   """
   depth = _checks.integer(depth, 'depth', 1)
   width = _checks.integer(width, 'width', 1)
@@ -119,17 +117,12 @@ def FullyConnectedResNet(
   )
 
 
-# INTERNAL UTILITIES
-
-
 def make_branch(block, activation, layer, W_std):
   """A branch of one or two layers, each made by `layer` from its `W_std`."""
   activation = Relu() if activation is None else activation
   check_layer(activation, 'activation')
   _checks.choice(block, 'block', ('two_layer', 'preactivation', 'one_layer'))
-  W_std = check_scalar(W_std, 'W_std')
-  if isinstance(W_std, float):
-    _checks.number(W_std, 'W_std')
+  W_std = check_scalar(W_std, 'W_std', negative=False)
   if block == 'two_layer':
     return stax.serial(layer(W_std), activation, layer(1.0))
   if block == 'one_layer':

@@ -42,16 +42,13 @@ def ABRelu(a, b):
   :obj:`~neural_tangents.stax.ABRelu` rounds both products first: its NTK is off
   by up to 1e-3 on the diagonal in float32. Here the products have twice the
   working precision, an input has angle zero with itself, no variance is too
-  large or too small to be squared, and derivatives are finite. For the
-  covariances that the layer is given, its covariances (relative to
-  :math:`\sigma_1 \sigma_2`) and NTK factors are within 1e-6 of their exact
-  values in float32, and within 1e-14 in float64.
+  large or too small to be squared, and derivatives are finite. Covariances
+  (relative to :math:`\sigma_1 \sigma_2`) and NTK factors are within 1e-6 of the
+  exact values for the covariances given in float32, within 1e-14 in float64.
 
-  The layers before still round these covariances. An error of
-  :math:`\epsilon` in the cosine moves an angle :math:`\theta` by
-  :math:`\min(\epsilon / \theta, \sqrt{2 \epsilon})`: in float32 by up to 3e-4
-  rad between different inputs or pixels that nearly coincide. Where that
-  matters, use float64 or the kernels of `nt_residual.rntk`.
+  The layers before round these covariances: in float32 the angle between inputs
+  or pixels that nearly coincide is off by up to 3e-4. Where that matters, use
+  float64 or the kernels of `nt_residual.rntk`.
 
   Example:
     >>> from nt_residual.stax import ABRelu
@@ -120,9 +117,6 @@ def ABRelu(a, b):
     )
 
   return init_fn, apply_fn, kernel_fn
-
-
-# INTERNAL UTILITIES
 
 
 @jax.custom_jvp

@@ -84,7 +84,12 @@ def _Branch(branch):
   @functools.wraps(kernel_fn)
   def checked_kernel_fn(k: 'nt.Kernel', **kwargs) -> 'nt.Kernel':
     out = kernel_fn(k, **kwargs)
-    _check_gaussian(branch, out)
+    if not isinstance(out, nt.Kernel) or not out.is_gaussian:
+      raise ValueError(
+          f'`branch` must end in a layer with mean-zero Gaussian outputs, such '
+          f'as `stax.Dense` or `stax.Conv`, got `{kernel_fn.__name__}`, whose '
+          f'outputs are not. Append `stax.Dense(width)` to it.'
+      )
     _check_independent(branch, k, kwargs)
     return out
 
@@ -125,7 +130,6 @@ def _Add(alpha, normalize_blocks):
     shortcut, branch = ks
     check_shapes(shortcut.shape1, branch.shape1)
     check_shapes(shortcut.shape2, branch.shape2)
-    _check_layout(shortcut, branch)
     if branch.is_reversed != shortcut.is_reversed:
       branch = branch.reverse()
 
@@ -160,9 +164,6 @@ def _Add(alpha, normalize_blocks):
   return init_fn, apply_fn, kernel_fn, mask_fn
 
 
-# INTERNAL UTILITIES
-
-
 def check_layer(layer, name):
   """Raises a `TypeError` if `layer` is not a triple of functions."""
   if not (
@@ -181,31 +182,14 @@ def _without_axes_of(layer, other):
   The layers within compare them with the kernel, and raise an error.
   """
   init_fn, apply_fn, kernel_fn = layer
-  stated = _requirements(other)
+  # `stax.requires` sets this attribute.
+  own, stated = (getattr(f[2], 'input_req', {}) for f in (layer, other))
   kept = {
       key: value
-      for key, value in _requirements(layer).items()
+      for key, value in own.items()
       if key not in ('batch_axis', 'channel_axis') or key not in stated
   }
   return init_fn, apply_fn, stax.requires(**kept)(kernel_fn)
-
-
-def _requirements(layer):
-  """Return the requirements that `stax.requires` has set."""
-  return getattr(layer[2], 'input_req', {})
-
-
-def _check_layout(shortcut: 'nt.Kernel', branch: 'nt.Kernel'):
-  names = ['batch_axis', 'channel_axis', 'diagonal_batch']
-  if len(shortcut.shape1) > 2:
-    names += ['diagonal_spatial']
-  for name in names:
-    a, b = getattr(shortcut, name), getattr(branch, name)
-    if a != b:
-      raise ValueError(
-          f'the kernels of `branch` and `shortcut` must have the same layout, '
-          f'got {name}={b} and {name}={a}. Use the same axes in both.'
-      )
 
 
 def _hypot(scale):
@@ -228,13 +212,4 @@ def _check_independent(layer, k: 'nt.Kernel', kwargs):
         f'its parameters are: it is not independent of the shortcut. Append '
         f'`stax.Dense(width)` to it, or put it, if it is a residual block, '
         f'before this one.'
-    )
-
-
-def _check_gaussian(layer, out):
-  if not isinstance(out, nt.Kernel) or not out.is_gaussian:
-    raise ValueError(
-        f'`branch` must end in a layer with mean-zero Gaussian outputs, such '
-        f'as `stax.Dense` or `stax.Conv`, got `{layer[2].__name__}`, whose '
-        f'outputs are not. Append `stax.Dense(width)` to it.'
     )

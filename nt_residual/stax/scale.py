@@ -33,9 +33,9 @@ def Scale(alpha):
 
   Args:
     alpha:
-      the constant: a finite real number, a JAX scalar (which may be traced), or
-      the name of the keyword argument of `kernel_fn` and `apply_fn` that holds
-      one. For `nt.batch` that must be a Python float.
+      the constant: a real number, a JAX scalar (which may be traced), or the
+      name of the keyword argument of `kernel_fn` and `apply_fn` that holds one.
+      For `nt.batch` that must be a Python float.
 
   Returns:
     `(init_fn, apply_fn, kernel_fn)`.
@@ -66,9 +66,7 @@ def Scale(alpha):
   return init_fn, apply_fn, kernel_fn
 
 
-# INTERNAL UTILITIES
-
-
+_REMEDY = 'For one value per block use `ResidualStack(branch, alphas)`.'
 # Arguments of `kernel_fn`, `apply_fn` and empirical kernels.
 _RESERVED = (
     *('x1_or_kernel', 'x1', 'x2', 'get', 'params', 'inputs', 'rng'),
@@ -108,13 +106,10 @@ def as_factor(scale, inputs):
   return jnp.asarray(scale, jnp.result_type(inputs, 0.0))
 
 
-_REMEDY = 'For one value per block use `ResidualStack(branch, alphas)`.'
-
-
-def check_scalar(value, name, remedy=''):
+def check_scalar(value, name, remedy='', negative=True):
   """Returns a finite real number as a float, a traced one as it is."""
   if not isinstance(value, jax.core.Tracer):
-    return _checks.number(value, name, negative=True, remedy=remedy)
+    return _checks.number(value, name, negative=negative, remedy=remedy)
   if value.ndim:
     raise TypeError(f'{name} must be a real number, got {value!r}. {remedy}')
   _checks.real_dtype(value.dtype, name, remedy)

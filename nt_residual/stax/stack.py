@@ -39,9 +39,8 @@ def ResidualStack(
     Without `normalize_blocks` variances grow like
     :math:`\prod_\ell (1 + \alpha_\ell^2)`, if the branch keeps them: at
     :math:`\alpha = 1` the kernel exceeds the range of float32 at depth 128, and
-    the finite network at depth 256. Both raise an `OverflowError`. Inside
-    `jit`, `grad` and the like values are not known: there both warn if that
-    product is out of range, unless the alphas are traced as well.
+    the finite network at depth 256. Both raise an `OverflowError`, and inside
+    `jit` and the like warn if that product is out of range and known.
 
   Example:
     >>> from nt_residual.stax import ResidualStack
@@ -70,9 +69,8 @@ def ResidualStack(
 
     remat:
       whether reverse-mode derivatives of `apply_fn` and `kernel_fn` recompute
-      blocks instead of keeping what is inside them. Memory then grows with the
-      square root of the depth, times the size of what one block passes to the
-      next; each block is evaluated up to three times more.
+      blocks, each up to three times, instead of keeping what is inside them.
+      Memory then grows with the square root of the depth.
 
   Returns:
     `(init_fn, apply_fn, kernel_fn)`. Parameters are those of one block with a
@@ -112,7 +110,7 @@ def ResidualStack(
 
     rngs = None if rng is None else random.split(rng, depth)
     blocks = (jnp.asarray(alphas), params, rngs)
-    first, others = _first(blocks), _others(blocks)
+    first = _part(blocks, 0)
     like = jax.eval_shape(apply_block, inputs, first)
     if _structure(like) == _structure(inputs):
       # A block may promote the dtype of its input; those after it then keep it.
@@ -120,6 +118,7 @@ def ResidualStack(
       return _scan(apply_block, inputs, blocks, remat)
 
     # The first block turns an array into a `MaskedArray`, which others keep.
+    others = _part(blocks, slice(1, None))
     return _scan(apply_block, apply_block(inputs, first), others, remat)
 
   # `wraps` also carries over the requirements that `stax.requires` has set.
@@ -133,24 +132,18 @@ def ResidualStack(
     # The first block turns an input kernel into one with the metadata (masks,
     # NTK shape) that all others keep.
     blocks = jnp.asarray(alphas, k.nngp.dtype)
-    out = apply_block(k, _first(blocks))
+    out = apply_block(k, blocks[0])
     _check_shapes(out.shape1, k.shape1)
     _check_shapes(out.shape2, k.shape2)
-    return _scan(apply_block, out, _others(blocks), remat)
+    return _scan(apply_block, out, blocks[1:], remat)
 
   layer = init_fn, apply_fn, kernel_fn
   return layer if normalize_blocks else check_range(layer, alphas)
 
 
-# INTERNAL UTILITIES
-
-
-def _first(tree):
-  return jax.tree.map(lambda leaf: leaf[0], tree)
-
-
-def _others(tree):
-  return jax.tree.map(lambda leaf: leaf[1:], tree)
+def _part(tree, index):
+  """The blocks at an index or slice of the leading axes."""
+  return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
 def _scan(fn, x, blocks, remat):
@@ -162,28 +155,24 @@ def _scan(fn, x, blocks, remat):
   if not remat:
     return lax.scan(body, x, blocks)[0]
 
-  # Segments of about as many blocks as there are segments, so that neither the
-  # inputs of segments nor those of the blocks of one segment take much memory.
+  # About as many segments as blocks in each: the inputs of neither take much
+  # memory.
   body = jax.checkpoint(body, prevent_cse=False)
   depth = len(jax.tree.leaves(blocks)[0])
   root = max(1, math.isqrt(depth))
   # Without a rest, parameters need not be copied.
   sizes = (n for n in range(root, root // 2, -1) if depth % n == 0)
   size = next(sizes, root)
-  count = depth // size
-  rest = jax.tree.map(lambda leaf: leaf[: depth - count * size], blocks)
+  rest = depth % size
   segments = jax.tree.map(
-      lambda leaf: leaf[depth - count * size :].reshape(
-          (count, size, *leaf.shape[1:])
-      ),
-      blocks,
+      lambda leaf: leaf[rest:].reshape((-1, size, *leaf.shape[1:])), blocks
   )
 
   @functools.partial(jax.checkpoint, prevent_cse=False)
   def segment_body(x, segment):
     return lax.scan(body, x, segment)
 
-  x, _ = lax.scan(body, x, rest)
+  x, _ = lax.scan(body, x, _part(blocks, slice(rest)))
   return lax.scan(segment_body, x, segments)[0]
 
 

@@ -60,9 +60,6 @@ def abstract_init(init_fn, input_shape):
   return output_shape, params
 
 
-# INTERNAL UTILITIES
-
-
 class _Value(enum.IntEnum):
   """The known facts about an array when all parameters are zero."""
 

@@ -26,14 +26,6 @@ def test_a_mask_goes_through_pooling_in_the_first_layer(pooling, x64):
         np.testing.assert_allclose(actual, kernel_fn(x[:, :3], None, kind), rtol=1e-12)
 
 
-@pytest.mark.parametrize("pooling", POOLING.values(), ids=POOLING)
-def test_a_mask_for_each_channel_is_refused_by_pooling_with_the_remedy(pooling):
-    x = jnp.ones((2, 5, 3)).at[:, 3:].set(7.0)
-    with pytest.raises(NotImplementedError, match=r"one mask for all channels.*stax\.Dense"):
-        pooling()[2](x, None, mask_constant=7.0)
-    assert stax.serial(stax.Dense(3), pooling())[2](x, None, "ntk", mask_constant=7.0).shape
-
-
 @pytest.mark.parametrize("layout", [{}, {"diagonal_spatial": False}])
 @pytest.mark.parametrize("first", [stax.Identity, lambda: stax.Dense(4)])
 def test_flatten_refuses_batches_of_different_size(first, layout):

@@ -91,27 +91,20 @@ def assert_close(got, expected, tolerance=TOLERANCE["float32"]):
 
 @every_case(lambda case: case.unrolled, main=is_of_its_kind)
 def test_the_kernel_is_that_of_the_network_unrolled_by_neural_tangents(case, x64):
-    _assert_unrolled_kernel_is_equal(case, symmetric=False)
-
-
-@every_case(lambda case: case.unrolled and case in KINDS, main=lambda case: case.nt_relu)
-def test_the_kernel_of_one_batch_is_that_of_the_unrolled_network(case, x64):
-    _assert_unrolled_kernel_is_equal(case, symmetric=True)
-
-
-def _assert_unrolled_kernel_is_equal(case, symmetric):
     x1, x2 = inputs(case, "float64")
-    x2 = None if symmetric else x2
-    theirs = jax.jit(case.outputs(WIDTH, case.unrolled)[2])(x1, x2)
-    # neural-tangents' DotGeneral asks for all pairs of inputs.
-    layout = {"diagonal_batch": theirs.diagonal_batch}
-    ours = jax.jit(functools.partial(case.outputs(WIDTH)[2], **layout))(x1, x2)
-    for field in FIELDS:
-        to_half = case.nt_relu and (symmetric or field.startswith("cov"))
-        tolerance = 1e-7 if to_half else TOLERANCE["float64"]
-        assert_close(getattr(ours, field), getattr(theirs, field), tolerance)
-    assert ours.is_gaussian == theirs.is_gaussian
-    assert ours.nngp.dtype == jnp.float64
+    # ReLU knows the angle of an input with itself.
+    for symmetric in (False, True) if case.nt_relu else (False,):
+        batches = (x1, None if symmetric else x2)
+        theirs = jax.jit(case.outputs(WIDTH, case.unrolled)[2])(*batches)
+        # neural-tangents' DotGeneral asks for all pairs of inputs.
+        layout = {"diagonal_batch": theirs.diagonal_batch}
+        ours = jax.jit(functools.partial(case.outputs(WIDTH)[2], **layout))(*batches)
+        for field in FIELDS:
+            to_half = case.nt_relu and (symmetric or field.startswith("cov"))
+            tolerance = 1e-7 if to_half else TOLERANCE["float64"]
+            assert_close(getattr(ours, field), getattr(theirs, field), tolerance)
+        assert ours.is_gaussian == theirs.is_gaussian
+        assert ours.nngp.dtype == jnp.float64
 
 
 @every_case(main=is_of_its_kind)
@@ -146,30 +139,20 @@ def test_equal_batches_give_the_symmetric_kernel(case):
 
 
 @every_case(is_of_its_kind)
-def test_a_kernel_without_ntk_is_the_same(case):
-    got = compiled(case)(*inputs(case), get=("cov2", "nngp"))
-    assert got._fields == ("cov2", "nngp")
-    assert_close(got.nngp, expected_kernel(case).nngp)
-    assert_close(got.cov2, expected_kernel(case).cov2)
-
-
-@every_case(is_of_its_kind)
-def test_a_kernel_computed_in_batches_is_the_same(case):
-    batched = nt.batch(case.outputs(WIDTH)[2], batch_size=2, device_count=0)
-    got = batched(*inputs(case), ("nngp", "ntk"))
-    assert_close(got.nngp, expected_kernel(case).nngp)
-    assert_close(got.ntk, expected_kernel(case).ntk)
-
-
-@every_case(is_of_its_kind)
-def test_a_kernel_that_stores_all_pairs_is_the_same(case):
+def test_the_kernel_is_the_same_in_parts_in_batches_and_with_all_pairs(case):
     x1, x2 = inputs(case)
     expected = expected_kernel(case)
+    without_ntk = compiled(case)(x1, x2, get=("cov2", "nngp"))
+    assert without_ntk._fields == ("cov2", "nngp")
+    assert_close(without_ntk.cov2, expected.cov2)
+    batched = nt.batch(case.outputs(WIDTH)[2], batch_size=2, device_count=0)
     stored = compiled(case)(x1, x2, diagonal_batch=False, diagonal_spatial=False)
     assert stored.cov1.shape == (4, 4)
     assert_close(jnp.diag(stored.cov1), expected.cov1)
-    assert_close(stored.nngp, expected.nngp)
-    assert_close(stored.ntk, expected.ntk)
+    for k in (without_ntk, stored, in_batches := batched(x1, x2, ("nngp", "ntk"))):
+        assert_close(k.nngp, expected.nngp)
+    for k in (stored, in_batches):
+        assert_close(k.ntk, expected.ntk)
 
 
 @every_case(lambda case: case.crop is not None, main=is_of_its_kind)

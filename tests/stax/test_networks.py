@@ -9,28 +9,6 @@ from neural_tangents import stax as nt_stax
 from residual_networks import conv, residual
 
 from nt_residual import rntk, schedules, stax
-from nt_residual.stax.vanishing import abstract_init
-
-SCHEDULES = [
-    schedules.PowerLaw(0.5),
-    schedules.PowerLaw(0.0, c=0.5),
-    schedules.Explicit([1.0, 0.0, 0.5, 0.2, 0.7, 0.1]),
-]
-
-
-@pytest.mark.parametrize("schedule", [SCHEDULES[0], *full(*SCHEDULES[1:])], ids=str)
-@pytest.mark.parametrize("trained", ["blocks", *full("all")])
-@pytest.mark.parametrize("kind", ["ntk", *full("nngp")])
-def test_its_kernel_is_the_closed_form_divided_by_the_input_dimension(
-    kind, trained, schedule, dtype
-):
-    x1, x2 = (random.normal(random.PRNGKey(i), (4, 5), dtype) for i in range(2))
-    closed_form = rntk.ResidualKernel(6, schedule, kind, trained, normalize=False)
-    _, _, kernel_fn = stax.FullyConnectedResNet(6, 8, schedule=schedule, trained=trained)
-    expected = closed_form(x1, x2) / 5
-    # In float64 the closed form is a series, within 1e-10 of the recursion.
-    rtol = {"float32": 5e-6, "float64": 2e-9}[dtype.name]
-    np.testing.assert_allclose(kernel_fn(x1, x2, kind), expected, rtol=rtol, atol=rtol)
 
 
 @pytest.mark.parametrize("trained", ["blocks", "all"])
@@ -95,24 +73,6 @@ def test_each_kind_of_block_is_that_of_the_network_unrolled(block, x64):
     theirs = nt_stax.serial(nt_stax.Dense(8), *blocks, nt_stax.Dense(1))
     for get in ("nngp", "ntk"):
         np.testing.assert_allclose(ours[2](x1, x2, get), theirs[2](x1, x2, get), rtol=1e-12)
-
-
-ACTIVATIONS = {
-    "Erf": nt_stax.Erf,
-    "numerical": lambda: nt_stax.ElementwiseNumerical(lambda x: jnp.tanh(x / 3), deg=30),
-}
-
-
-@pytest.mark.filterwarnings("ignore:Numerical Activation Layer", "ignore:Using JAX autodiff")
-@pytest.mark.parametrize("name", ["Erf", *full("numerical")])
-def test_networks_take_other_activations(name):
-    x = random.normal(random.PRNGKey(0), (3, 4))
-    options = {"schedule": schedules.Constant(0.5), "activation": ACTIVATIONS[name]()}
-    init_fn, apply_fn, kernel_fn = stax.FullyConnectedResNet(3, 512, **options)
-    sampled_fn = nt.monte_carlo_kernel_fn(init_fn, apply_fn, random.PRNGKey(1), 20, vmap_axes=0)
-    expected = jax.jit(lambda x: kernel_fn(x, None, "ntk"))(x)
-    sampled = sampled_fn(x, None, "ntk")
-    assert np.linalg.norm(sampled - expected) < 0.08 * np.linalg.norm(expected)
 
 
 # Convolutional networks.
@@ -199,12 +159,6 @@ def test_the_wide_residual_network_is_that_of_neural_tangents(x64):
         for net in (ours, theirs)
     )
     np.testing.assert_allclose(got, expected, rtol=1e-12)
-    sizes = []
-    for init_fn, _, _ in (ours, theirs):
-        _, params = abstract_init(init_fn, x1.shape)
-        sizes.append(sum(leaf.size for leaf in jax.tree.leaves(params)))
-    # Its last layer has biases, of standard deviation zero.
-    assert sizes[0] == sizes[1] - 10
 
 
 # Schedules.
@@ -238,22 +192,15 @@ def test_unknown_options_are_refused():
     for factory in (stax.FullyConnectedResNet, stax.ConvResNet, stax.WideResNet):
         with pytest.raises(ValueError, match="trained must be 'blocks' or 'all', got 'last'"):
             factory(2, 2, trained="last")
-        with pytest.raises(TypeError, match="schedule must be a callable"):
-            factory(2, 2, schedule=0.5)
         with pytest.raises(ValueError, match=r"one α per block, got 5 alphas for depth=\d"):
             factory(2, 2, schedule=lambda depth: np.ones(5))
         with pytest.raises(TypeError, match="`activation` must be a layer"):
             factory(2, 2, activation=nt_stax.Relu)
-        for name in ("normalize_blocks", "remat"):
-            with pytest.raises(TypeError, match=f"{name} must be True or False, got 'no'"):
-                factory(1, 2, **{name: "no"})
         for value, error in ((-1.0, ValueError), (np.nan, ValueError), (True, TypeError)):
             with pytest.raises(error, match=f"W_std must .*, got {value}"):
                 factory(2, 2, W_std=value)
     with pytest.raises(ValueError, match="padding must be 'SAME' or 'CIRCULAR', got 'VALID'"):
         stax.ConvResNet(2, 2, padding="VALID")
-    with pytest.raises(TypeError, match="unexpected keyword argument 'width'"):
-        stax.WideResNet(2, 2, width=3)
 
 
 @pytest.mark.parametrize(

@@ -56,15 +56,6 @@ def test_the_prediction_is_within_the_error_bars_of_simulated_regression(case):
     assert error < 0.1 * mean
 
 
-@pytest.mark.full
-def test_in_three_dimensions_interpolants_are_harmed_by_noise_nearly_as_predicted():
-    # Harmonics in low dimensions are no independent Gaussians: predicted 12% too high.
-    mean, error = _measure(LEARNABLE, 3, {0: 0.0}, 200, 1.0, 0.0)
-    curve = theory.learning_curve(theory.spectrum(LEARNABLE, 3, 150), {}, 200, 1.0)
-    assert error < 0.05 * mean
-    assert mean < curve.excess < 1.25 * mean
-
-
 def test_kappa_solves_its_equation_and_the_error_is_the_formula():
     found = theory.spectrum(CRITICAL, 4, 60)
     n, noise, ridge, target = np.array([10.0, 50.0, 250.0]), 0.3, 0.2, np.zeros(61)
@@ -133,12 +124,9 @@ def test_too_few_degrees_for_so_many_points_are_refused():
     [
         ({"spectrum": LEARNABLE}, TypeError, "must be a Spectrum, got ResidualKernel"),
         ({"n": 0}, ValueError, "n must be at least 1"),
-        ({"n": [10, math.nan]}, ValueError, "n must be finite"),
-        ({"n": "many"}, TypeError, "n must hold real numbers"),
         ({"target": {21: 1.0}}, ValueError, "degrees of the spectrum, 0 to 20, got degree 21"),
         ({"target": np.ones(2)}, TypeError, "must be a mapping, got ndarray"),
         ({"target": {-1: 1.0}}, ValueError, "a degree of target must be at least 0"),
-        ({"target": {1.5: 1.0}}, TypeError, "a degree of target must be an integer"),
         ({"target": {1: -1.0}}, ValueError, "target must be ≥ 0"),
     ],
 )
