@@ -30,8 +30,8 @@ class State(NamedTuple):
     """Two batches of images between two layers.
 
     With `flatten` the first three have shape (height, width, n1, n2), with `gap` (height,
-    height, width, width, n1, n2). Pairs of images come last: neighboring pixels then lie apart by
-    whole rows of them, and shifts move contiguous memory.
+    height, width, width, n1, n2). Pairs of images come last, so that shifts of pixels move
+    contiguous memory.
 
     Attributes:
       minus: r r' − K between two pixels.
@@ -134,10 +134,8 @@ def _excess(
         E = (r'/2r) Σ_k w_k (r_k − r'_k r/r')².
 
     With two parts of weight 1/2, r_k = 1, 3 and r'_k = 1, 1: r = √5, r' = 1, and E = √5 − 2, the
-    same as (1/2√5) [(1 − √5)² + (3 − √5)²]/2.
-
-    `variances` are r² and r'², `parts` pairs of r_k and r'_k, and `weights` may be one number for
-    all. If the variances do not `vary` between pixels, E = 0.
+    same as (1/2√5) [(1 − √5)² + (3 − √5)²]/2. `variances` are r² and r'², `parts` pairs of r_k and
+    r'_k, `weights` may be one number for all. If variances do not `vary` between pixels, E = 0.
     """
     (r1, over1), (r2, over2) = map(deviations, variances)
     # Differences of this size are rounding, of which hundreds of blocks would make an angle.

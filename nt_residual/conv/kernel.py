@@ -61,8 +61,7 @@ class ResidualKernel(KernelOfBlocks):
       depth: the number of blocks L ≥ 1; a tuple of them, one for each stage, of which each but
         the first halves the resolution; or `math.inf` for the limit, within 1e-5 of the diagonal
         in float32, 1e-8 in float64.
-      schedule: a callable of the number of all blocks, or an array with one α per block. See
-        `rntk.ResidualKernel`.
+      schedule, effective_time: of all blocks; see `rntk.ResidualKernel`.
       image_shape: (height, width).
       kind: 'ntk', or 'nngp' for the covariance of the outputs at initialization.
       pooling: 'flatten' for a dense layer on all pixels, or 'gap' for global average pooling,
@@ -74,8 +73,6 @@ class ResidualKernel(KernelOfBlocks):
         convolution; 'preactivation' for ReLU, convolution, ReLU, convolution.
       filter_shape: of all convolutions but those of shortcuts, odd.
       padding: 'SAME', with zeros, or 'CIRCULAR'.
-      effective_time: the limit of T = Σ log(1 + α²), finite, for `depth=math.inf` and a schedule
-        that does not know it. See `rntk.ResidualKernel`.
 
     Raises:
       TypeError: if an argument is of the wrong type.
@@ -125,9 +122,7 @@ class ResidualKernel(KernelOfBlocks):
         if self.effective_time == math.inf:
             raise ValueError(
                 "the kernel has no limit of use at infinite depth, since the effective time "
-                "diverges: between different images it tends to a constant times their norms, "
-                "with zeros around them to zero. Pass a finite depth, or α that fall at least like "
-                "L^(-1/2)."
+                "diverges. Pass a finite depth, or α that fall at least like L^(-1/2)."
             )
         if self.kind == "ntk":
             self._check_not_zero(self.ntk_scale)
@@ -250,7 +245,7 @@ class ResidualKernel(KernelOfBlocks):
     def _plan(self) -> tiles.Plan:
         network = self._network
         alphas, time = self._head_and_rest
-        shares = recursion.branch_share(alphas if alphas is not None else np.zeros(0))
+        shares = recursion.branch_share(np.zeros(0) if alphas is None else alphas)
         total = self.ntk_scale
         if total < _LEAST_SHARE:
             # The kernel is that of vanishing α. In this dtype they might underflow.
@@ -272,9 +267,9 @@ class ResidualKernel(KernelOfBlocks):
         log_scale = self._plan.log_scale
         if log_scale < math.log(float(jnp.finfo(dtype).tiny)):
             raise ValueError(
-                f"the kernel falls to exp({log_scale:.4g}), beyond the range of {dtype}: each "
-                "convolution loses variance at the borders, where images are surrounded by zeros. "
-                "Pass padding='CIRCULAR', smaller α or fewer blocks."
+                f"the kernel falls to exp({log_scale:.4g}), beyond the range of {dtype}, since "
+                "convolutions lose variance at the borders. Pass padding='CIRCULAR', smaller α or "
+                "fewer blocks."
             )
         # The mean square is the square of the norm, divided by the number of entries.
         log_scale -= math.log(math.prod(x1.shape[1:]))
@@ -297,10 +292,7 @@ def _check_depth(depth: Any) -> int | float | tuple[int, ...]:
 def _check_filter(value: Any) -> tuple[int, int]:
     shape = sizes(value, "filter_shape")
     if not all(size % 2 for size in shape):
-        raise ValueError(
-            f"filter_shape must be odd in each direction, got {shape}: an even filter moves the "
-            "image. Pass (3, 3), for example."
-        )
+        raise ValueError(f"filter_shape must be odd in each direction, got {shape}. Pass (3, 3).")
     return shape
 
 
@@ -308,7 +300,6 @@ def _check_strides(image_shape: tuple[int, int], depth: Any) -> None:
     stride = 2 ** (len(depth) - 1) if isinstance(depth, tuple) else 1
     if any(size % stride for size in image_shape):
         raise ValueError(
-            f"image_shape must be divisible by {stride}, since each of the {len(depth)} stages but "
-            f"the first halves the resolution, got {image_shape}. Pad or crop the images, or "
-            "use fewer stages."
+            f"image_shape must be divisible by {stride}, for {len(depth)} stages, got "
+            f"{image_shape}. Pad or crop the images, or use fewer stages."
         )

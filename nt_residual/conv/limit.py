@@ -85,10 +85,6 @@ def _size(error: State, new: State) -> jax.Array:
     variance = (minus + plus) / 2
     # Between an image and itself, rounding leaves something of the order of ε².
     least = 10 * jnp.finfo(variance.dtype).eps * variance
-    sizes = {"minus": minus + least, "plus": plus + least, "ntk": variance}
-    relative = []
-    for name, size in sizes.items():
-        if (field := getattr(error, name)) is not None:
-            wrong = mean(field)
-            relative.append(jnp.where(wrong == 0, 0, wrong / jnp.where(size > 0, size, 1)))
+    sizes = [(error.minus, minus + least), (error.plus, plus + least), (error.ntk, variance)]
+    relative = [mean(e) / jnp.where(size > 0, size, 1) for e, size in sizes if e is not None]
     return jnp.max(jnp.stack(relative))

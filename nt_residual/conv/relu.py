@@ -59,10 +59,9 @@ def _root_and_flag(t: jax.Array, flag: jax.Array) -> tuple[jax.Array, jax.Array]
     """`flag` and √t for t in [0, 1/2], such that XLA computes their arguments only once.
 
     XLA keeps the result of an expensive operation, such as a root, and computes cheap ones anew for
-    each array that needs them. So the root must carry the flag: where it is true, t is multiplied
-    by m², so that the root is m √t. With m = 2/ε and √t ≥ ε that is at least 2, while roots without
-    the flag are at most √(1/2). In float32, m = 2^24: t = 1/4 gives 1/2 or, with the flag, 2^23.
-    Powers of two leave all digits as they are.
+    each array that needs them. So the root carries the flag: where it is true, t is multiplied by
+    m² with m = 2/ε, and the root is m √t ≥ 2, as √t ≥ ε, while roots without the flag are at most
+    √(1/2). In float32, m = 2^24: t = 1/4 gives 1/2 or, with the flag, 2^23.
     """
     least = jnp.finfo(t.dtype).eps
     mark = 2 / least

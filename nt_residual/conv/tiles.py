@@ -15,8 +15,7 @@ from nt_residual.conv.network import Network
 from nt_residual.rntk.rows import is_known
 from nt_residual.rntk.tiles import explicit_sharding, in_automatic_axes
 
-# Covariances in a tile. On a CPU one array of them is 1 MB then, and the handful of arrays in
-# use lies in its caches.
+# Covariances in a tile. On a CPU an array of them is 1 MB, and those in use lie in its caches.
 _ON_CPU = 2**18
 _ON_ACCELERATOR = 2**24
 # Rows of pairs that are shorter cannot be computed at the full width of the processor.
@@ -28,8 +27,8 @@ _LEAST_PAIRS = {"flatten": 128, "gap": 1}
 class Plan(NamedTuple):
     """A network in numbers, and the logarithm of the factor of the result.
 
-    The operands are the shares of the blocks of each stage, see `network.shares_of`; T of the
-    continuum of blocks after them; and what a layer's own parameters count in the NTK.
+    The operands are the shares of the blocks of each stage; T of the continuum of blocks after
+    them; and what a layer's own parameters count in the NTK.
     """
 
     network: Network

@@ -5,12 +5,11 @@ In dimension d a power is a mixture of zonal polynomials, with shares that sum t
     u^j = Σ_k p_k(j) P_k(u),   p_k(k) = Π_{i<k} (i + d − 2)/(2i + d − 2)
     p_k(j + 2)/p_k(j) = (j + 1)(j + 2)/((j − k + 2)(j + k + d))
 
-and p_k(j) = 0 where j < k or j − k is odd. So N λ_k = Σ_j a_j p_k(j). Every term is positive
-for a kernel that is positive definite in all dimensions. Nothing cancels, and masses far below
-the rounding of the kernel keep most of their digits.
+and p_k(j) = 0 where j < k or j − k is odd. So N λ_k = Σ_j a_j p_k(j). Every term is positive, so
+that nothing cancels, and masses far below the rounding of the kernel keep most of their digits.
 
-p_k rises until j = k(k + d − 2)/(d − 1) and then falls, the faster the higher the dimension.
-So few coefficients are needed where quadrature fails.
+p_k rises until j = k(k + d − 2)/(d − 1) and then falls, the faster the higher the dimension: few
+coefficients are needed where quadrature fails.
 
 Reference: Atkinson & Han 2012, Spherical Harmonics, section 2.7; the recurrence is that of
   the closed form in gamma functions there.

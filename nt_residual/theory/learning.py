@@ -27,8 +27,7 @@ class LearningCurve:
       excess: the error against the noiseless target, what regression can reduce to 0.
       total: the error against new noisy targets, excess + σ².
       kappa: κ, the effective ridge: eigenvalues above it are learned.
-      learnability: L_k = λ_k/(λ_k + κ), the share of degree k that is learned, of shape
-        n.shape + (m,).
+      learnability: L_k, the share of degree k that is learned, of shape n.shape + (m,).
       noise: σ, the standard deviation of the noise.
       ridge: δ.
     """
@@ -74,9 +73,8 @@ def learning_curve(
 
     Raises:
       TypeError: if an argument is of another type.
-      ValueError: if a value is out of range, the target has a degree beyond the spectrum,
-        the kernel is not positive semi-definite, or n is so large that degrees beyond
-        the spectrum are learned.
+      ValueError: if a value is out of range, the target or points so many as n reach degrees
+        beyond the spectrum, or the kernel is not positive semi-definite.
 
     Example:
       >>> from nt_residual import rntk, schedules

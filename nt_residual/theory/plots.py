@@ -18,7 +18,6 @@ from nt_residual.theory.spectra import Spectrum, ZonalKernel
 
 # Okabe & Ito's colors, which the color-blind can tell apart, without the pale yellow.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_DASHES = ("-", (0, (5, 2)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
@@ -37,7 +36,7 @@ def profile(kernels: Mapping[str, Any] | Sequence[Any] | Any, *, ax: Any = None)
     # Denser toward both ends, where kernels bend.
     theta = math.pi * (1 - np.cos(np.linspace(0, math.pi, 401))) / 2
     for i, (label, kernel) in enumerate(labeled):
-        ax.plot(theta, kernel.at_angle(theta), label=label, **_line_style(i))
+        ax.plot(theta, kernel.at_angle(theta), label=label, color=_color(i))
     ax.set_xticks(np.linspace(0, math.pi, 5), ["0", "π/4", "π/2", "3π/4", "π"])
     ax.set(xlabel="angle θ between inputs", ylabel="kernel r(θ)")
     return _finish(ax)
@@ -61,10 +60,9 @@ def convergence(
         text = f"{label}: slope {found.slope:.2f}" if label else f"slope {found.slope:.2f}"
         if found.predicted_slope is not None:
             text += f" (predicted {found.predicted_slope:.2f})"
-        style = _point_style(i)
-        ax.plot(found.depths, found.error, ls="", label=text, **style)
+        ax.plot(found.depths, found.error, ls="", label=text, **_points(i))
         if found.predicted is not None:
-            ax.plot(found.depths, found.predicted, ls="--", lw=1.2, color=style["color"])
+            ax.plot(found.depths, found.predicted, ls="--", lw=1.2, color=_color(i))
     ax.set(xscale="log", yscale="log", xlabel="depth L", ylabel="distance to the limit, max over θ")
     return _finish(ax)
 
@@ -89,7 +87,7 @@ def spectrum(
     for i, (label, found) in enumerate(labeled):
         drawn = found.resolved & (found.eigenvalue > 0) & (found.degree > 0)
         text = label + _decay_label(found)
-        ax.plot(found.degree[drawn], found.eigenvalue[drawn], ls="", label=text, **_point_style(i))
+        ax.plot(found.degree[drawn], found.eigenvalue[drawn], ls="", label=text, **_points(i))
     ax.set(xscale="log", yscale="log", xlabel="degree k", ylabel="eigenvalue $λ_k$")
     return _finish(ax)
 
@@ -120,8 +118,7 @@ def learning_curve(
     for i, (label, curve) in enumerate(labeled):
         n, y = np.atleast_1d(curve.n), np.atleast_1d(curve.excess)
         order = np.argsort(n)
-        marker = {"marker": _MARKERS[i % len(_MARKERS)], "ms": 4} if n.size < 20 else {}
-        ax.plot(n[order], y[order], label=label, **_line_style(i), **marker)
+        ax.plot(n[order], y[order], label=label, **_points(i))
     ax.set(xscale="log", yscale="log", xlabel="training points n", ylabel="predicted squared error")
     return _finish(ax)
 
@@ -177,14 +174,14 @@ def _decay_label(found: Spectrum) -> str:
     return f": $k^{{-{law.exponent:.2f}}}$ (±{law.uncertainty:.2g})"
 
 
-def _line_style(i: int) -> dict[str, Any]:
-    return {"color": _COLORS[i % len(_COLORS)], "ls": _DASHES[i % len(_DASHES)], "lw": 1.8}
+def _points(i: int) -> dict[str, Any]:
+    """Markers, hollow and smaller each time, so that none hides another."""
+    marker, size = _MARKERS[i % len(_MARKERS)], max(3.0, 8.0 - 1.5 * i)
+    return {"color": _color(i), "marker": marker, "ms": size, "mfc": "none"}
 
 
-def _point_style(i: int) -> dict[str, Any]:
-    # Hollow and smaller each time, so that none hides another.
-    shape = {"marker": _MARKERS[i % len(_MARKERS)], "ms": max(3.0, 8.0 - 1.5 * i), "mfc": "none"}
-    return {"color": _COLORS[i % len(_COLORS)], **shape}
+def _color(i: int) -> str:
+    return _COLORS[i % len(_COLORS)]
 
 
 def _axes(ax: Any) -> Any:

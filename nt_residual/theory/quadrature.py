@@ -1,9 +1,8 @@
 """Integrals of a zonal kernel against the zonal polynomials, over the angle.
 
-Kernels of residual networks are analytic in the angle, though not in its cosine, and vary
-on the scale of 3π/T near θ = 0 where T is large, of √T near θ = π where it is small. Panels
-of Gauss-Legendre nodes that halve toward both ends take all of that; they are halved once
-more where halving changes the result.
+Kernels of residual networks are analytic in the angle, and vary on the scale of 3π/T near θ = 0
+where T is large, of √T near θ = π where it is small. Panels of Gauss-Legendre nodes halve toward
+both ends, and once more where halving changes the result.
 """
 
 import math

@@ -19,10 +19,7 @@ _FLOOR = 1e-10
 class Rate:
     """A law error ~ L^exponent · (1 + log_weight · log L) for the distance to the limit.
 
-    Attributes:
-      exponent: of the depth L, negative.
-      log_weight: of log L; positive for γ = 0, else 0.
-      text: the law in words, and where it holds.
+    `log_weight` is positive for γ = 0, else 0. `text` has the law in words, and where it holds.
     """
 
     exponent: float
@@ -51,11 +48,11 @@ def rate(
         γ = 0           log(L)/L           blocks of α = c add (3s/2) log(L) to t_0
 
     - NNGP, γ < 1/2: the rate is 1/T², since 1 − ρ ≈ θ_T²/2.
-    - NTK of the blocks, γ > 1/2: the limit has a kink at θ = π, which no finite depth has. There
-      the error is 0.15·√T, so over all of [0, π] it falls like L^((1−2γ)/2) only.
-    - γ < 1/2: the law holds where T exceeds about 30. For θ below 3π/T the error does not fall.
-    - γ = 0: the logarithm outweighs t_0(θ) only at depths beyond reach. Its weight here is
-      0.07 s, s = α²/(1 + α²), as measured at the angles that `convergence` uses.
+    - NTK of the blocks, γ > 1/2: the limit has a kink at θ = π, where the error is 0.15·√T. Over
+      all of [0, π] it falls like L^((1−2γ)/2) only.
+    - γ < 1/2: the law holds where T exceeds about 30, for θ above 3π/T.
+    - γ = 0: the logarithm has the weight 0.07 s, s = α²/(1 + α²), as measured at the angles that
+      `convergence` uses.
 
     It is `None` for schedules other than `schedules.PowerLaw`.
 
@@ -133,8 +130,8 @@ def convergence(
     Args:
       schedule: α as a function of depth.
       depths: the depths L, ascending integers, at least two.
-      kind: 'ntk' or 'nngp'.
-      trained: 'blocks' or 'all'.
+      kind: of `rntk.ResidualKernel`.
+      trained: of `rntk.ResidualKernel`.
       theta: angles in radians, in [0, π], shape (m,) or a scalar; `None` for sixteen from π/8 to
         3π/4. Near 0 and π the rate is another.
       effective_time: the limit of T, if the schedule does not know it, as for `regime`.

@@ -102,9 +102,8 @@ def suitable_schedule(
     Args:
       trained: 'all' for a network of which all layers are trained; 'blocks' for the kernel regime
         with the first and the last layer fixed.
-      odd_harmonics: whether odd harmonics of degree 3 and more must be learned, for
-        `trained='blocks'`. Inputs that come with their negatives need them. Inputs that are
-        positive or have a constant feature (`bias=` of the estimators) do not.
+      odd_harmonics: whether odd harmonics of degree 3 and more must be learned. Inputs that come
+        with their negatives need them; with a constant feature (`bias=` of the estimators) not.
 
     Raises:
       TypeError: if an argument has another type.
@@ -134,10 +133,9 @@ def _advice(name: str, schedule: schedules.Schedule, trained: str) -> str:
     if name == "critical":
         near = 10 if trained == "blocks" else 20
         text = (
-            "The kernel has a limit that depends on c and learns targets of either parity, "
-            "whatever layers are trained: start with this gamma. Networks are within 0.01 of it "
-            f"from about {near} blocks on for c = 1, from about 160 for c = 3. Keep c about 1: "
-            "with a large c the limit is itself close to a constant."
+            "The kernel has a limit that depends on c and learns targets of either parity: start "
+            f"with this gamma. Networks are within 0.01 of it from about {near} blocks on for "
+            "c = 1, from about 160 for c = 3. With a large c the limit is close to a constant."
         )
         linear = " Training the first and the last layer too adds much of the linear kernel to it."
         return text + (linear if trained == "all" else "")
@@ -145,17 +143,15 @@ def _advice(name: str, schedule: schedules.Schedule, trained: str) -> str:
         return (
             "The kernel tends to that of one hidden layer, with which early-stopped regression is "
             f"minimax optimal. {_near_limit(schedule, trained)} Without biases it has no odd "
-            "harmonics beyond degree 1, so on inputs that come with their negatives it cannot "
-            "learn them at all: append a constant feature (bias= of the estimators does), or use "
-            "gamma = 1/2, which keeps them. All this is for the kernel regime with the blocks "
-            "trained alone. Training every layer (trained='all') leads to the linear kernel "
-            "cos θ: start such networks with gamma = 1/2."
+            "harmonics beyond degree 1: for inputs that come with their negatives append a "
+            "constant feature (bias= of the estimators does), or use gamma = 1/2. Training every "
+            "layer (trained='all') leads to the linear kernel cos θ: start such networks with "
+            "gamma = 1/2."
         )
     return (
-        "With all layers trained the share of the blocks vanishes, and the kernel tends to the "
-        "linear one, cos θ: infinitely deep networks learn linear functions only. "
-        f"{_near_limit(schedule, trained)} Start with gamma = 1/2. In the kernel regime you may "
-        "train the blocks alone (trained='blocks') in its place."
+        "With all layers trained the kernel tends to the linear one, cos θ: infinitely deep "
+        f"networks learn linear functions only. {_near_limit(schedule, trained)} Start with "
+        "gamma = 1/2, or train the blocks alone (trained='blocks')."
     )
 
 

@@ -40,8 +40,7 @@ class Spectrum:
     Attributes:
       dim: d.
       degree: k = 0, 1, …
-      eigenvalue: λ_k. Rounding may leave one that is zero slightly negative. One below 1e-308
-        is zero here, though not in `log_eigenvalue`.
+      eigenvalue: λ_k, up to rounding; one below 1e-308 is zero here, not in `log_eigenvalue`.
       multiplicity: N(d, k), as floats, infinite beyond their range.
       log_multiplicity: log N(d, k), always finite.
       mass: N λ_k, the share of degree k in r(0).
@@ -62,18 +61,12 @@ class Spectrum:
 
     @property
     def resolved(self) -> np.ndarray:
-        """True for eigenvalues of more than ten times their error: bools, shape (m,).
-
-        The others are zero (by parity, say) or too small to be told from it.
-        """
+        """True for eigenvalues of more than ten times their error: bools, shape (m,)."""
         return np.abs(self.mass) > 10 * self.mass_error
 
     @property
     def log_eigenvalue(self) -> np.ndarray:
-        """The logarithm of λ_k, also where λ_k is below the range of floats, shape (m,).
-
-        It is minus infinity where λ_k is zero or, by rounding, negative.
-        """
+        """The logarithm of λ_k, shape (m,): −∞ where it is zero or, by rounding, negative."""
         with np.errstate(divide="ignore"):
             return np.log(np.maximum(self.mass, 0)) - self.log_multiplicity
 
