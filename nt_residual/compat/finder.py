@@ -64,8 +64,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
     """Runs a module of neural-tangents with an `import` that sees JAX through overlays."""
 
     def exec_module(self, module: types.ModuleType) -> None:
-        # Code looks `__import__` up in the `__builtins__` of its own globals, so
-        # this reaches this one module and no other.
+        # Code looks `__import__` up in its own globals: this reaches this one module.
         module.__dict__["__builtins__"] = {**vars(builtins), "__import__": _import}
         try:
             super().exec_module(module)
@@ -96,10 +95,7 @@ def _import(
 
 
 def _forget_failed_import() -> None:
-    """Lets modules be imported anew that an import of neural-tangents left when it failed.
-
-    Without `install` it fails on today's JAX, and those that were done by then saw no overlays.
-    """
+    """Forgets modules left by an import of neural-tangents that failed, without `install`."""
     for name in [name for name in sys.modules if name.startswith(f"{PACKAGE}.")]:
         del sys.modules[name]
 
@@ -107,9 +103,8 @@ def _forget_failed_import() -> None:
 def _check_installed(spec: importlib.machinery.ModuleSpec | None) -> None:
     if spec is None:
         raise ModuleNotFoundError(
-            f"neural-tangents is not installed, and nt_residual.stax and import "
-            f"{PACKAGE} need it. Install it without TensorFlow, which is never used: "
-            f"{_INSTALL} frozendict",
+            f"neural-tangents is not installed, and nt_residual.stax needs it. Install it "
+            f"without TensorFlow, which is never used: {_INSTALL} frozendict",
             name=PACKAGE,
         )
     try:
@@ -118,8 +113,8 @@ def _check_installed(spec: importlib.machinery.ModuleSpec | None) -> None:
         return  # A source tree on the path has no version to check.
     if version != NEURAL_TANGENTS_VERSION:
         raise ImportError(
-            f"neural-tangents {version} is installed, and nt_residual knows how to run "
-            f"version {NEURAL_TANGENTS_VERSION} on today's JAX. Install that one: {_INSTALL}",
+            f"neural-tangents {version} is installed, and nt_residual needs version "
+            f"{NEURAL_TANGENTS_VERSION}. Install that one: {_INSTALL}",
             name=PACKAGE,
         )
 

@@ -107,8 +107,7 @@ def copy_inputs(
 ) -> LinearProgram:
     """Puts a copy between an input and each equation for which `needs_copy` is true.
 
-    The Jacobian with respect to the input is then that of the copy, which is simple. The rest
-    is the derivative of the function's outputs, as `JACOBIAN_CONTRACTION` computes it.
+    The Jacobian with respect to the input is then that of the copy, which is simple.
     """
     parameters = set(program.invars)
     equations: list[Equation] = []

@@ -214,9 +214,8 @@ def _own_variances(k: 'nt.Kernel', var):
   """Variances from the diagonal of the NNGP, if both batches are the same.
 
   Those of `cov1` were summed in another order, and differ in the last digits.
-  Where they differ by more, rows and columns of the NNGP are not the same: each
-  batch may have its own graph, or this may be a part of a larger kernel. Images
-  of two batches may differ in size, too.
+  Where they differ by more, rows and columns of the NNGP are not the same, as
+  when each batch has its own graph. Images may differ in size, too.
   """
   paired = k.nngp.shape[: 2 if k.diagonal_spatial else None]
   if paired[::2] != paired[1::2]:

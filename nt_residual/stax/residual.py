@@ -40,15 +40,14 @@ def Residual(branch, alpha=1.0, shortcut=None, normalize_blocks: bool = False):
 
   Args:
     branch:
-      an `(init_fn, apply_fn, kernel_fn)` triple that ends in a layer with
-      mean-zero Gaussian outputs, such as `Dense`, `Conv` or
-      `GlobalSelfAttention`. Linear layers without parameters may follow.
+      a triple that ends in a layer with mean-zero Gaussian outputs, such as
+      `Dense` or `Conv`. Linear layers without parameters may follow.
 
     alpha:
       the scale of the branch, as in `Scale`.
 
     shortcut:
-      an `(init_fn, apply_fn, kernel_fn)` triple; `None` for the identity.
+      a triple; `None` for the identity.
 
     normalize_blocks:
       whether to divide the sum by :math:`\sqrt{1 + \alpha^2}`, the factor by
@@ -62,8 +61,7 @@ def Residual(branch, alpha=1.0, shortcut=None, normalize_blocks: bool = False):
       triple.
     ValueError: as `Scale`; from `init_fn` and `kernel_fn`, if shapes of branch
       and shortcut differ; from `kernel_fn`, if the branch ends in a
-      nonlinearity, or its input reaches its output other than through layers
-      with random parameters.
+      nonlinearity or depends on its input without random parameters.
   """
   shortcut = stax.Identity() if shortcut is None else shortcut
   check_layer(branch, 'branch')
@@ -209,7 +207,6 @@ def _check_independent(layer, k: 'nt.Kernel', kwargs):
     raise ValueError(
         f'`branch` must depend on its input only through layers with random '
         f'parameters, got `{layer[2].__name__}`, which is not zero when all '
-        f'its parameters are: it is not independent of the shortcut. Append '
-        f'`stax.Dense(width)` to it, or put it, if it is a residual block, '
-        f'before this one.'
+        f'its parameters are. Append `stax.Dense(width)` to it, or put it, if '
+        f'it is a residual block, before this one.'
     )

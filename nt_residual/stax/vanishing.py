@@ -15,13 +15,11 @@ from neural_tangents import stax
 def vanishes(layer, input_shape, **kwargs):
   """Tells if a layer maps every input to zero when all its parameters are.
 
-  Then each path from its input to its output multiplies by parameters. If these
+  Then each path from its input to its output multiplies by parameters: if these
   are random, independent and of mean zero, the output is not correlated with
-  the input. The operations of `apply_fn` are followed but not carried out, so
-  this takes no memory, whatever the width.
-
-  `kwargs` are passed to `apply_fn`; their values do not matter. The answer is
-  `True` as well if `apply_fn` is not implemented.
+  the input. The operations of `apply_fn` are followed but not carried out. The
+  values of `kwargs`, which it gets, do not matter. The answer is `True` as well
+  if it is not implemented.
   """
   init_fn, apply_fn, _ = layer
   _, params = abstract_init(init_fn, input_shape)

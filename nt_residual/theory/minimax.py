@@ -63,14 +63,11 @@ def stopping_time(n: ArrayLike, dim: int, *, scale: float = 1.0) -> float | np.n
 def stopping_scale(dim: int, *, noise: float, target_norm: float, prefactor: float) -> float:
     """Estimate the constant of `stopping_time`, by balancing bias and variance.
 
-    With sorted eigenvalues λ_i = C i^(−β), the bias is at most ‖f‖²/(2e t). The variance is about
-    σ²/n times the number of eigenvalues above 1/t, which is (C t)^(1/β). Their sum is least at
-    t = scale · n^(β/(β+1)) with
+    With sorted eigenvalues λ_i = C i^(−β), the bias is at most ‖f‖²/(2e t), less for smooth
+    targets. The variance is about σ²/n times the number of eigenvalues above 1/t, which is
+    (C t)^(1/β). Their sum is least at t = scale · n^(β/(β+1)) with
 
         scale = (β ‖f‖² / (2e σ²))^(β/(β+1)) · C^(−1/(β+1))
-
-    The bias is that of the worst target of this norm: for a smoother one the best time is
-    earlier.
 
     Args:
       dim: d, at least 2.

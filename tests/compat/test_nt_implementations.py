@@ -147,22 +147,6 @@ def test_all_implementations_agree_with_axes_of(axes, same, dtype):
         assert_close(actual, expected, TOLERANCE[dtype.name])
 
 
-@pytest.mark.parametrize("vmap_axes", [None, (0, 0, {"scale": 0})], ids=str)
-def test_vmap_axes_of_inputs_outputs_and_keyword_arguments(vmap_axes, x64):
-    def f(params, x, scale):
-        return scale * jnp.tanh(x @ params)
-
-    x1, x2, params = map(jnp.asarray, (*VECTORS, array(6, 3)))
-    scales = jnp.asarray(array(4, 3, seed=0.3)), jnp.asarray(array(3, 3, seed=0.4))
-    results = [
-        nt.empirical_ntk_fn(f, (), vmap_axes=vmap_axes, implementation=implementation)(
-            x1, x2, params, scale=scales
-        )
-        for implementation in (1, 2, 3, 0)
-    ]
-    assert_close(results[1:], results[:1] * 3, 1e-10)
-
-
 # Primitives, applied to the parameters themselves: there the rules count.
 
 
