@@ -1,8 +1,8 @@
 """The command `nt-residual`.
 
 Each of its commands is a file. The docstring of the file is the help text, of which the last
-paragraph is an example; `add_options(parser)` declares the options and `run(chosen)` returns the
-exit status. Nothing slow is imported before a command runs.
+paragraph is an example; `add_options(parser)` declares the options, if any, and `run(chosen)`
+returns the exit status. Nothing slow is imported before a command runs.
 """
 
 import argparse
@@ -79,5 +79,6 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.set_defaults(name=name, run=module.run)
         command.add_argument("--debug", action="store_true", help="show where an error comes from")
-        module.add_options(command)
+        if hasattr(module, "add_options"):
+            module.add_options(command)
     return parser

@@ -14,11 +14,6 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add nothing: the benchmarks have the options."""
-    del parser
-
-
 def run(chosen: argparse.Namespace) -> int:
     """Run the command."""
     if not (ROOT / "benchmarks" / "__main__.py").is_file():

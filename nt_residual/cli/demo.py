@@ -51,7 +51,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Run the command."""
-    from nt_residual.experiments import classification
+    from nt_residual import machine
+    from nt_residual.experiments import classification, record
 
     chosen.out.mkdir(parents=True, exist_ok=True)
     gammas = list(dict.fromkeys(chosen.gamma))
@@ -65,18 +66,6 @@ def run(chosen: argparse.Namespace) -> int:
         progress=True,
     )
     print(_table(result.rows))
-    _write(chosen, gammas, result)
-    classification.plot_times(result).savefig(chosen.out / "accuracy.png", dpi=120)
-    if not chosen.label_noise:
-        print("\nWith clean labels early stopping hardly matters: try --label-noise 0.3")
-    print(f"\nWrote results.csv, results.json and accuracy.png to {chosen.out.resolve()}")
-    return 0
-
-
-def _write(chosen: argparse.Namespace, gammas: list[float], result: Any) -> None:
-    from nt_residual import machine
-    from nt_residual.experiments import record
-
     config = {
         "depth": chosen.depth,
         "gamma": gammas,
@@ -85,10 +74,12 @@ def _write(chosen: argparse.Namespace, gammas: list[float], result: Any) -> None
         "images": result.sizes,
     }
     found = {"config": config, "versions": machine.versions(), "rows": record.dicts(result.rows)}
+    document = json.dumps(record.plain(found), indent=2) + "\n"
+    (chosen.out / "results.json").write_text(document, "utf-8")
     (chosen.out / "results.csv").write_text(record.csv_text(result.rows), "utf-8")
-    (chosen.out / "results.json").write_text(
-        json.dumps(record.plain(found), indent=2) + "\n", "utf-8"
-    )
+    classification.plot_times(result).savefig(chosen.out / "accuracy.png", dpi=120)
+    print(f"\nWrote results.csv, results.json and accuracy.png to {chosen.out.resolve()}")
+    return 0
 
 
 def _table(rows: Iterable[Any]) -> str:

@@ -10,11 +10,6 @@ import importlib
 import sys
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add nothing: there are no options."""
-    del parser
-
-
 def run(chosen: argparse.Namespace) -> int:
     """Run the command."""
     del chosen

@@ -52,7 +52,7 @@ def run(chosen: argparse.Namespace) -> int:
                 str(k),
                 _eigenvalue(found, k),
                 options.number(float(found.multiplicity[k]), 6),
-                _share(found, k),
+                f"{found.mass[k] / found.diagonal:.4%}" if found.resolved[k] else "0",
             ]
             for k in found.degree
         ],
@@ -74,10 +74,6 @@ def _eigenvalue(found: Any, k: int) -> str:
     if found.eigenvalue[k] > 0:
         return f"{found.eigenvalue[k]:.6g}"
     return f"10^{found.log_eigenvalue[k] / math.log(10):.4f}"
-
-
-def _share(found: Any, k: int) -> str:
-    return f"{found.mass[k] / found.diagonal:.4%}" if found.resolved[k] else "0"
 
 
 def _decay(found: Any, kernel: Any) -> str:
