@@ -44,7 +44,6 @@ class Accuracies(Result):
     """The outcome of `run`.
 
     Attributes:
-      rows: one per kernel.
       test_accuracy: at each of `early_stopping.TIMES`, shape (len(rows), T).
       label_noise: the fraction of training and validation labels that were replaced.
       sizes: the numbers of training, validation and test images of fully-connected networks.
@@ -102,10 +101,7 @@ def run(
       * `validation_accuracy` and `test_accuracy` at that time, and `test_accuracy_at_infinity`,
         that of the interpolant, in [0, 1].
 
-    Raises:
-      TypeError, ValueError: if an argument is out of range.
-      ImportError: if scikit-learn is missing.
-      OSError: if the data set is not available.
+    Errors are those of `data.load` and of the kernels.
     """
     progress = _checks.boolean(progress, "progress")
     images = data.load(dataset, n_train, n_test, root=root, seed=seed)

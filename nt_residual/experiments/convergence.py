@@ -114,13 +114,9 @@ def plot(result: Result) -> Any:
     """Draw the limits against the angle, and the distance to them against depth."""
     figure, (limits, distance) = figures.panels(2)
     gammas = dict.fromkeys(result.rows.gamma.tolist())
-    kernels = {
-        "γ > 1/2" if gamma > 0.5 else "γ = 1/2": rntk.ResidualKernel(
-            math.inf, schedules.PowerLaw(gamma)
-        )
-        for gamma in gammas
-    }
-    theory.plots.profile(kernels, ax=limits)
+    names = {gamma: "γ > 1/2" if gamma > 0.5 else "γ = 1/2" for gamma in gammas}
+    limit_of = {g: rntk.ResidualKernel(math.inf, schedules.PowerLaw(g)) for g in gammas}
+    theory.plots.profile({names[g]: limit_of[g] for g in gammas}, ax=limits)
     limits.set_title("limits")
     for i, gamma in enumerate(gammas):
         rows = result.of(gamma=gamma)

@@ -82,8 +82,8 @@ def run(
       BlockingIOError: if another process is writing `out`.
       FileExistsError: if `out` is a folder with something else.
       TypeError: if an argument or the labels are of the wrong type.
-      ValueError: if an argument is out of range, images have the wrong shape, `out` has a sweep
-        of another configuration, or a file in it is damaged.
+      ValueError: if an argument is out of range, or `out` has a sweep of another configuration, or
+        a damaged file.
 
     Example:
       >>> found = run(data.load("digits", 500), **QUICK)  # doctest: +SKIP

@@ -33,7 +33,7 @@ class FlowMatch:
       learning_rate: η.
       network: outputs of the network at the test inputs, shape (T, n_test, n_outputs).
       flow: predictions of `regression.GradientFlow`, same shape.
-      distance: their root mean square difference, relative to that of the targets, shape (T,).
+      distance: their root mean square difference over that of the targets, shape (T,).
     """
 
     times: np.ndarray
@@ -99,8 +99,7 @@ def training_matches_flow(
     _checks.boolean(progress, "progress")
     x, x_test = _checks.finite_batch(x, "x"), _checks.finite_batch(x_test, "x_test")
     net = as_network(network, x)
-    like = jax.eval_shape(net.apply, net.params, net.rest, x)
-    y = losses.check_targets(y, "half_norm", like, "y")
+    y = losses.check_targets(y, "half_norm", net, x, "y")
     asked = check_times(cast(Any, times))
     if asked.ndim != 1 or not np.all(np.isfinite(asked)) or not asked.any():
         raise ValueError(f"times must be finite, shape (T,), and not all zero, got {times}.")

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from nt_residual import _checks
+from nt_residual.finite_width.networks import Network
 from nt_residual.regression.gradient_steps import SQUARED_LOSSES, loss_factor
 
 Loss = (
@@ -35,12 +36,13 @@ def per_input(loss: Loss) -> Callable[[jax.Array, jax.Array], jax.Array]:
     return loss if callable(loss) else _LOSSES[_checks.choice(loss, "loss", tuple(_LOSSES))]
 
 
-def check_targets(y: Any, loss: Loss, outputs: jax.ShapeDtypeStruct, name: str) -> np.ndarray:
-    """Return the targets in the dtype that `loss` needs, after checks against the outputs.
+def check_targets(y: Any, loss: Loss, net: Network, x: Any, name: str) -> np.ndarray:
+    """Return the targets in the dtype that `loss` needs, after checks against the outputs for x.
 
     They are int32 labels, shape (n,), for 'cross_entropy'; floats in the dtype of the outputs,
     shape (n, n_outputs), for a squared loss; `y` as an array for a function.
     """
+    outputs = jax.eval_shape(net.apply, net.params, net.rest, x)
     n, n_outputs = outputs.shape
     if callable(loss):
         y = np.asarray(y)

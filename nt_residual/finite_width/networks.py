@@ -16,12 +16,9 @@ _BATCH_TOLERANCE = 1e-3
 
 
 class Network(NamedTuple):
-    """A network in the form that all functions of this package use.
+    """A network in the form that all functions of this package use."""
 
-    `apply(params, rest, x)` is hashable, and equal for networks that differ in numbers only: they
-    share compiled programs.
-    """
-
+    # Hashable, and equal for networks that differ in numbers only: they share compiled programs.
     apply: Callable[[Any, Any, jax.Array], Any]
     params: Any  # The trained parameters, a pytree of arrays.
     rest: Any = ()  # The other variables, likewise.

@@ -6,7 +6,6 @@ import math
 import os
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import optax
 from flax import nnx
@@ -148,7 +147,7 @@ def train(
     _check_batch_size(batch_size, len(x), mesh)
     per_input = hashable(losses.per_input(loss))
     program = Program(net.apply, per_input, optimizer, batch_size, mesh)
-    sets = {"": (x, losses.check_targets(y, loss, _outputs(net, x), "y"))}
+    sets = {"": (x, losses.check_targets(y, loss, net, x, "y"))}
     if validation is not None:
         sets["validation_"] = _checked_validation(net, x, validation, loss)
     run = _Run(program, network, net, sets, seed, every)
@@ -250,10 +249,6 @@ class _Run:
         return Trained(network, history, steps, best, stopped)
 
 
-def _outputs(net: Network, x: Any) -> jax.ShapeDtypeStruct:
-    return jax.eval_shape(net.apply, net.params, net.rest, x)
-
-
 def _checked_validation(net: Network, x: Any, validation: Any, loss: Loss) -> tuple[Any, Any]:
     if not isinstance(validation, tuple | list):
         kind = type(validation).__name__
@@ -265,8 +260,7 @@ def _checked_validation(net: Network, x: Any, validation: Any, loss: Loss) -> tu
         raise ValueError(
             f"validation[0] must hold inputs of shape {x.shape[1:]}, as x, got {inputs.shape[1:]}."
         )
-    targets = losses.check_targets(validation[1], loss, _outputs(net, inputs), "validation[1]")
-    return inputs, targets
+    return inputs, losses.check_targets(validation[1], loss, net, inputs, "validation[1]")
 
 
 def _check_batch_size(batch_size: int | None, n: int, mesh: Mesh | None) -> None:

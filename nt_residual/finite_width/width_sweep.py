@@ -49,14 +49,12 @@ def width_sweep(
 
     Args:
       kernel: an `rntk.ResidualKernel` or `conv.ResidualKernel` of finite depth; or, with
-        `network`, a function. A function with an argument `get`, as of `stax`, is called as
-        `kernel(x, None, kind)`, another one as `kernel(x)`.
+        `network`, a function `kernel(x)`, or `kernel(x, None, kind)` if it has an argument `get`.
       x: a few inputs, shape (n, features) or (n, height, width, channels), floats.
       widths: at least two, increasing. For images, the channels.
       n_seeds: the number of networks of each width, at least 2; or one number for each width.
-      network: a function of the width that returns a network: a function of `rngs=` that makes an
-        `nnx.Module`, a linen module, or the tuple of functions of `stax`. `None` for the `ResNet`
-        or `ConvResNet` of the residual kernel.
+      network: a function of the width that returns a function of `rngs=` that makes an
+        `nnx.Module`, a linen module, or what `stax` returns; `None` for that of a residual kernel.
       kind: 'ntk' or 'nngp'; `None` for that of the kernel, or 'ntk'.
       seed: of all weights.
       progress: whether to show a progress bar.
@@ -178,10 +176,8 @@ def _expected(kernel: Any, kind: Kind, x: jax.Array) -> np.ndarray:
 
 def _kind(kernel: Any, kind: Any) -> Kind:
     if not callable(kernel):
-        raise TypeError(
-            "kernel must be a residual kernel or a function of inputs, got "
-            f"{type(kernel).__name__}. Of what stax returns it is the third."
-        )
+        found = type(kernel).__name__
+        raise TypeError(f"kernel must be a residual kernel or a function of inputs, got {found}.")
     own: Any = getattr(kernel, "kind", None) or getattr(kernel, "get", None)
     if kind is None:
         return own or "ntk"

@@ -42,11 +42,6 @@ class Files:
 
     root: pathlib.Path
     arrays: dict  # Images and labels, for training and for tests, by data set.
-    monkeypatch: pytest.MonkeyPatch
-
-    def use_sources(self, dataset, *sources):
-        changed = published.DATASETS[dataset]._replace(sources=sources)
-        self.monkeypatch.setitem(published.DATASETS, dataset, changed)
 
 
 def _arrays():
@@ -86,22 +81,12 @@ def _contents(arrays):
     }
 
 
-@pytest.fixture(scope="session")
-def small():
-    """Arrays, and published files by data set and name."""
-    arrays = _arrays()
-    return arrays, {
-        dataset: {name: packed(name, parts) for name, parts in files.items()}
-        for dataset, files in _contents(arrays).items()
-    }
-
-
 @pytest.fixture
-def files(small, tmp_path, monkeypatch):
-    arrays, packed_files = small
-    root = tmp_path / "root"
+def files(tmp_path, monkeypatch):
+    arrays, root = _arrays(), tmp_path / "root"
     root.mkdir()
-    for dataset, of_dataset in packed_files.items():
+    for dataset, contents in _contents(arrays).items():
+        of_dataset = {name: packed(name, parts) for name, parts in contents.items()}
         for name, content in of_dataset.items():
             (root / name).write_bytes(content)
         there = published.DATASETS[dataset]
@@ -110,4 +95,4 @@ def files(small, tmp_path, monkeypatch):
             f"{hashlib.sha256(x).hexdigest()} {name}" for name, x in of_dataset.items()
         )
         monkeypatch.setitem(published.DATASETS, dataset, there._replace(sums=sums))
-    return Files(root, arrays, monkeypatch)
+    return Files(root, arrays)

@@ -31,21 +31,21 @@ def test_a_subset_is_stratified_and_leaves_the_other_set_alone():
     assert set(np.bincount(small.y_test)) == {10}
 
 
-@pytest.mark.parametrize("n_train", [0, 5, 1430, 1438])
-def test_a_subset_of_impossible_size_is_refused(n_train):
-    with pytest.raises(
-        ValueError, match=f"n_train must be 1437, or between 10 and 1427, .* got {n_train}"
-    ):
-        data.load("digits", n_train=n_train)
-
-
-def test_bad_arguments_are_refused():
-    with pytest.raises(ValueError, match=r"name must be 'digits', .* or 'cifar100', got 'minst'"):
-        data.load("minst")
-    with pytest.raises(ValueError, match=r"n_test must be 360, or between 10 and 350, .* got 5"):
-        data.load("digits", n_test=5)
-    with pytest.raises(ValueError, match=r"root must be None for 'digits', .* got '/data'"):
-        data.load("digits", root="/data")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        *[
+            ({"n_train": n}, f"n_train must be 1437, or between 10 and 1427, .* got {n}")
+            for n in (0, 5, 1430, 1438)
+        ],
+        ({"n_test": 5}, "n_test must be 360, or between 10 and 350, .* got 5"),
+        ({"name": "minst"}, "name must be 'digits', .* or 'cifar100', got 'minst'"),
+        ({"root": "/data"}, "root must be None for 'digits', .* got '/data'"),
+    ],
+)
+def test_bad_arguments_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        data.load(**{"name": "digits", **options})
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -84,25 +84,13 @@ def test_statistics_are_those_of_the_training_set(transform):
     assert np.abs(of_test).max() > 100
 
 
-@pytest.mark.parametrize("transform", [data.standardize, data.zca])
-def test_bad_inputs_are_refused(transform):
+def test_bad_inputs_are_refused():
     x = correlated(5, 3)
-    bad = x.copy()
-    bad[2, 1] = np.nan
-    with pytest.raises(ValueError, match="x_train must be finite, got NaN or infinity in input 2"):
-        transform(bad)
     with pytest.raises(ValueError, match=r"others\[1\] must be finite"):
-        transform(x, x, bad)
-    with pytest.raises(TypeError, match="x_train must hold real floats, got dtype uint8"):
-        transform(np.ones((5, 3), np.uint8))
+        data.standardize(x, x, x + np.inf)
     with pytest.raises(ValueError, match=r"others\[0\] must have shape \('n', 3\).*\(5, 2\)"):
-        transform(x, x[:, :2])
+        data.zca(x, x[:, :2])
     with pytest.raises(ValueError, match=r"x_train must have shape .*, got shape \(5,\)"):
-        transform(x[:, 0])
-    with pytest.raises(ValueError, match="x_train must hold at least one input"):
-        transform(x[:0])
-
-
-def test_inputs_that_are_all_the_same_cannot_be_whitened():
+        data.standardize(x[:, 0])
     with pytest.raises(ValueError, match="x_train must hold inputs that differ, got 4"):
         data.zca(np.ones((4, 3)))

@@ -57,13 +57,6 @@ def test_rows_are_means_over_seeds(interrupted):
     assert len((out / "table.csv").read_text("utf-8").splitlines()) == 3
 
 
-def test_networks_learn_two_digits(interrupted):
-    for run in interrupted[1].runs:
-        # The loss of zero outputs is ½ |y|² = 1/4.
-        assert run.train_loss < 0.15
-        assert run.test_error <= 1 / 8
-
-
 @pytest.mark.full
 def test_convolutional_networks_learn_two_digits_too():
     options = {**OPTIONS, "steps": 120, "gammas": [0.5], "architecture": "conv"}
@@ -72,7 +65,11 @@ def test_convolutional_networks_learn_two_digits_too():
     assert row.test_error <= 1 / 8
 
 
-def test_the_learning_rate_follows_the_scale_of_the_ntk(interrupted):
+def test_networks_learn_two_digits_at_the_rate_of_their_own_ntk(interrupted):
+    for run in interrupted[1].runs:
+        # The loss of zero outputs is ½ |y|² = 1/4.
+        assert run.train_loss < 0.15
+        assert run.test_error <= 1 / 8
     rates = {run.gamma: run.learning_rate for run in interrupted[1].runs}
     # Σ α²/(1 + α²) is 2/5 for γ = 1; for γ = 0 it is 1.
     assert rates[1] > 1.5 * rates[0]
@@ -168,17 +165,14 @@ def test_diverged_networks_do_not_count_in_means():
 
 
 def test_finite_networks_are_judged_by_their_errors():
-    def sweep(**errors):
-        pairs = [(0.0, 4), (0.0, 64), (1.0, 4), (1.0, 64)]
-        return DepthSweep(
-            [DepthRun(*p, 0, test_error=e) for p, e in zip(pairs, errors["by"], strict=True)]
-        )
+    pairs = [(0.0, 4), (0.0, 64), (1.0, 4), (1.0, 64)]
+    for errors, agrees in (([0.05, 0.5, 0.05, 0.05], True), ([0.05, 0.055, 0.05, 0.3], False)):
+        runs = [DepthRun(*p, 0, test_error=e) for p, e in zip(pairs, errors, strict=True)]
+        findings = finite_networks.findings(DepthSweep(runs))
+        assert [finding.agrees for finding in findings] == [agrees] * 2
 
-    def verdicts(by):
-        return [finding.agrees for finding in finite_networks.findings(sweep(by=by))]
 
-    assert verdicts([0.05, 0.5, 0.05, 0.05]) == [True, True]
-    assert verdicts([0.05, 0.055, 0.05, 0.3]) == [False, False]
+FLAT = few_images().x_train.reshape(10, -1)
 
 
 @pytest.mark.parametrize(
@@ -188,19 +182,14 @@ def test_finite_networks_are_judged_by_their_errors():
         ({"gammas": [-1.0]}, ValueError, "gamma must be ≥ 0 and finite"),
         ({"rate": 1.0}, ValueError, "rate must be less than 1"),
         ({"batch_size": 1000}, ValueError, "batch_size must be at most"),
+        ({"y_test": np.zeros(8)}, TypeError, "dataset must have one integer label"),
+        ({"y_train": np.zeros(10, int)}, ValueError, "at least two classes"),
+        ({"x_train": FLAT, "architecture": "conv"}, ValueError, "images of shape"),
     ],
 )
 def test_bad_arguments_are_refused(change, error, message):
+    of_data = change.keys() & set(data.Dataset._fields)
+    images = few_images()._replace(**{name: change[name] for name in of_data})
+    options = {name: value for name, value in change.items() if name not in of_data}
     with pytest.raises(error, match=message):
-        depth_sweep.run(few_images(), **{"gammas": [0.5], **OPTIONS, **change})
-
-
-def test_data_that_cannot_be_classified_is_refused():
-    some = few_images()
-    with pytest.raises(TypeError, match="dataset must have one integer label"):
-        depth_sweep.run(some._replace(y_test=some.y_test.astype(float)), **OPTIONS)
-    with pytest.raises(ValueError, match="at least two classes"):
-        depth_sweep.run(some._replace(y_train=np.zeros_like(some.y_train)), **OPTIONS)
-    flat = some._replace(x_train=some.x_train.reshape(len(some.x_train), -1))
-    with pytest.raises(ValueError, match="images of shape"):
-        depth_sweep.run(flat, architecture="conv", **OPTIONS)
+        depth_sweep.run(images, **{"gammas": [0.5], **OPTIONS, **options})

@@ -20,9 +20,8 @@ def digits():
 
 
 def test_there_is_a_row_for_every_kernel(digits):
-    pairs = [(math.inf, 0.0), (math.inf, 1.0)]
-    expected = [("fully connected", *pair) for pair in pairs]
-    expected += [("convolutional", 1, 0.0), ("convolutional", 1, 1.0)]
+    kinds = (("fully connected", math.inf), ("convolutional", 1))
+    expected = [(*kind, gamma) for kind in kinds for gamma in (0.0, 1.0)]
     assert [(row.network, row.depth, row.gamma) for row in digits.rows] == expected
     assert digits.sizes == {"train": 300, "validation": 100, "test": 100}
 
@@ -32,9 +31,7 @@ def test_learnable_kernels_learn_and_gain_from_stopping_early(digits):
         assert row.regime == "learnable"
         assert row.test_accuracy > 0.75
         assert row.test_accuracy > row.test_accuracy_at_infinity + 0.03
-
-
-def test_the_degenerate_limit_knows_no_more_than_the_commonest_digit(digits):
+    # The degenerate limit knows no more than the commonest digit.
     assert digits.of(network="fully connected", gamma=0.0)[0].test_accuracy < 0.2
 
 

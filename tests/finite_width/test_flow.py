@@ -22,8 +22,8 @@ def kernel(x1, x2=None, factor=1.0):
     return factor * kernel_fn(x1, x2, "ntk")
 
 
-def mirrored(width, outputs=1):
-    return finite_width.ResNet(1, width, outputs, in_dim=3, mirrored=True, rngs=nnx.Rngs(0))
+def mirrored(width):
+    return finite_width.ResNet(1, width, in_dim=3, mirrored=True, rngs=nnx.Rngs(0))
 
 
 def test_wide_networks_follow_the_flow_of_their_kernel_and_of_no_other():

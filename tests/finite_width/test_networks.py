@@ -35,14 +35,6 @@ class WithLayer(nnx.Module):
 BATCH_NORM, DROPOUT = functools.partial(nnx.BatchNorm, 2), functools.partial(nnx.Dropout, 0.5)
 
 
-class AllFrozen(nnx.Module):
-    def __init__(self, rngs):
-        self.weights = finite_width.Frozen(jax.random.normal(rngs.params(), (3, 1)))
-
-    def __call__(self, x):
-        return x @ self.weights[...]
-
-
 class Net(linen.Module):
     layer: str | None = None
 
@@ -116,18 +108,11 @@ def test_statistics_and_random_numbers_of_linen_are_refused_and_constants_taken(
 
 
 @pytest.mark.parametrize(
-    ("leaf", "got"),
-    [
-        (3, "dtype int"),
-        (jnp.array(True), "dtype bool"),
-        (1j, "dtype complex128"),
-        (jax.random.key(0), r"dtype key<fry>"),
-        (print, "dtype object"),
-    ],
+    ("leaf", "got"), [(3, "int"), (1j, "complex128"), (jax.random.key(0), "key<fry>")]
 )
 def test_parameters_that_are_not_floats_are_named(leaf, got):
     params = {"w": np.ones((3, 1), "float32"), "off": None, "step": leaf}
-    with pytest.raises(TypeError, match=rf"params\['step'\] must hold real floats.*got {got}"):
+    with pytest.raises(TypeError, match=rf"params\['step'\] must hold real .*got dtype {got}"):
         finite_width.largest_learning_rate((lambda p, x: x @ p["w"], params), X)
 
 
@@ -137,7 +122,7 @@ def test_parameters_that_are_not_floats_are_named(leaf, got):
         ((lambda p, x: p * (x - jnp.mean(x, 0)), jnp.ones(3)), ValueError, "rest of the batch"),
         ((lambda p, x: (p * x).reshape(-1), jnp.ones(3)), ValueError, r"shape \(2, outputs\), got"),
         ((lambda p, x: (p * x)[None], jnp.ones(3)), ValueError, r"shape \(2, outputs\), got"),
-        (AllFrozen(nnx.Rngs(0)), ValueError, "all of its layers are frozen"),
+        ((lambda p, x: x, ()), ValueError, "all of its layers are frozen"),
         (lambda p, x: x, TypeError, r"got function.*module.apply, variables"),
     ],
 )
@@ -151,5 +136,3 @@ def test_what_makes_no_network_is_refused():
         networks.initializer(SMALL(rngs=nnx.Rngs(0)), X)
     with pytest.raises(TypeError, match=r"must return a flax.nnx module, got int"):
         networks.initializer(lambda rngs: 1, X)
-    with pytest.raises(ValueError, match="all of its layers are frozen"):
-        networks.initializer(stax.Relu(), X)

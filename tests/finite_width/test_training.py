@@ -12,7 +12,6 @@ from flax import nnx
 from helpers import mainly, run_python
 
 from nt_residual import data, finite_width, regression
-from nt_residual.finite_width import training
 from nt_residual.finite_width.learning_rate import largest_learning_rate
 from nt_residual.finite_width.training import TrainingDiverged, train
 
@@ -21,6 +20,7 @@ X = RNG.standard_normal((24, 4)).astype("float32")
 LABELS = (X[:, 0] > 0) + (X[:, 1] > 0).astype(int)
 X_TEST = RNG.standard_normal((10, 4)).astype("float32")
 VALIDATION = (X_TEST, (X_TEST[:, 0] > 0) + (X_TEST[:, 1] > 0).astype(int))
+MESH = jax.make_mesh((8,), ("data",))
 # One object each, so that programs are compiled once.
 SGD, ADAM = optax.sgd(0.1), optax.adam(3e-3)
 BATCHES = {"loss": "cross_entropy", "optimizer": ADAM, "batch_size": 8, "evaluate_every": 5}
@@ -45,7 +45,6 @@ def test_classes_are_learned_and_frozen_layers_stay():
     found = train(before, X, LABELS, steps=60, **RUN)
     assert found.history["step"].tolist() == list(range(0, 61, 5))
     assert found.history["loss"][-1] < 0.8 * found.history["loss"][0]
-    assert (found.steps, found.stopped) == (60, "steps")
     np.testing.assert_array_equal(found.network.first[...], before.first[...])
     np.testing.assert_array_equal(found.network.alphas[...], before.alphas[...])
     assert np.any(found.network.stage0_layer0[...] != before.stage0_layer0[...])
@@ -109,29 +108,13 @@ def test_batches_depend_on_the_seed_and_evaluations_change_nothing():
     assert np.any(one.network.stage0_layer0[...] != other.network.stage0_layer0[...])
 
 
-def test_a_run_that_is_interrupted_resumes_to_the_same_result(tmp_path, monkeypatch):
-    class Interrupted(training.tqdm):
-        updates = 0
-
-        def update(self, n=1):
-            self.updates += 1
-            if self.updates == 3:
-                raise KeyboardInterrupt
-
-    whole = train(model(), X, LABELS, steps=23, **RUN)
-    monkeypatch.setattr(training, "tqdm", Interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train(model(), X, LABELS, out=tmp_path / "run", steps=23, **RUN)
-    monkeypatch.undo()
-    resumed = train(model(), X, LABELS, out=tmp_path / "run", steps=23, **RUN)
-    assert_equal(resumed.network, whole.network)
-    assert repr(resumed) == repr(whole)
-    for name, column in whole.history.items():
-        np.testing.assert_array_equal(resumed.history[name], column)
-    # And with more steps it goes on.
-    longer = train(model(), X, LABELS, out=tmp_path / "run", steps=27, **RUN)
-    assert longer.history["step"].tolist() == [0, 5, 10, 15, 20, 23, 25, 27]
-    assert_equal(longer.network, train(model(), X, LABELS, steps=27, **RUN).network)
+def test_a_run_goes_on_with_more_steps(tmp_path):
+    train(model(), X, LABELS, out=tmp_path, steps=13, **RUN)
+    longer = train(model(), X, LABELS, out=tmp_path, steps=17, **RUN)
+    assert longer.history["step"].tolist() == [0, 5, 10, 13, 15, 17]
+    whole = train(model(), X, LABELS, steps=17, **RUN)
+    assert_equal(longer.network, whole.network)
+    assert longer.best_step == whole.best_step
 
 
 PROBLEM = """
@@ -184,18 +167,17 @@ def test_the_folder_of_another_run_is_refused_by_what_differs(tmp_path):
     folder = tmp_path / "run"
     arguments = {"network": (linear, jnp.zeros((4, 3))), "x": X, "y": LABELS, "steps": 5, **BATCHES}
     train(out=folder, **arguments)
-    for name, other in {
-        "initial state": {"network": (linear, jnp.ones((4, 3)))},
-        "network, loss and optimizer": {"network": (lambda p, x: x @ p + 1, jnp.zeros((4, 3)))},
-        "training data": {"y": (LABELS + 1) % 3},
-        "validation data": {"validation": VALIDATION},
-        "seed": {"seed": 1},
-        "batch_size": {"batch_size": 12},
-    }.items():
+    for name, other in (
+        ("initial state", {"network": (linear, jnp.ones((4, 3)))}),
+        ("network, loss and optimizer", {"network": (lambda p, x: x @ p + 1, jnp.zeros((4, 3)))}),
+        ("network, loss and optimizer", {"optimizer": optax.adam(1e-2)}),
+        ("training data", {"y": (LABELS + 1) % 3}),
+        ("validation data", {"validation": VALIDATION}),
+        ("seed", {"seed": 1}),
+        ("batch_size", {"batch_size": 12}),
+    ):
         with pytest.raises(ValueError, match=rf"differs in (.*\), )?{name} \(there .*\)\. P"):
             train(out=folder, **arguments | other)
-    with pytest.raises(ValueError, match="differs in network, loss and optimizer"):
-        train(out=folder, **arguments | {"optimizer": optax.adam(1e-2)})
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(FileExistsError, match="Pass another folder"):
         train(out=tmp_path, **arguments)
@@ -205,8 +187,7 @@ def test_losses_are_summed_in_float32():
     def apply(params, x):
         return jnp.float16(300) + params * x[:, :1].astype("float16")
 
-    zero = jnp.zeros((), "float16")
-    found = train((apply, zero), X, np.zeros(24), optimizer=SGD, steps=1, loss="half_norm")
+    found = train((apply, jnp.zeros((), "float16")), X, np.zeros(24), optimizer=SGD, steps=1)
     np.testing.assert_allclose(found.history["loss"][0], 45_000, rtol=1e-5)
 
 
@@ -234,7 +215,7 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_network(tmp_pa
         train((linear, jnp.full((4, 1), jnp.inf)), X, X[:, 0], optimizer=SGD, steps=1, loss=loss)
 
 
-def test_early_stopping_waits_and_returns_the_best_parameters():
+def test_early_stopping_waits_and_returns_the_best_parameters(tmp_path):
     # The bias goes down by one in each step: validation is best where it passes 3.
     def apply(params, x):
         return x[:, :1] * 0 + params
@@ -245,7 +226,8 @@ def test_early_stopping_waits_and_returns_the_best_parameters():
     options = {"optimizer": optax.sgd(1.0), "loss": loss, "evaluate_every": 1, "patience": 2}
     validation = X[:, :1], np.ones(24, "float32")
     problem = (apply, jnp.zeros(1)), X[:, :1], np.zeros(24, "float32")
-    found = train(*problem, steps=50, validation=validation, **options)
+    train(*problem, steps=4, validation=validation, out=tmp_path, **options)
+    found = train(*problem, steps=50, validation=validation, out=tmp_path, **options)
     assert (found.steps, found.best_step, found.stopped) == (5, 3, "patience")
     assert found.network[1] == pytest.approx(-3, rel=1e-5)
 
@@ -255,7 +237,7 @@ def test_a_run_does_not_depend_on_the_number_of_devices(size, tmp_path):
     options = {"optimizer": SGD, "batch_size": size, "evaluate_every": 2}
     options["validation"] = X_TEST[:5], X_TEST[:5, 0]
     problem = (linear, jnp.zeros((4, 1))), X[:16], X[:16, 0]
-    spread = train(*problem, steps=2, out=tmp_path, mesh=jax.make_mesh((8,), ("data",)), **options)
+    spread = train(*problem, steps=2, out=tmp_path, mesh=MESH, **options)
     assert len(spread.network[1].devices()) == 8
     resumed = train(*problem, steps=4, out=tmp_path, **options)
     assert len(resumed.network[1].devices()) == 1
@@ -266,21 +248,10 @@ def test_a_run_does_not_depend_on_the_number_of_devices(size, tmp_path):
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
-def test_the_largest_learning_rate_is_in_the_units_of_the_network(scale):
+def test_the_largest_learning_rate_is_twice_n_over_the_largest_eigenvalue(scale):
     found = largest_learning_rate((lambda p, x: scale * (x @ p), jnp.ones((4, 1))), X)
     assert found * scale**2 == pytest.approx(48 / np.linalg.eigvalsh(X @ X.T)[-1], rel=1e-3)
     assert largest_learning_rate(np.diag([1.0, 4.0])) == 1.0
-
-
-def test_gradient_descent_converges_below_the_largest_learning_rate_only():
-    network, y = (linear, jnp.zeros((4, 1))), X[:, 0]
-    bound = largest_learning_rate(network, X)
-    below, above = (
-        train(network, X, y, optimizer=optax.sgd(factor * bound), steps=200).history["loss"][-1]
-        for factor in (0.9, 1.1)
-    )
-    assert below < 1e-6
-    assert above > 10
 
 
 def test_invalid_arguments_are_refused():
@@ -298,11 +269,7 @@ def test_invalid_arguments_are_refused():
         ({"validation": (X[:, :1], LABELS)}, ValueError, r"validation\[0\] .* shape \(4,\), as x"),
         ({"validation": (X + np.inf, LABELS)}, ValueError, r"validation\[0\] must be finite"),
         ({"mesh": "data"}, TypeError, "jax.sharding.Mesh"),
-        (
-            {"mesh": jax.make_mesh((8,), ("data",)), "batch_size": 3},
-            ValueError,
-            "divides the 3 inputs of a batch, got 8. Take 8 inputs",
-        ),
+        ({"mesh": MESH, "batch_size": 3}, ValueError, "the 3 inputs of a batch, got 8. Take 8"),
         ({"loss": lambda f, y: f - y[:, None]}, ValueError, r"shape \(24,\), got shape \(24, 3\)"),
         ({"y": LABELS + 1}, ValueError, r"y must lie in \[0, 3\), got 1 to 3"),
         ({"y": LABELS / 2}, TypeError, "integer labels"),
