@@ -4,7 +4,8 @@ A claim is a module of this package with
 
 * `TITLE`, a few words, and `STATEMENT`, what the paper claims, in a sentence or two;
 * `QUICK` and `FULL`, options of `run`: for minutes on two cores, and for an accelerator or a day;
-* `run(**options)`, which returns a `Result`, or an object with `rows` like those of one;
+* `run(**options)`, which returns a `Result`, or an object with `rows` like those of one, and raises
+  `TypeError` or `ValueError` if an argument is out of range;
 * `findings(result)`, a list of `Finding`;
 * `plot(result)`, a `matplotlib.figure.Figure`. It raises `ImportError` without matplotlib.
 """

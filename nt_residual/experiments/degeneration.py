@@ -48,9 +48,6 @@ def run(
       * `distance`, max |r(θ) − 1/4| over 16 angles from π/8 to 3π/4;
       * `error`, the mean of `sphere_regression.best_error` over seeds, and `error_se`, its standard
         error, NaN for one seed.
-
-    Raises:
-      TypeError, ValueError: if an argument is out of range.
     """
     sets = sphere_regression.draw_sets(n_seeds, n_train, n_test=n_test, **_TARGET)
     remedy = "Pass two or more numbers of blocks, finite ones."

@@ -46,16 +46,8 @@ def run(
 ) -> DepthSweep:
     """Train residual networks of several γ and depths on images.
 
-    Args:
-      dataset: as for `data.load`, and so are `n_train`, `n_test` and `root`.
-      n_train: images to train and validate on.
-      n_test: images to test on.
-      root: the folder with the files of the data set.
-      out: as for `depth_sweep.run`, and so is `progress`.
-      progress: whether to show a progress bar.
-      **sweep: further arguments of `depth_sweep.run`; the defaults are those of `QUICK`.
-
-    Errors are those of `data.load` and `depth_sweep.run`.
+    Args and errors are those of `data.load`, for the images, and of `depth_sweep.run`; the defaults
+    are those of `QUICK`.
     """
     images = data.load(dataset, n_train, n_test, root=root)
     given = {key: value for key, value in QUICK.items() if key != "n_train"} | sweep

@@ -63,9 +63,6 @@ def run(
         fresh inputs, without noise;
       * `interpolated`, the excess risk of the interpolant;
       * `expected`, the one at the stopping time that the limit's eigenvalues predict for large n.
-
-    Raises:
-      TypeError, ValueError: if an argument is out of range.
     """
     if math.inf not in depths:
         raise ValueError(f"depths must have infinity among them, got {depths}. Add math.inf.")

@@ -44,9 +44,6 @@ def run(
       * `error`, the mean of `sphere_regression.best_error` over seeds, and `error_se`, its standard
         error, NaN for one seed;
       * `eigenvalue`, λ_3 on the sphere in three dimensions at infinite depth.
-
-    Raises:
-      TypeError, ValueError: if an argument is out of range.
     """
     if math.inf not in depths:
         raise ValueError(f"depths must have infinity among them, got {depths}. Add math.inf.")

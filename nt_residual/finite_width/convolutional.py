@@ -37,8 +37,7 @@ class ConvResNet(ResidualNetwork):
       in_channels: the number of channels of the images.
 
     Raises:
-      TypeError: if an argument has the wrong type.
-      ValueError: as `ResNet`, and if a stride does not divide `image_shape`.
+      TypeError, ValueError: as `ResNet`, and if a stride does not divide `image_shape`.
 
     Example:
       >>> model = ConvResNet((2, 2), 16, image_shape=(8, 8), in_channels=1, rngs=nnx.Rngs(0))

@@ -15,8 +15,7 @@ from nt_residual.finite_width.networks import as_network
 from nt_residual.regression import kernel_matrix
 
 # Power iteration ends when the eigenvalue grows by less, relative to itself.
-_TOLERANCE = 1e-4
-_MOST_ITERATIONS = 200
+_TOLERANCE, _MOST_ITERATIONS = 1e-4, 200
 
 
 def largest_learning_rate(network: Any, x: ArrayLike | None = None) -> float:

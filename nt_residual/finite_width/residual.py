@@ -34,8 +34,7 @@ def scaled_residual(
       An array with the shape and the dtype of `x`.
 
     Raises:
-      TypeError: if `x` does not hold floats, `branch` is not a function, or `alpha` is not a
-        real scalar.
+      TypeError: if `x` holds no floats, `branch` is no function, or `alpha` is no real scalar.
       ValueError: if `alpha` is negative or not finite, or the branch changes the shape.
 
     Example:
