@@ -95,16 +95,6 @@ def test_the_norm_of_a_kernel_section_is_the_root_of_the_kernel(spectrum):
     assert square == pytest.approx(1, abs=1e-3)
 
 
-def test_interpolants_approach_the_norm_from_below(kernel, spectrum):
-    target = {1: 1.0, 2: 0.5, 4: 0.3}
-    norm = data.sphere.norm(target, spectrum)
-    x = data.sphere.uniform(300, 3)
-    k, y = kernel.at_angle(np.arccos(np.clip(x @ x.T, -1, 1))), data.sphere.zonal(x, target)
-    shares = [y[:n] @ np.linalg.solve(k[:n, :n], y[:n]) / norm**2 for n in (30, 100, 300)]
-    assert shares == sorted(shares)
-    assert 0.9 < shares[-1] <= 1
-
-
 def test_what_the_kernel_has_no_eigenvalue_for_is_in_none_of_its_spaces(spectrum):
     assert data.sphere.norm({1: 1.0, 3: 1.0}, spectrum) == math.inf
     assert data.sphere.norm({1: 1.0, 3: 0.0}, spectrum) < math.inf
