@@ -29,10 +29,6 @@ def integer(value: Any, name: str, least: int, remedy: str = "") -> int:
     Raises:
       TypeError: if it is not an integer. Bools and floats are not.
       ValueError: if it is too small.
-
-    Example:
-      >>> integer(3, "dim", 2, "Pass the dimension d.")
-      3
     """
     try:
         if isinstance(value, bool | np.bool_):
@@ -46,12 +42,7 @@ def integer(value: Any, name: str, least: int, remedy: str = "") -> int:
 
 
 def optional_integer(value: Any, name: str, remedy: str) -> int | None:
-    """Return `value` as a positive int, or `None` if it is `None`. Errors are those of `integer`.
-
-    Example:
-      >>> optional_integer(None, "tile_size", "None picks one.") is None
-      True
-    """
+    """Return `value` as a positive int, or `None`. Errors are those of `integer`."""
     return None if value is None else integer(value, name, 1, remedy)
 
 
@@ -69,10 +60,6 @@ def number(
     Raises:
       TypeError: if it is not a real number. Bools and strings are not.
       ValueError: if it is NaN, negative, or infinite or zero where that is not allowed.
-
-    Example:
-      >>> number(1, "noise")
-      1.0
     """
     array = np.asarray(value)
     if array.ndim != 0 or array.dtype.kind not in "iuf":
@@ -91,10 +78,6 @@ def boolean(value: Any, name: str) -> bool:
 
     Raises:
       TypeError: if it is not `True` or `False`.
-
-    Example:
-      >>> boolean(True, "normalize")
-      True
     """
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be True or False, got {value!r}.")
@@ -107,10 +90,6 @@ def choice(value: Any, name: str, choices: Sequence[str]) -> str:
     Raises:
       TypeError: if it is not a string.
       ValueError: if it is another string.
-
-    Example:
-      >>> choice("ntk", "kind", ("ntk", "nngp"))
-      'ntk'
     """
     listed = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
     if not isinstance(value, str):
@@ -133,10 +112,6 @@ def sizes(value: Any, name: str) -> tuple[int, int]:
     Raises:
       TypeError: if it is not a pair of integers.
       ValueError: if there are not two of them, or one is less than 1.
-
-    Example:
-      >>> sizes([28, 28], "image_shape")
-      (28, 28)
     """
     try:
         pair = tuple(value)
@@ -159,10 +134,6 @@ def real_array(
     Raises:
       TypeError: if they are not real numbers.
       ValueError: if one is NaN, or infinite where that is not allowed.
-
-    Example:
-      >>> real_array([1, 2], "depths")
-      array([1., 2.])
     """
     try:
         array = np.asarray(values)
@@ -192,10 +163,6 @@ def labels(values: ArrayLike, name: str, n_classes: int) -> np.ndarray:
     Raises:
       TypeError: if they are not integers.
       ValueError: if one is out of range, or the shape is another.
-
-    Example:
-      >>> labels([0, 2], "y", 3)
-      array([0, 2])
     """
     array = np.asarray(values)
     if array.dtype.kind not in "iu":
@@ -221,10 +188,6 @@ def float_array(x: ArrayLike, name: str, layout: str, remedy: str = "") -> Any:
 
     Raises:
       TypeError: if it is not an array of real floats.
-
-    Example:
-      >>> float_array([[1.0, 2.0]], "x", "(n, d)")
-      array([[1., 2.]])
     """
     import jax
     import jax.numpy as jnp
@@ -249,10 +212,6 @@ def finite_batch(x: ArrayLike, name: str) -> "jax.Array | np.ndarray":
     Raises:
       TypeError: if it does not hold real floats, or JAX traces it.
       ValueError: if it is a scalar, is empty, or has an input with NaN or infinity.
-
-    Example:
-      >>> finite_batch([[1.0, 2.0]], "x")
-      array([[1., 2.]])
     """
     import jax
     import jax.numpy as jnp

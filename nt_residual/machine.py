@@ -22,12 +22,7 @@ _PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python, of this package and of its dependencies.
-
-    Example:
-      >>> versions()["jax"] != "not installed"
-      True
-    """
+    """Return the versions of Python, of this package and of its dependencies."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -38,12 +33,7 @@ def versions() -> dict[str, str]:
 
 
 def device_name() -> str:
-    """Return the kind of the first device; for a CPU its model and number of threads.
-
-    Example:
-      >>> bool(device_name())
-      True
-    """
+    """Return the kind of the first device; for a CPU its model and number of threads."""
     device = jax.devices()[0]
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     if device.platform != "cpu" or not cpuinfo.exists():
@@ -54,10 +44,5 @@ def device_name() -> str:
 
 
 def devices() -> str:
-    """Return the number of devices, their kind and their platform.
-
-    Example:
-      >>> " × " in devices()
-      True
-    """
+    """Return the number of devices, their kind and their platform."""
     return f"{jax.device_count()} × {device_name()} ({jax.default_backend()})"

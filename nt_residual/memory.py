@@ -34,10 +34,6 @@ def available(device: Any = None) -> int:
 
     Args:
       device: a `jax.Device`; `None`, or a CPU device, for the host.
-
-    Example:
-      >>> available() > 2**20
-      True
     """
     stats = None if device is None or device.platform == "cpu" else device.memory_stats()
     if stats and "bytes_limit" in stats:
@@ -49,9 +45,6 @@ def share(devices: Sequence[Any]) -> tuple[int, str]:
     """Return the bytes that each of several devices can still allocate, and their name.
 
     CPU devices, which may be simulated ones, share the memory of the host.
-
-    Args:
-      devices: `jax.Device`s, at least one.
     """
     least, count = min(map(available, devices)), len(devices)
     if devices[0].platform != "cpu":
@@ -78,16 +71,9 @@ def _of_the_host() -> Iterable[int]:
 
 
 def check(parts: Mapping[str, int], limit: int, where: str, remedies: str) -> None:
-    """Raise an error before an allocation that cannot fit.
+    """Raise `MemoryError` if the bytes needed, by name, exceed what a device has free.
 
-    Args:
-      parts: the bytes needed, by name.
-      limit: the bytes that are free.
-      where: the name of the device that has them.
-      remedies: what to do instead.
-
-    Raises:
-      MemoryError: if the parts exceed the limit.
+    `where` is the name of the device, and `remedies` tells what to do instead.
     """
     needed = sum(parts.values())
     if needed > limit:
@@ -99,29 +85,17 @@ def check(parts: Mapping[str, int], limit: int, where: str, remedies: str) -> No
 
 
 def check_call(parts: Mapping[str, int], devices: Iterable[Any]) -> None:
-    """Raise an error before the eager call of a kernel that cannot fit.
+    """Raise `MemoryError` before the eager call of a kernel that does not fit on its devices.
 
     JAX would allocate later, and fail where the error cannot be caught. A call of less than 2^28
     bytes is not checked: the look-up of free memory takes 0.1 ms.
-
-    Args:
-      parts: the bytes that each device needs, by name.
-      devices: the devices of the call.
-
-    Raises:
-      MemoryError: if the parts exceed what is free.
     """
     if sum(parts.values()) >= _WORTH_A_LOOK:
         check(parts, *share(list(devices)), _REMEDIES)
 
 
 def size(count: float) -> str:
-    """Return a number of bytes with a unit.
-
-    Example:
-      >>> size(14.4e9)
-      '14.4 GB'
-    """
+    """Return a number of bytes with a unit."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= factor:
             return f"{count / factor:.3g} {unit}"

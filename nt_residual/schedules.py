@@ -29,12 +29,8 @@ def alphas_of(
 ) -> Any:
     """Return the α of each block, checked, as a float64 NumPy array of shape (depth,).
 
-    Args:
-      schedule: a callable of the depth, or an array with one α per block, shape (depth,).
-      depth: the number of blocks L ≥ 1; `None` for that of the array.
-      name: what to call the schedule in an error.
-      traced: whether to allow values traced by JAX, inside `jit`, `grad` or `vmap`. They are
-        returned as a JAX array, and not checked.
+    `depth` may be left out for an array; `name` is what an error calls the schedule. Values that
+    JAX traces are allowed if `traced`: they are returned as a JAX array, and not checked.
 
     Raises:
       TypeError: if `schedule` is neither a callable nor an array of real numbers, or is

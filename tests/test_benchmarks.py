@@ -85,13 +85,6 @@ def test_a_wrong_result_of_any_case_is_noticed(measured):
         assert not case.check(nothing) <= case.tolerance, case.name
 
 
-def test_one_wrong_tile_is_noticed(measured):
-    case, matrix = next(pair for pair in measured[2] if pair[0].family == "gram")
-    wrong = np.array(matrix)
-    wrong[40:80, :40] = wrong[40:80, 40:80]
-    assert case.check(wrong) > case.tolerance
-
-
 def test_a_case_that_fails_is_named_and_others_are_kept(
     suite, measured, monkeypatch, capsys, tmp_path
 ):

@@ -5,8 +5,6 @@ import sys
 import types
 
 import jax
-import jupytext
-import jupytext.config
 import nbformat
 import pytest
 
@@ -42,14 +40,6 @@ def test_every_script_has_its_notebook_with_the_same_installation():
     scripts = {path.stem for path in NOTEBOOKS.glob("*.py")} - {"build"}
     assert scripts == {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == set(build.NAMES)
     assert len({_install_cell(name) for name in build.NAMES}) == 1
-
-
-@pytest.mark.parametrize("name", build.NAMES)
-def test_a_script_is_what_jupytext_makes_of_its_notebook(name):
-    path = NOTEBOOKS / f"{name}.py"
-    config = jupytext.config.load_jupytext_config(str(path))
-    notebook = build.from_script(name, address=None)
-    assert jupytext.writes(notebook, fmt="py:percent", config=config) == path.read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", build.NAMES)
@@ -93,26 +83,6 @@ def test_the_installation_leaves_tensorflow_out_and_jax_as_it_is(monkeypatch):
     assert f"jax=={jax.__version__}" in needed
     assert any(requirement.startswith("orbax-checkpoint") for requirement in needed)
     assert not any("tensorflow" in word or "neural-tangents" in word for word in needed)
-
-
-def test_a_badge_opens_the_notebook_of_the_repository_in_colab():
-    notebook = build.from_script("quickstart", "https://github.com/somebody/nt-residual.git/")
-    link = notebook.cells[0].source.partition("\n")[0]
-    assert "colab.research.google.com/github/somebody/nt-residual/blob/main/examples/" in link
-    assert link.endswith("/quickstart.ipynb)")
-    with pytest.raises(ValueError, match=r"must be an address on github\.com"):
-        build.badge("https://example.org/nt-residual", "quickstart")
-
-
-def test_output_is_kept_up_to_the_first_cell_that_changed():
-    before, after = (build.from_script("quickstart", None) for _ in range(2))
-    old, new = ([c for c in n.cells if c.cell_type == "code"] for n in (before, after))
-    for cell in old:
-        cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text="kept")]
-    new[2].source += "\n1"
-    build.keep_output(after, before)
-    assert all(cell.outputs for cell in new[:2])
-    assert not any(cell.outputs for cell in new[2:])
 
 
 @pytest.mark.full

@@ -79,20 +79,6 @@ def test_infinite_depth_has_no_alphas():
         schedules.PowerLaw(1.0)(math.inf)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"gamma": -0.1}, "gamma must be ≥ 0 and finite, got -0.1"),
-        ({"gamma": math.nan}, "gamma must be ≥ 0 and finite"),
-        ({"gamma": 1, "c": 0}, "c must be positive and finite, got 0"),
-        ({"gamma": 1, "c": math.inf}, "c must be positive and finite"),
-    ],
-)
-def test_a_power_law_out_of_range_is_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        schedules.PowerLaw(**arguments)
-
-
 def test_an_explicit_schedule_refuses_another_depth():
     with pytest.raises(ValueError, match="holds 2 alphas, got depth=3"):
         schedules.Explicit([1.0, 0.5])(3)
@@ -118,14 +104,12 @@ def test_scalars_of_jax_become_floats():
     schedule = schedules.PowerLaw(gamma=jnp.asarray(0.5), c=np.float32(2))
     assert schedule == schedules.PowerLaw(0.5, 2.0)
     assert isinstance(schedule.gamma, float)
-    with pytest.raises(ValueError, match="gamma must be ≥ 0"):
+    with pytest.raises(ValueError, match="gamma must be ≥ 0 and finite"):
         schedules.PowerLaw(gamma=jnp.asarray(-0.5))
-
-
-@pytest.mark.parametrize("value", [jnp.ones(1), 1j, np.complex64(1), True, "0.5", None])
-def test_parameters_that_are_no_real_scalars_are_refused(value):
+    with pytest.raises(ValueError, match="c must be positive and finite, got 0"):
+        schedules.PowerLaw(gamma=1, c=0)
     with pytest.raises(TypeError, match="gamma must be a real number, got"):
-        schedules.PowerLaw(gamma=value)
+        schedules.PowerLaw(gamma=jnp.ones(1))
 
 
 def test_traced_alphas_are_refused_where_their_values_are_needed():

@@ -1,10 +1,7 @@
-import sys
-
 import neural_tangents as nt
 import pytest
 from helpers import run_python
 
-import nt_residual
 from nt_residual import compat
 
 
@@ -136,18 +133,6 @@ def test_functions_that_need_tensorflow_say_so():
     ):
         with pytest.raises(NotImplementedError, match="needs TensorFlow"):
             function(None)
-
-
-def test_installing_twice_changes_nothing():
-    before = list(sys.meta_path)
-    compat.install()
-    assert sys.meta_path == before
-
-
-def test_parts_are_found_as_attributes_and_others_are_not():
-    assert nt_residual.rntk.ResidualKernel
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = nt_residual.nothing
 
 
 FAILED = """

@@ -340,13 +340,3 @@ def test_on_a_full_disk_nothing_half_written_counts_as_finished(tmp_path):
     assert caught.value.errno == errno.EFBIG
     assert [file.name for file in path.rglob("c/*/[0-9]") if file.stat().st_size < 10] == []
     np.testing.assert_array_equal(_compute(path, x=x, tile_size=64), expected)
-
-
-def test_of_two_writers_of_one_file_the_last_to_end_has_all_of_its_bytes_there(tmp_path):
-    path = tmp_path / "file"
-    with _files.replacing(path) as first, _files.replacing(path) as second:
-        second.write(b"2" * 5)
-        first.write(b"1" * 9)
-        second.flush()
-    assert path.read_bytes() == b"1" * 9
-    assert list(tmp_path.iterdir()) == [path]

@@ -89,13 +89,6 @@ def test_rounding_shows_in_the_residual():
     assert solution.residual[1] < 5 * error[1]
 
 
-def test_half_precision_is_computed_in_float32():
-    k_train = jnp.asarray(_matrix(SPECTRA["one outlier"]), jnp.bfloat16)
-    k_train = jnp.triu(k_train) + jnp.triu(k_train, 1).T
-    flow = GradientFlow.fit(k_train, _targets(), solver="lanczos")
-    assert _error(flow, k_train, _targets(), TIMES[:2]).max() < 1e-4
-
-
 # The basis.
 
 
@@ -119,15 +112,6 @@ def test_a_process_in_parts_is_that_of_matfree_in_one(x64):
         np.testing.assert_allclose(process.basis[i, :20], expected.Q_tall, atol=1e-8)
         following = process.coupling[i, -1] * process.next[i]
         np.testing.assert_allclose(following, expected.residual, atol=1e-9)
-
-
-@mainly("float32")
-def test_the_basis_stays_orthonormal_as_it_grows(dtype):
-    process = _krylov(_matrix(SPECTRA["algebraic"], dtype), _targets())
-    for _ in range(10):
-        process.grow(4)
-    for basis in np.asarray(process.basis, np.float64)[:, :40]:
-        assert np.abs(basis @ basis.T - np.eye(40)).max() < 10 * jnp.finfo(dtype).eps
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["matrix"], meta_fields=[])

@@ -64,15 +64,6 @@ def test_learning_curve_draws_the_excess_error():
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), curve.excess[[0, 2, 1]])
 
 
-def test_figures_are_drawn_into_the_axes_passed():
-    from matplotlib.figure import Figure
-
-    ax = Figure().subplots()
-    assert theory.plots.profile(LIMIT, ax=ax) is ax
-    assert theory.plots.spectrum(theory.spectrum(LIMIT, 3, 4), ax=ax) is ax
-    assert len(ax.lines) == 2
-
-
 def test_what_cannot_be_drawn_is_refused():
     with pytest.raises(TypeError, match="kernels must hold ZonalKernel, got float"):
         theory.plots.profile(1.0)
