@@ -11,6 +11,7 @@ import pathlib
 import re
 import shutil
 
+from sphinx.domains.python import PyObject
 from sphinx.util.nodes import make_refnode
 
 import nt_residual
@@ -28,7 +29,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build", "_templates"]
+exclude_patterns = ["_build", "_static", "_templates"]
 templates_path = ["_templates"]
 # Names in single backticks lead to their documentation where they have one.
 default_role = "py:obj"
@@ -44,6 +45,8 @@ copybutton_prompt_is_regexp = True
 
 html_theme = "sphinx_book_theme"
 html_title = "nt_residual"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_extra_path = ["../examples/report"]
 html_theme_options = {
     "show_toc_level": 2,
@@ -90,11 +93,15 @@ def with_links(text: str, source: pathlib.Path, page: pathlib.Path) -> str:
 
 def page_of_example(script: pathlib.Path) -> str:
     """Return the page of an example: what it says of itself, its figure, its code."""
-    title, _, text = (ast.get_docstring(ast.parse(script.read_text())) or "").partition("\n\n")
+    program = ast.parse(script.read_text())
+    title, _, text = (ast.get_docstring(program) or "").partition("\n\n")
+    text = re.sub(r"^    (.+)$", r"```sh\n\1\n```", text, flags=re.MULTILINE)
     figure = script.with_suffix(".png")
     picture = f"![{title}](../../../examples/{figure.name})\n\n" if figure.exists() else ""
-    text = re.sub(r"^    (.+)$", r"```sh\n\1\n```", text, flags=re.MULTILINE)
-    code = f"```{{literalinclude}} ../../../examples/{script.name}\n:language: python\n```\n"
+    code = (
+        f"```{{literalinclude}} ../../../examples/{script.name}\n"
+        f":language: python\n:lines: {program.body[1].lineno}-\n```\n"
+    )
     return f"# {script.stem}\n\n**{title}**\n\n{text}\n\n{picture}## The program\n\n{code}"
 
 
@@ -107,6 +114,12 @@ def generate(app) -> None:
         index.write_text(f"# {folder.title()}\n\n```{{toctree}}\n:glob:\n\n*\n```\n")
     for source, page in COPIES.items():
         page.write_text(with_links(source.read_text(), source, page))
+    # Measurements do not break at their spaces: these tables are wide, and scroll.
+    benchmarks = GENERATED / "benchmarks.md"
+    rows = re.sub(
+        r"(?<=\w) (?=[±(\w][^\n]*\|$)|(?<=±) ", "\u00a0", benchmarks.read_text(), flags=re.M
+    )
+    benchmarks.write_text(rows)
     for script in EXAMPLES:
         PAGES[script].write_text(page_of_example(script))
     for notebook in NOTEBOOKS:
@@ -120,23 +133,45 @@ def read(app, name: str, text: list[str]) -> None:
         text[0] = with_links(text[0], page, page)
 
 
+def rows_of(lines: list[str]) -> list[str]:
+    """Return a Markdown table as a table of reStructuredText."""
+    result = ["", ".. list-table::", "   :header-rows: 1", ""]
+    for line in [lines[0], *lines[2:]]:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        result += ("   * - " + "\n     - ".join(cells)).split("\n")
+    return [*result, ""]
+
+
 def markup(app, what, name, obj, options, lines: list[str]) -> None:
     """Make reStructuredText of a docstring: |x| is no substitution, formulas and tables stay."""
-    result, last, literal = [], "", False
-    for i, line in enumerate(lines):
+    if what in ("attribute", "property", "data"):
+        # Napoleon takes what is before a colon in the first line for a type.
+        lines.insert(0, "\\ ")
+    result, last, literal, table = [], "", False, []
+    for i, line in enumerate([*lines, ""]):
+        if line.startswith("|"):
+            table.append(line)
+            continue
+        if table:
+            result, table = [*result, *rows_of(table)], []
         if line.strip():
             if i and not lines[i - 1].strip():
-                formula = line.startswith(("    ", "|")) and (literal or not last.startswith(" "))
+                formula = line.startswith("    ") and (literal or not last.startswith(" "))
                 if formula and not literal:
                     result += ["::", ""]
                 literal = formula
             literal = literal or line.lstrip().startswith(">>>")
-            # Napoleon takes what is before a colon in this line for a type.
             if last.strip() == "Returns:":
+                # As above.
                 result.append(line[: -len(line.lstrip())] + "\\ ")
             last = line
         result.append(line if literal else re.sub(r"(\||\*(?! ))", r"\\\1", line))
     lines[:] = result
+
+
+def signature(app, what, name, obj, options, parameters, returns):
+    """Leave out the parameters of classes that their other functions make."""
+    return ("", None) if parameters and re.search(r"\b_\w", parameters) else None
 
 
 def skip(app, what, name, obj, skipped, options):
@@ -155,8 +190,12 @@ def resolve(app, env, node, content):
 
 def setup(app) -> None:
     """Connect the above to the build."""
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"
     app.connect("builder-inited", generate, priority=100)
     app.connect("source-read", read)
     app.connect("autodoc-process-docstring", markup, priority=100)
+    app.connect("autodoc-process-signature", signature)
     app.connect("autodoc-skip-member", skip)
     app.connect("missing-reference", resolve)
