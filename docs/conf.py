@@ -12,6 +12,7 @@ import re
 import shutil
 
 from sphinx.domains.python import PyObject
+from sphinx.util import inspect
 from sphinx.util.nodes import make_refnode
 
 import nt_residual
@@ -37,6 +38,8 @@ default_role = "py:obj"
 nb_execution_mode = "off"
 myst_heading_anchors = 3
 napoleon_use_ivar = True
+# Without it the names of scikit-learn's attributes lose the underscore at their end.
+strip_signature_backslash = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 autodoc_preserve_defaults = True
@@ -47,6 +50,7 @@ html_theme = "sphinx_book_theme"
 html_title = "nt_residual"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_context = {"default_mode": "auto"}
 html_extra_path = ["../examples/report"]
 html_theme_options = {
     "show_toc_level": 2,
@@ -170,13 +174,16 @@ def markup(app, what, name, obj, options, lines: list[str]) -> None:
 
 
 def signature(app, what, name, obj, options, parameters, returns):
-    """Leave out the parameters of classes that their other functions make."""
+    """Show the parameters of modules of Flax; hide those of results that functions make."""
+    if what == "class" and parameters == "(*args, **kwargs)":
+        found = inspect.signature(obj.__init__, bound_method=True)
+        return inspect.stringify_signature(found, show_annotation=False), None
     return ("", None) if parameters and re.search(r"\b_\w", parameters) else None
 
 
 def skip(app, what, name, obj, skipped, options):
-    """Leave out methods that scikit-learn adds."""
-    return True if name.startswith("set_") and name.endswith("_request") else None
+    """Leave out methods that scikit-learn adds, and those that only JAX calls."""
+    return True if re.fullmatch(r"set_\w+_request|tree_(un)?flatten", name) else None
 
 
 def resolve(app, env, node, content):
