@@ -61,7 +61,8 @@ class ResidualKernel(KernelOfBlocks):
       depth: the number of blocks L ≥ 1; a tuple of them, one for each stage, of which each but
         the first halves the resolution; or `math.inf` for the limit, within 1e-5 of the diagonal
         in float32, 1e-8 in float64.
-      schedule, effective_time: of all blocks; see `rntk.ResidualKernel`.
+      schedule: the α of all blocks; see `rntk.ResidualKernel`.
+      effective_time: T of all blocks; see there.
       image_shape: (height, width).
       kind: 'ntk', or 'nngp' for the covariance of the outputs at initialization.
       pooling: 'flatten' for a dense layer on all pixels, or 'gap' for global average pooling,

@@ -31,8 +31,10 @@ class MatrixFree:
         the mesh that `x1` is spread over, if it is.
 
     Attributes:
-      kernel, mesh: as passed.
-      x1, x2: the batches, on every device.
+      kernel: as passed.
+      mesh: as passed.
+      x1: the first batch, on every device.
+      x2: the second batch, on every device.
       dtype: of the entries.
 
     Raises:
