@@ -37,6 +37,8 @@ default_role = "py:obj"
 
 nb_execution_mode = "off"
 myst_heading_anchors = 3
+# `site:` is a file of the site that Sphinx does not make.
+myst_url_schemes = {"http": None, "https": None, "mailto": None, "site": "{{path}}"}
 napoleon_use_ivar = True
 # Without it the names of scikit-learn's attributes lose the underscore at their end.
 strip_signature_backslash = True
@@ -51,7 +53,7 @@ html_title = "nt_residual"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_context = {"default_mode": "auto"}
-html_extra_path = ["../examples/report"]
+html_extra_path = ["../examples/report/report.html"]
 html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,
@@ -66,6 +68,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 GENERATED = ROOT / "docs" / "generated"
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 NOTEBOOKS = sorted((ROOT / "examples" / "notebooks").glob("*.ipynb"))
+REPORT = ROOT / "examples" / "report" / "report.html"
 COPIES = {
     ROOT / "benchmarks" / "README.md": GENERATED / "benchmarks.md",
     ROOT / "CONTRIBUTING.md": GENERATED / "contributing.md",
@@ -87,6 +90,8 @@ def with_links(text: str, source: pathlib.Path, page: pathlib.Path) -> str:
         if "://" in target or not target:
             return match[0]
         path = (source.parent / target).resolve()
+        if path == REPORT:
+            return f"](site:{os.path.relpath(ROOT / 'docs' / path.name, page.parent)})"
         path = os.path.relpath(PAGES.get(path, path), page.parent)
         return f"]({path}{heading and '#' + heading})"
 
