@@ -120,7 +120,7 @@ def generate(app) -> None:
     for folder in ("examples", "notebooks"):
         (GENERATED / folder).mkdir(parents=True)
         index = GENERATED / folder / "index.md"
-        index.write_text(f"# {folder.title()}\n\n```{{toctree}}\n:glob:\n\n*\n```\n")
+        index.write_text(f"# {folder.title()}\n\n```{{toctree}}\n:glob:\n:titlesonly:\n\n*\n```\n")
     for source, page in COPIES.items():
         page.write_text(with_links(source.read_text(), source, page))
     # Measurements do not break at their spaces: these tables are wide, and scroll.
