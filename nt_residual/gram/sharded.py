@@ -19,6 +19,8 @@ from nt_residual import memory
 from nt_residual.gram import tiles
 from nt_residual.gram.tiles import Cut, Kernel
 
+# The number of rows that a product converts at a time.
+_CONVERTED = 256
 _REMEDIES = "Use more devices, or gram.MatrixFree, which computes tiles when they are needed."
 
 
@@ -69,12 +71,9 @@ class Sharded:
         """Return K @ v, shape (n1, o), on all devices."""
         rows, everywhere = PartitionSpec(self.mesh.axis_names), PartitionSpec()
 
-        def local(rows: jax.Array, v: jax.Array) -> jax.Array:
-            return jnp.matmul(rows.astype(v.dtype), v, precision="highest")
-
-        out = jax.shard_map(local, mesh=self.mesh, in_specs=(rows, everywhere), out_specs=rows)(
-            self.matrix, v
-        )
+        out = jax.shard_map(
+            _product, mesh=self.mesh, in_specs=(rows, everywhere), out_specs=rows, check_vma=False
+        )(self.matrix, v)
         # Devices send nothing but these n × o numbers.
         out = jax.lax.with_sharding_constraint(out, NamedSharding(self.mesh, everywhere))
         return out[: self.n1]
@@ -87,6 +86,19 @@ class Sharded:
     def place(self, v: Any) -> jax.Array:
         """Return an array where `product` wants its argument."""
         return jax.device_put(v, NamedSharding(self.mesh, PartitionSpec()))
+
+
+def _product(rows: jax.Array, v: jax.Array) -> jax.Array:
+    """Return rows @ v in the dtype of v; where rows have another, some are converted at a time."""
+    if rows.dtype == v.dtype:
+        return jnp.matmul(rows, v, precision="highest")
+    cut = tiles.even_cut(len(rows), _CONVERTED)
+
+    def step(k: jax.Array, out: jax.Array) -> jax.Array:
+        part = jnp.matmul(cut.take(rows, k).astype(v.dtype), v, precision="highest")
+        return jax.lax.dynamic_update_slice_in_dim(out, part, cut.start(k), 0)
+
+    return jax.lax.fori_loop(0, cut.count, step, jnp.zeros((len(rows), v.shape[1]), v.dtype))
 
 
 @functools.partial(jax.jit, static_argnames="mesh")

@@ -114,7 +114,8 @@ class Stored:
 
         Returns:
           Shape (n1,) or (n1, o). For a JAX array v, a JAX array of its dtype; otherwise a NumPy
-          array. Sums are in the dtype of the matrix, or float32 if that is more.
+          array. Sums are in the dtype of the matrix, of a JAX array v, or float32, whichever is
+          more.
 
         Raises:
           ValueError: if the shape of `v` does not fit.
@@ -123,11 +124,15 @@ class Stored:
         array = v if isinstance(v, jax.Array) else np.asarray(v)
         tiles.check_columns(array, self.shape[1])
         if isinstance(array, np.ndarray):
-            return self._product(array)
+            return self._product(array, self.dtype)
         out = jax.ShapeDtypeStruct((self.shape[0], *array.shape[1:]), array.dtype)
         if not isinstance(v, Tracer):
-            return jnp.asarray(self._product(np.asarray(array)), out.dtype)
-        return jax.pure_callback(lambda u: self._product(np.asarray(u)).astype(out.dtype), out, v)
+            return jnp.asarray(self._product(np.asarray(array), out.dtype), out.dtype)
+
+        def product(u: jax.Array) -> np.ndarray:
+            return self._product(np.asarray(u), out.dtype).astype(out.dtype)
+
+        return jax.pure_callback(product, out, v)
 
     def diagonal(self) -> np.ndarray:
         """Return the diagonal in float64, shape (min(n1, n2),). It reads the tiles on it only."""
@@ -168,8 +173,8 @@ class Stored:
             slice(j * columns, min((j + 1) * columns, n2)),
         )
 
-    def _product(self, v: np.ndarray) -> np.ndarray:
-        dtype = np.promote_types(self.dtype, np.float32)
+    def _product(self, v: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        dtype = np.promote_types(np.promote_types(self.dtype, dtype), np.float32)
         v = v.astype(dtype, copy=False)
         out = np.zeros((self.shape[0], *v.shape[1:]), dtype)
         pairs = self.pairs()

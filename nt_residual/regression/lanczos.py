@@ -6,7 +6,8 @@ the notation; E is rounding). The error of the predictions K c_t, relative to |y
 - truncation, at most β |w_m|: the basis is too small (`Tridiagonals.bound`);
 - rounding, |E w|, which one product measures: E w = K (Q w) − (Q T w + β w_m q).
 
-More products make the former smaller, and not the latter.
+More products make the former smaller, and not the latter. Where float32 vectors leave too much
+rounding, the bases are made anew in float64, with the same K: each product converts parts of it.
 """
 
 import math
@@ -52,42 +53,61 @@ class Lanczos:
         self.n_train, self._ridge, self._tol, self._progress = n, ridge, tol, progress
         self._operator = operator
         self._most = min(n, max_iterations or _MOST)
-        self.dtype = np.promote_types(operator.dtype, np.float32)
-        self._diagonal = operator.diagonal()
+        with precision(operator.dtype):
+            self._diagonal = operator.diagonal()
         self._norms = np.linalg.norm(y, axis=0)
         # An output that is zero keeps all coefficients zero, whatever its basis begins with.
         anything = np.random.default_rng(0).standard_normal((n, 1))
         start = np.where(self._norms > 0, y, anything)
-        start = (start / np.linalg.norm(start, axis=0)).T.astype(self.dtype)
+        self._first = (start / np.linalg.norm(start, axis=0)).T
         # The largest entry of s K is about 1.
         exponent = -math.frexp(float(np.max(self._diagonal)))[1]
         self._scale = math.ldexp(1, int(np.clip(exponent, -_LARGEST_EXPONENT, _LARGEST_EXPONENT)))
-        self._expected_rounding = rounding(self.dtype, self._diagonal)
+        self._begin(np.promote_types(operator.dtype, np.float32))
+
+    def _begin(self, dtype: np.dtype) -> None:
+        """Make the first vectors of bases in this dtype. On `MemoryError` nothing has changed."""
         # |E w|/|w| of each output, and the size of the basis and the time of the measurement.
-        self._measured = np.zeros(len(self._norms)), 0, -1.0
-        self._stopped, self._diagonalized = "", 0
-        with precision(self.dtype):
-            negligible = self._scale * self._expected_rounding
-            self._krylov = Krylov(operator, operator.place(start), self._scale, negligible)
-            self._extend()
+        measured = np.zeros(len(self._norms)), 0, -1.0
+        expected = rounding(dtype, self._diagonal)
+        before, self._earlier = dict(vars(self)), getattr(self, "iterations", 0)
+        try:
+            with precision(dtype):
+                start = self._operator.place(self._first.astype(dtype))
+                krylov = Krylov(self._operator, start, self._scale, self._scale * expected)
+                self.dtype, self._krylov, self._measured = dtype, krylov, measured
+                self._expected_rounding, self._stopped, self._diagonalized = expected, "", 0
+                self._extend()
+        except BaseException:
+            vars(self).update(before)
+            raise
 
     @property
     def iterations(self) -> int:
         """The number of products with the kernel matrix that made the bases."""
-        return self._krylov.size
+        return self._earlier + self._krylov.size
 
     def errors(self, times: np.ndarray) -> tuple[np.ndarray, str]:
         """Enlarge the bases until the last time is known; return residual and message."""
+        residual, rounded = self._errors(times)
+        if rounded > self._tol / 2 and self.dtype != np.float64 and residual.max() > self._tol:
+            try:
+                self._begin(np.dtype(np.float64))
+            except MemoryError as error:
+                why = f"a basis in float64 {error}"
+                return residual, self._advice(times, residual, rounded, why)
+            residual, rounded = self._errors(times)
+        return residual, self._advice(times, residual, rounded)
+
+    def _errors(self, times: np.ndarray) -> tuple[np.ndarray, float]:
+        """Return the residual at each time, with bases of this dtype, and the largest rounding."""
         with precision(self.dtype):
             self._grow(times[-1])
             rounded = self._rounding(times[-1])[:, None] * self._lengths(times)
         # Predictions of targets that are zero are exact.
         some = self._norms > 0
         both = np.hypot(self._small.bound(self._learned(times)), rounded)
-        residual = both[some].max(axis=0, initial=0)
-        if np.all(residual <= self._tol):
-            return residual, ""
-        return residual, self._advice(times, residual, rounded[some].max())
+        return both[some].max(axis=0, initial=0), float(rounded[some].max(initial=0))
 
     def coefficients(self, times: np.ndarray) -> np.ndarray:
         """Return c_t from the bases as they are, shape (T, n, n_outputs), float64."""
@@ -208,15 +228,21 @@ class Lanczos:
         room = ((0, 0), (0, 0), (0, basis.shape[1] - weights.shape[2]))
         return _combine(basis, np.pad(weights, room).astype(self.dtype))
 
-    def _advice(self, times: np.ndarray, residual: np.ndarray, rounded: float) -> str:
-        """Return why predictions are not known to `tol`, and what to do."""
+    def _advice(
+        self, times: np.ndarray, residual: np.ndarray, rounded: float, why_float32: str = ""
+    ) -> str:
+        """Return why predictions are not known to `tol`, and what to do; nothing if they are."""
+        if np.all(residual <= self._tol):
+            return ""
         why, remedies = [], ["earlier times", "a ridge"]
         if self._stopped:
             why.append(f"Lanczos' process stopped {self._stopped}")
             remedies += ["a larger max_iterations", "solver='eigh'"]
         if rounded > self._tol / 2:
             why.append(f"{self.dtype} does not hold more digits")
-            remedies += [] if self._operator.dtype == np.float64 else ["a kernel matrix in float64"]
+            if why_float32:
+                why.append(why_float32)
+                remedies.append("some of the outputs at a time")
         first = times[np.argmax(residual > self._tol)]
         return (
             f"predictions from t = {first:g} on are known to {residual.max():.1e} "

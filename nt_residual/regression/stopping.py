@@ -50,9 +50,10 @@ def time_grid(flow: GradientFlow, count: int = 64) -> np.ndarray:
     """Return a geometric grid of times, from nothing learned to everything learned.
 
     The eigendirection of eigenvalue λ is learned at t ~ n/λ, so the grid runs from n/(100 λ_max)
-    to 10 n/λ_min, and ends with `math.inf`. With 'lanczos', where late times need more products, it
-    ends at 10^4 n/λ_max (with a ridge δ at 10 n/δ, if that is earlier). If the error still falls
-    there, pass later times. `count` is the number of times, at least 3.
+    to 10 n/λ_min, and ends with `math.inf`. The solver 'auto' takes 'eigh' for that, up to
+    n = 2000. With 'lanczos', where late times need more products, the grid ends at 10^4 n/λ_max
+    (with a ridge δ at 10 n/δ, if that is earlier). If the error still falls there, pass later
+    times. `count` is the number of times, at least 3.
 
     Returns:
       Increasing times, shape (count,), float64.
@@ -66,6 +67,7 @@ def time_grid(flow: GradientFlow, count: int = 64) -> np.ndarray:
       array([ 0.04,  1.26, 40.  ,   inf])
     """
     count = _checks.integer(count, "count", 3, "Pass the number of times to try.")
+    flow._decompose()
     smallest, largest = flow.spectral_range()
     first = flow.n_train / (100 * largest)
     if flow.solver == "eigh":
@@ -211,7 +213,7 @@ def generalized_cross_validation(flow: GradientFlow, times: ArrayLike | None = N
     interpolant.
 
     Args:
-      flow: a fitted flow, of the solver 'eigh'.
+      flow: a fitted flow, of the solver 'eigh' or 'auto' with up to 2000 inputs.
       times: the times to try, shape (T,); `None` for `time_grid(flow)`.
 
     Returns:
@@ -247,7 +249,7 @@ def leave_one_out(flow: GradientFlow, y: ArrayLike, times: ArrayLike | None = No
     The predictions are those of `GradientFlow.leave_one_out`.
 
     Args:
-      flow: a fitted flow, of the solver 'eigh'.
+      flow: a fitted flow, of the solver 'eigh' or 'auto' with up to 2000 inputs.
       y: the targets it was fitted to, shape (n,) or (n, n_outputs).
       times: the times to try, shape (T,); `None` for `time_grid(flow)`.
 

@@ -184,12 +184,41 @@ def test_a_mean_that_is_larger_than_the_spread_is_warned_about():
 # Kernel matrices in other forms.
 
 
-def test_auto_chooses_an_eigendecomposition_for_small_matrices_in_memory(monkeypatch):
+def test_auto_chooses_an_eigendecomposition_for_small_matrices_in_memory():
     x = np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32)
     assert GradientFlow.fit(x @ x.T, x[:, 0]).solver == "eigh"
     assert GradientFlow.fit(gram.MatrixFree(_linear, x), x[:, 0]).solver == "lanczos"
-    monkeypatch.setattr(gradient_flow, "_LARGEST_EIGH", 7)
-    assert GradientFlow.fit(x @ x.T, x[:, 0]).solver == "lanczos"
+
+
+def test_auto_changes_to_an_eigendecomposition_when_something_needs_it(monkeypatch):
+    rng = np.random.default_rng(0)
+    k_train = matrix_of_spectrum(np.geomspace(10, 1e-4, 16), rng).astype(np.float32)
+    y = rng.standard_normal((16, 2))
+    exact = GradientFlow.fit(k_train, y, solver="eigh")
+    monkeypatch.setattr(gradient_flow, "_LARGEST_EIGH", 15)
+    fit = functools.partial(GradientFlow.fit, k_train, y)
+    early = fit().solve([1.0, 30.0])
+    assert early.iterations == 16  # Of Lanczos.
+    np.testing.assert_allclose(
+        k_train @ early.value, k_train @ exact.solve([1.0, 30.0]).value, atol=1e-4
+    )
+    for ask, equal in {
+        "late": lambda flow: flow.predict(k_train, math.inf),
+        "does not converge": lambda flow: flow.predict(k_train, 30.0),
+        "degrees": lambda flow: flow.degrees_of_freedom(1.0),
+        "leave one out": lambda flow: flow.leave_one_out(1.0),
+        "grid": lambda flow: regression.time_grid(flow),
+    }.items():
+        flow = fit(max_iterations=2 if ask == "does not converge" else None)
+        assert flow.solver == "lanczos"
+        np.testing.assert_array_equal(equal(flow), equal(exact))
+        assert flow.solver == "eigh"
+    with_ridge = fit(ridge=1.0)
+    with_ridge.predict(k_train, math.inf)
+    assert with_ridge.solver == "lanczos"
+    monkeypatch.setattr(gradient_flow, "_LARGEST_AUTOMATIC", 15)
+    with pytest.raises(ValueError, match="Pass solver='eigh'"):
+        fit().degrees_of_freedom(1.0)
 
 
 @pytest.mark.parametrize("solver", ["lanczos", *full("eigh")])

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.linalg
 from helpers import collectives, full, mainly, matrix_of_spectrum
 from jax.experimental import io_callback
 from jax.sharding import NamedSharding, PartitionSpec
@@ -37,9 +38,13 @@ def _targets(n=N):
 
 
 def _error(flow, k_train, y, times):
+    return _error_of(flow.solve(times), k_train, y)
+
+
+def _error_of(solution, k_train, y):
     """Of predictions at the training points, as `Solution.residual` measures it."""
     exact = GradientFlow.fit(np.asarray(k_train, np.float64), y, solver="eigh")
-    off = flow.solve(times).value.astype(np.float64) - exact.solve(times).value
+    off = solution.value - exact.solve(solution.times).value
     off = np.asarray(k_train, np.float64) @ off
     return (np.linalg.norm(off, axis=1) / np.linalg.norm(y, axis=0)).max(axis=1)
 
@@ -73,20 +78,49 @@ def test_the_residual_bounds_the_error_whatever_the_size_of_the_basis(spectrum):
         assert np.all(residual[3:] <= 3 * error[3:] + 1e-9)
 
 
-def test_rounding_shows_in_the_residual():
+def test_rounding_of_float32_shows_in_the_residual_where_float64_does_not_fit(monkeypatch):
     # Singular but for rounding, and with targets that have a part along small eigenvalues.
     k_train, y = _matrix(np.geomspace(100, 1e-4, N), np.float32), _targets()
     flow = GradientFlow.fit(k_train, y, solver="lanczos", tol=1e-6)
     times = np.array([1.0, 1e4])
-    solution = flow.solve(times)
+    # The first buffer holds all vectors, and more memory is needed in float64 only.
+    assert flow.solve(1.0).status == "converged"
+    with monkeypatch.context() as patch:
+        patch.setattr(memory, "available", lambda device: 100)
+        solution = flow.solve(times)
     assert solution.residual[0] < 1e-6 < solution.residual[1]
     assert solution.status == "not converged"
     assert "from t = 10000 on" in solution.message
-    assert "float32 does not hold more digits. Pass earlier times" in solution.message
-    assert "or a kernel matrix in float64." in solution.message
-    error = _error(flow, k_train, y, times)
+    assert "float32 does not hold more digits, and a basis in float64 needs" in solution.message
+    assert "Pass earlier times, a ridge or some of the outputs at a time." in solution.message
+    error = _error_of(solution, k_train, y)
     assert np.all(error < 2 * solution.residual + 1e-7)
     assert solution.residual[1] < 5 * error[1]
+
+
+@pytest.mark.parametrize("form", ["array", "matrix-free", *full("stored")])
+def test_vectors_in_float64_reach_what_float32_cannot(form, tmp_path):
+    x = np.linalg.cholesky(_matrix(np.geomspace(100, 1e-4, N))).astype(np.float32)
+
+    def linear(x1, x2):
+        return jnp.matmul(x1, x2.T, precision="highest")
+
+    k_train, y = gram.compute(linear, x), _targets()
+    forms = {
+        "array": lambda: k_train,
+        "matrix-free": lambda: gram.MatrixFree(linear, x),
+        "stored": lambda: gram.compute(linear, x, store=tmp_path / "k"),
+    }
+    flow = GradientFlow.fit(forms[form](), y, solver="lanczos", tol=1e-7)
+    solution = flow.solve([1.0, 1e3])
+    assert solution.status == "converged"
+    exact = np.asarray(k_train, np.float64)
+    for t, value in zip(solution.times, solution.value, strict=True):
+        expected = y - scipy.linalg.expm(-t / N * exact) @ y
+        assert np.linalg.norm(exact @ value - expected) < 1e-7 * np.linalg.norm(y)
+    # A single product in float32 has a larger error.
+    rounded = np.asarray(k_train) @ solution.value[1].astype(np.float32)
+    assert np.linalg.norm(rounded - exact @ solution.value[1]) > 1e-6 * np.linalg.norm(y)
 
 
 # The basis.
