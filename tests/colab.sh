@@ -3,10 +3,12 @@
 # this project. The notebook's own first cell must install it, without TensorFlow, and leave JAX
 # as it is; then the notebook must run, on eight simulated devices.
 #
-#     tests/colab.sh PYTHON, where PYTHON is an interpreter of version 3.13; uv is on the PATH
+#     tests/colab.sh PYTHON [WHEEL], where PYTHON is an interpreter of version 3.13; uv is on the
+#     PATH. The package is installed from the wheel, or from this clone.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
-base=${1:?usage: tests/colab.sh PYTHON}
+base=${1:?usage: tests/colab.sh PYTHON [WHEEL]}
+source=${2:-$root}
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -16,7 +18,7 @@ uv pip install --quiet --python "$python" pip 'jax==0.7.2' 'jaxlib==0.7.2' 'flax
     numpy scipy scikit-learn matplotlib tqdm psutil optax
 
 cd "$work"
-export NT_RESIDUAL_SOURCE="$root" NT_RESIDUAL_FAST=1 NT_RESIDUAL_BENCHMARKS="" MPLBACKEND=Agg
+export NT_RESIDUAL_SOURCE="$source" NT_RESIDUAL_FAST=1 NT_RESIDUAL_BENCHMARKS="" MPLBACKEND=Agg
 unset PYTHONPATH  # It might lead to the clone itself.
 export XLA_FLAGS=--xla_force_host_platform_device_count=8
 "$python" - "$root/examples/notebooks/residual_kernels_on_tpu.ipynb" <<'PROGRAM'
