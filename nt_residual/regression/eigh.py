@@ -18,9 +18,12 @@ class Eigh:
       eigenvalues: Λ, those λ for which λ + δ exceeds rounding, descending, shape (r,).
       eigenvectors: V, shape (n, r).
       targets: Vᵀ y, shape (r, n_outputs).
+      ones: Vᵀ 1, shape (r,).
     """
 
     dtype, iterations = np.dtype(np.float64), 0
+    # The eigenvalue of K + δI, if it is not rounding, of all directions that are not kept.
+    _beyond = 0.0
 
     def __init__(
         self, kernel: np.ndarray, y: np.ndarray, *, ridge: float, dtype: np.dtype, centered: bool
@@ -37,6 +40,7 @@ class Eigh:
         kept = slice(None, -1 - int(np.sum(values + ridge > cutoff)), -1)
         self.eigenvalues, self.eigenvectors = values[kept], vectors[:, kept]
         self.targets = self.eigenvectors.T @ y
+        self.ones = self.eigenvectors.sum(axis=0)
 
     def errors(self, times: np.ndarray) -> tuple[np.ndarray, str]:
         """Return `Solution.residual` and `Solution.message`."""
@@ -59,13 +63,18 @@ class Eigh:
         shares = self._learned(times) * np.maximum(self.eigenvalues, 0)
         if not self._centered:
             return shares.sum(axis=1)
-        return 1 + shares @ (1 - self.eigenvectors.sum(axis=0) ** 2 / self.n_train)
+        return 1 + shares @ (1 - self.ones**2 / self.n_train)
 
     def leave_one_out(self, times: np.ndarray) -> np.ndarray:
         """Return the prediction of each point from the others, shape (T, n, n_outputs)."""
-        matrix = self.eigenvalues + self._ridge, self.eigenvectors
+        return self._leave_rows_out(self.eigenvectors, self._y, times)
+
+    def _leave_rows_out(self, vectors: np.ndarray, y: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """Return `leave_one_out` of some points: rows of the eigenvectors and of the targets."""
+        values, targets = self.eigenvalues + self._ridge, self.targets
+        options = {"n": self.n_train, "beyond": self._beyond}
         if not self._centered:
-            return leave_one_out_predictions(*matrix, self._y, times)
+            return leave_one_out_predictions(values, vectors, targets, y, times, **options)
         if self.n_train == 1:
             raise ValueError(
                 "leave_one_out with center_targets=True needs at least 2 points, got 1. Pass "
@@ -73,9 +82,10 @@ class Eigh:
             )
         # Without point i the mean, and so the centered targets of all others, moves by a constant,
         # `shift`. The flow is linear: its prediction moves by what it learns of that constant.
-        shift = -self._y / (self.n_train - 1)
-        with_ones = np.append(self._y, np.ones((self.n_train, 1)), axis=1)
-        found = leave_one_out_predictions(*matrix, with_ones, times)
+        shift = -y / (self.n_train - 1)
+        targets = np.append(targets, self.ones[:, None], axis=1)
+        y = np.append(y, np.ones((len(y), 1)), axis=1)
+        found = leave_one_out_predictions(values, vectors, targets, y, times, **options)
         return found[..., :-1] + shift * (1 - found[..., -1:])
 
     def spectral_range(self) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from nt_residual.regression import arguments, kernel_matrix, predictions
 from nt_residual.regression.automatic import Automatic
 from nt_residual.regression.eigh import Eigh
 from nt_residual.regression.lanczos import Lanczos
+from nt_residual.regression.projected import Projected
 from nt_residual.regression.solution import Solution
 
 # Up to the first size an eigendecomposition takes at most a quarter of the time that compiling
@@ -43,6 +44,8 @@ class GradientFlow:
       error of the predictions is at most `tol`. Where float32 vectors do not reach that, they are
       computed again in float64; K keeps its dtype. Interpolation with an ill-conditioned kernel
       may need too many products: then `solve` returns 'not converged', and `predict` warns.
+    - 'landmarks', for a `gram.LowRank`: one eigendecomposition in as many dimensions as it has
+      landmarks, after one pass over the inputs.
 
     Nothing is learned along eigenvalues of K + δI that rounding can produce, so t = ∞ is the
     interpolant of least norm. They are those below ε √n max_i K_ii, with ε of the dtype of K, or
@@ -78,7 +81,7 @@ class GradientFlow:
     @no_mesh()
     def fit(
         cls,
-        k_train: ArrayLike | gram.MatrixFree | gram.Sharded | gram.Stored,
+        k_train: ArrayLike | gram.MatrixFree | gram.Sharded | gram.Stored | gram.LowRank,
         y: ArrayLike,
         *,
         solver: Literal["auto", "eigh", "lanczos"] = "auto",
@@ -92,13 +95,14 @@ class GradientFlow:
 
         Args:
           k_train: kernel of the training inputs, shape (n, n), symmetric and positive
-            semi-definite up to rounding. An array may be sharded.
+            semi-definite up to rounding; or, projected onto landmarks, a `gram.LowRank`. An array
+            may be sharded.
           y: targets, shape (n,) or (n, n_outputs), numbers.
           solver: 'auto' chooses 'eigh' for matrices in memory of up to 1000 inputs. For those of
             up to 2000 it begins with 'lanczos', and changes to 'eigh' when that is worth its cost:
             for times after 10⁴/mean(K_ii), where 'lanczos' does not converge, and for
             `degrees_of_freedom`, `leave_one_out` and `time_grid`. It chooses 'lanczos' for all
-            others. 'eigh' makes an array of any matrix.
+            others. 'eigh' makes an array of any matrix. A `gram.LowRank` has its own, 'landmarks'.
           ridge: δ ≥ 0.
           center_targets: whether the flow starts from f_0 = mean(y), for each output, instead of
             f_0 = 0. `None` is False, with a warning where the mean is large.
@@ -117,7 +121,8 @@ class GradientFlow:
           UserWarning: if `center_targets` is `None` and the mean of the targets, unless they
             have two values only, is larger than their standard deviation.
         """
-        kernel = kernel_matrix.checked(k_train, "k_train")
+        projected = isinstance(k_train, gram.LowRank)
+        kernel = k_train if projected else kernel_matrix.checked(k_train, "k_train")
         targets = arguments.check_targets(y, kernel.shape[0])
         _checks.choice(solver, "solver", ("auto", "eigh", "lanczos"))
         ridge = _checks.number(ridge, "ridge")
@@ -136,7 +141,13 @@ class GradientFlow:
         in_memory = isinstance(kernel, np.ndarray | jax.Array) and not kernel_matrix.is_sharded(
             kernel
         )
-        if solver == "eigh" or (
+        if isinstance(kernel, gram.LowRank):
+            if solver != "auto":
+                raise ValueError(
+                    f"solver must be 'auto' for a gram.LowRank, got {solver!r}. Leave it out."
+                )
+            fitted = Projected(kernel, columns, ridge=ridge, centered=center)
+        elif solver == "eigh" or (
             solver == "auto" and in_memory and kernel.shape[0] <= _LARGEST_EIGH
         ):
             matrix = kernel_matrix.on_host(kernel)
@@ -161,7 +172,8 @@ class GradientFlow:
 
         Args:
           k_test_train: kernel between new and training inputs, shape (n_test, n): an array, or
-            for instance `gram.MatrixFree(kernel, x_test, x_train)`.
+            for instance `gram.MatrixFree(kernel, x_test, x_train)`. For a flow fitted to a
+            `gram.LowRank` its landmarks take the place of the training inputs: (n_test, M).
           t: the training time, ≥ 0, dimensionless; a scalar or shape (T,), not decreasing.
             `math.inf` is allowed.
 
@@ -182,9 +194,9 @@ class GradientFlow:
 
     def _predict(self, kernel: Any, times: np.ndarray, name: str) -> np.ndarray:
         """Return `predict` at times that were checked, for a kernel that has this name."""
-        kernel = kernel_matrix.checked(kernel, name, self.n_train)
+        kernel = kernel_matrix.checked(kernel, name, self._n_coefficients)
         self._warn_unless_known(times, stacklevel=5)
-        c = np.moveaxis(self._solver.coefficients(times.ravel()), 0, 1).reshape(self.n_train, -1)
+        c = np.moveaxis(self._solver.coefficients(times.ravel()), 0, 1).reshape(kernel.shape[1], -1)
         # The solver's dtype may not hold c, but holds numbers up to 1.
         sizes = np.max(np.abs(c), axis=0)
         sizes = np.where(sizes > 0, sizes, 1)
@@ -198,8 +210,9 @@ class GradientFlow:
     def solve(self, t: ArrayLike) -> Solution:
         """Return the dual coefficients c_t: predictions are k(x, X) c_t + `offset`.
 
-        They come in float64, with their status and an estimate of their error. Times `t` and their
-        errors are as for `predict`.
+        They come in float64, with their status and an estimate of their error. For a flow fitted
+        to a `gram.LowRank` they belong to its landmarks. Times `t` and their errors are as for
+        `predict`.
 
         Example:
           >>> import numpy as np
@@ -268,10 +281,12 @@ class GradientFlow:
         return float(smallest), float(largest)
 
     @property
-    def solver(self) -> Literal["eigh", "lanczos"]:
+    def solver(self) -> Literal["eigh", "lanczos", "landmarks"]:
         """The solver in use. With 'auto' it may change from 'lanczos' to 'eigh'."""
         if isinstance(self._solver, Automatic):
             return "eigh" if self._solver.decomposed else "lanczos"
+        if isinstance(self._solver, Projected):
+            return "landmarks"
         return "eigh" if isinstance(self._solver, Eigh) else "lanczos"
 
     @property
@@ -284,13 +299,19 @@ class GradientFlow:
         if isinstance(self._solver, Automatic):
             _ = self._solver.eigh
 
+    @property
+    def _n_coefficients(self) -> int:
+        solver = self._solver
+        return len(solver.eigenvectors) if isinstance(solver, Projected) else self.n_train
+
+
     def _eigh(self, name: str) -> Eigh:
         if isinstance(self._solver, Automatic):
             return self._solver.eigh
         if not isinstance(self._solver, Eigh):
             raise ValueError(
                 f"{name} needs all eigenvalues, and the solver is {self.solver!r}. Pass "
-                "solver='eigh' to fit."
+                "solver='eigh' to fit, or a gram.LowRank."
             )
         return self._solver
 

@@ -26,14 +26,22 @@ _ENTRIES = 2**22
 
 
 def leave_one_out_predictions(
-    values: np.ndarray, vectors: np.ndarray, y: np.ndarray, times: np.ndarray
+    values: np.ndarray,
+    vectors: np.ndarray,
+    targets: np.ndarray,
+    y: np.ndarray,
+    times: np.ndarray,
+    *,
+    n: int,
+    beyond: float = 0.0,
 ) -> np.ndarray:
-    """Return k_iᵀ g_t(K_−) y_− for every point i, shape (T, n, n_outputs).
+    """Return k_iᵀ g_t(K_−) y_− for m of the n points, shape (T, m, n_outputs).
 
     With g_t(λ) = (1 − exp(−tλ/n))/λ, at t = ∞ the pseudo-inverse. `values`, shape (r,), are the
-    eigenvalues of K (with a ridge δ, of K + δI) that are not zero.
+    eigenvalues of K (with a ridge δ, of K + δI) but for those equal to `beyond`, and `targets` is
+    Vᵀ y of all points; `vectors` has the rows of V that belong to the m points, `y` their targets.
     """
-    resolvent = _Resolvent(values, vectors, y)
+    resolvent = _Resolvent(values, vectors, targets, y, beyond, complete=len(values) == n)
     s, weights = _curve()
     found = np.zeros((len(times), *y.shape))
     found[times == math.inf] = y - resolvent.deviation_at_zero()
@@ -41,7 +49,7 @@ def leave_one_out_predictions(
     together = max(1, _ENTRIES // (y.size * len(s)))
     for start in range(0, len(finite), together):
         part = finite[start : start + together]
-        z = s * len(y) / times[part, None]
+        z = s * n / times[part, None]
         deviation = resolvent.deviation(z.ravel()).reshape(len(y), *z.shape, -1)
         terms = y[:, None, None] - deviation
         found[part] = np.einsum("ntpo,p->tno", terms, weights / s).real
@@ -63,28 +71,42 @@ def _curve() -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Resolvent:
-    """(K + z)^{-1} from the eigenvectors of K."""
+    """Rows of (K + z)^{-1}, from the eigenvectors of K."""
 
-    def __init__(self, values: np.ndarray, vectors: np.ndarray, y: np.ndarray):
+    def __init__(
+        self,
+        values: np.ndarray,
+        vectors: np.ndarray,
+        targets: np.ndarray,
+        y: np.ndarray,
+        beyond: float,
+        *,
+        complete: bool,
+    ):
         self._values, self._vectors, self._squares = values, vectors, vectors**2
-        self._targets = vectors.T @ y
+        self._beyond = beyond
+        self._targets = targets
         self._rest = y - vectors @ self._targets
         self._rest_share = 1 - self._squares.sum(axis=1)
         # With all eigenvectors there nothing is left but rounding.
-        if len(values) == len(y):
+        if complete:
             self._rest, self._rest_share = np.zeros_like(y), np.zeros(len(y))
 
     def deviation(self, z: np.ndarray) -> np.ndarray:
         """Return c_i(z)/G_ii(z) for z of shape (p,), shape (n, p, n_outputs)."""
-        inverse = 1 / (self._values[:, None] + z)
+        inverse, beyond = 1 / (self._values[:, None] + z), 1 / (z + self._beyond)
         learned = inverse[:, :, None] * self._targets[:, None, :]
         flat = _real_times_complex(self._vectors, learned.reshape(len(learned), -1))
-        c = flat.reshape(-1, *learned.shape[1:]) + self._rest[:, None, :] / z[:, None]
-        g = _real_times_complex(self._squares, inverse) + self._rest_share[:, None] / z
+        c = flat.reshape(-1, *learned.shape[1:]) + self._rest[:, None, :] * beyond[:, None]
+        g = _real_times_complex(self._squares, inverse) + self._rest_share[:, None] / (
+            z + self._beyond
+        )
         return c / g[:, :, None]
 
     def deviation_at_zero(self) -> np.ndarray:
         """Return its limit: the residual of least squares, but for points that it fits exactly."""
+        if self._beyond > 0:
+            return np.real(self.deviation(np.zeros(1)))[:, 0]
         inverse = 1 / self._values
         c = self._vectors @ (inverse[:, None] * self._targets)
         g = self._squares @ inverse

@@ -70,7 +70,7 @@ def time_grid(flow: GradientFlow, count: int = 64) -> np.ndarray:
     flow._decompose()
     smallest, largest = flow.spectral_range()
     first = flow.n_train / (100 * largest)
-    if flow.solver == "eigh":
+    if flow.solver != "lanczos":
         return np.append(np.geomspace(first, 10 * flow.n_train / smallest, count - 1), math.inf)
     last = _LONGEST_LANCZOS * flow.n_train / largest
     if flow.ridge > 0:
@@ -213,7 +213,7 @@ def generalized_cross_validation(flow: GradientFlow, times: ArrayLike | None = N
     interpolant.
 
     Args:
-      flow: a fitted flow, of the solver 'eigh' or 'auto' with up to 2000 inputs.
+      flow: a fitted flow, of the solver 'eigh' or 'landmarks', or 'auto' with up to 2000 inputs.
       times: the times to try, shape (T,); `None` for `time_grid(flow)`.
 
     Returns:
@@ -249,7 +249,7 @@ def leave_one_out(flow: GradientFlow, y: ArrayLike, times: ArrayLike | None = No
     The predictions are those of `GradientFlow.leave_one_out`.
 
     Args:
-      flow: a fitted flow, of the solver 'eigh' or 'auto' with up to 2000 inputs.
+      flow: a fitted flow, of the solver 'eigh' or 'landmarks', or 'auto' with up to 2000 inputs.
       y: the targets it was fitted to, shape (n,) or (n, n_outputs).
       times: the times to try, shape (T,); `None` for `time_grid(flow)`.
 
