@@ -53,6 +53,8 @@ class LowRank:
       progress: whether to show progress bars, in all methods.
 
     Attributes:
+      kernel: as passed.
+      x: the inputs, a NumPy array of shape (n, …).
       landmarks: Z, a NumPy array of shape (M, …).
       landmark_diagonal: k(z, z), float64, shape (M,).
       basis: B, float64, shape (M, r). Directions whose eigenvalues S rounding can produce, those
@@ -93,14 +95,14 @@ class LowRank:
         rows = _checks.optional_integer(tile_size, "tile_size", "None is 2048.") or _ROWS
         self._progress = _checks.boolean(progress, "progress")
         mesh = sharded.mesh_of(mesh, x=x)
-        self._x = np.asarray(_checks.finite_batch(x, "x"))
-        self.kernel, self.dtype = kernel, _checks.kernel(kernel, self._x, self._x)
+        self.x = np.asarray(_checks.finite_batch(x, "x"))
+        self.kernel, self.dtype = kernel, _checks.kernel(kernel, self.x, self.x)
         self._wide = np.dtype(jnp.promote_types(self.dtype, jnp.float32))
         self._mesh = None if mesh is None else sharded.automatic_mesh(mesh)
-        self._size = min(rows, len(self._x))
+        self._size = min(rows, len(self.x))
         if self._mesh is not None:
             self._size = -(-self._size // self._mesh.size) * self._mesh.size
-        self.landmarks = choice.choose(kernel, self._x, landmarks, seed=seed, method=method)
+        self.landmarks = choice.choose(kernel, self.x, landmarks, seed=seed, method=method)
         self._check_memory()
         self.basis, self.landmark_diagonal = self._basis()
         # After Ctrl-C: what was added up, the number of tiles in it, and for which targets.
@@ -113,7 +115,7 @@ class LowRank:
     @property
     def shape(self) -> tuple[int, int]:
         """(n, n)."""
-        return len(self._x), len(self._x)
+        return len(self.x), len(self.x)
 
     @property
     def rank(self) -> int:
@@ -139,12 +141,12 @@ class LowRank:
             _, done, sums = self._interrupted
         add = tiles.jit_for(self.kernel, _add_tile, static_argnames=("kernel", "mesh"))
         fixed = tiles.static(self.kernel), *self._factors()
-        starts = range(done * self._size, len(self._x), self._size)
+        starts = range(done * self._size, len(self.x), self._size)
         options = {"desc": "Landmarks", "unit": "tile", "initial": done}
         for start in tqdm(starts, total=done + len(starts), **options, disable=not self._progress):
             part = slice(start, start + self._size)
-            tile = self._placed(self._x[part]), self._placed((y[part] / scale).astype(self._wide))
-            count = np.int32(len(self._x) - start)
+            tile = self._placed(self.x[part]), self._placed((y[part] / scale).astype(self._wide))
+            count = np.int32(len(self.x) - start)
             sums, finite = add(*fixed, *tile, count, sums, mesh=self._mesh)
             if not np.all(np.asarray(finite)):
                 raise ValueError(
@@ -170,10 +172,10 @@ class LowRank:
 
     def feature_tiles(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield the features of all inputs, tile by tile, with the range that they belong to."""
-        starts = range(0, len(self._x), self._size)
+        starts = range(0, len(self.x), self._size)
         for start in tqdm(starts, "Features", unit="tile", disable=not self._progress):
-            part = slice(start, min(start + self._size, len(self._x)))
-            yield part, self.features(self._x[part])
+            part = slice(start, min(start + self._size, len(self.x)))
+            yield part, self.features(self.x[part])
 
     def _check_memory(self) -> None:
         m, size = len(self.landmarks), self._wide.itemsize

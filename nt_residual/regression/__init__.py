@@ -15,6 +15,11 @@ from nt_residual.regression.stopping import holdout as holdout
 from nt_residual.regression.stopping import kfold as kfold
 from nt_residual.regression.stopping import leave_one_out as leave_one_out
 from nt_residual.regression.stopping import time_grid as time_grid
+from nt_residual.regression.uncertainty import ensemble_covariance as ensemble_covariance
+from nt_residual.regression.uncertainty import (
+    log_marginal_likelihood as log_marginal_likelihood,
+)
+from nt_residual.regression.uncertainty import posterior_covariance as posterior_covariance
 
 if typing.TYPE_CHECKING:
     from nt_residual.regression.estimators import RNTKClassifier as RNTKClassifier

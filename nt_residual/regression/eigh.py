@@ -48,11 +48,11 @@ class Eigh:
 
     def coefficients(self, times: np.ndarray) -> np.ndarray:
         """Return c_t, shape (T, n, n_outputs), float64."""
-        return self.eigenvectors @ (self._learned(times)[:, :, None] * self.targets)
+        return self.eigenvectors @ (self.learned(times)[:, :, None] * self.targets)
 
     def training_error(self, times: np.ndarray) -> np.ndarray:
         """Return the mean squared residual on the training points, shape (T,)."""
-        left = 1 - self.eigenvalues * self._learned(times)
+        left = 1 - self.eigenvalues * self.learned(times)
         learnable = np.sum(self.targets**2, axis=1)
         complete = len(self.eigenvalues) == self.n_train
         beyond = 0.0 if complete else max(0.0, np.sum(self._y**2) - np.sum(learnable))
@@ -60,7 +60,7 @@ class Eigh:
 
     def degrees_of_freedom(self, times: np.ndarray) -> np.ndarray:
         """Return the trace of the smoother S = K g_t(K), or of J + S(I − J), J = 11ᵀ/n."""
-        shares = self._learned(times) * np.maximum(self.eigenvalues, 0)
+        shares = self.learned(times) * np.maximum(self.eigenvalues, 0)
         if not self._centered:
             return shares.sum(axis=1)
         return 1 + shares @ (1 - self.ones**2 / self.n_train)
@@ -92,6 +92,6 @@ class Eigh:
         """Return the smallest eigenvalue of K + δI that is kept, and the largest."""
         return self.eigenvalues[-1] + self._ridge, self.eigenvalues[0] + self._ridge
 
-    def _learned(self, times: np.ndarray) -> np.ndarray:
+    def learned(self, times: np.ndarray) -> np.ndarray:
         """Return g_t(λ), shape (T, r)."""
         return learned(self.eigenvalues, times, self.n_train, self._ridge)

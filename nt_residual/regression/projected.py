@@ -36,17 +36,27 @@ class Projected(Eigh):
         self.targets, self.ones = projected[:, :-1], projected[:, -1]
         self.eigenvectors = kernel.basis @ (self._vectors * roots)
 
-    def errors(self, times: np.ndarray) -> tuple[np.ndarray, str]:
-        """Return `Solution.residual` and `Solution.message`."""
-        m, r = self.eigenvectors.shape
-        message = f"Projected onto {m} landmarks, of which {m - r} directions are below rounding."
-        return np.zeros(len(times)), message
-
     def leave_one_out(self, times: np.ndarray) -> np.ndarray:
         """Return the prediction of each point from the others, shape (T, n, n_outputs)."""
         found = np.empty((len(times), *self._y.shape))
-        to_eigenvectors = self._vectors / np.sqrt(self.eigenvalues)
         for part, features in self._kernel.feature_tiles():
-            rows = features.astype(np.float64) @ to_eigenvectors
+            rows = self._eigenvectors_of(features)
             found[:, part] = self._leave_rows_out(rows, self._y[part], times)
         return found
+
+    @property
+    def landmarks(self) -> np.ndarray:
+        """The landmarks, shape (M, …)."""
+        return self._kernel.landmarks
+
+    def cross_moments(self, other: gram.LowRank) -> np.ndarray:
+        """Return Ψᵀ U, with the features Ψ of another kernel of the same inputs."""
+        found = np.zeros((other.rank, len(self.eigenvalues)))
+        for part, features in self._kernel.feature_tiles():
+            theirs = other.features(self._kernel.x[part]).astype(np.float64)
+            found += theirs.T @ self._eigenvectors_of(features)
+        return found
+
+    def _eigenvectors_of(self, features: np.ndarray) -> np.ndarray:
+        """Return rows of U from rows of Φ."""
+        return features.astype(np.float64) @ (self._vectors / np.sqrt(self.eigenvalues))

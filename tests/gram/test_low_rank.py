@@ -58,7 +58,7 @@ def test_training_is_that_of_the_projected_kernel(options):
     dense = GradientFlow.fit(_projection(x, x, z), y, solver="eigh", **options)
     _check_flow(flow, dense, KERNEL(x_test, z), _projection(x_test, x, z))
     assert flow.solver == "landmarks"
-    assert "40 landmarks, of which 0 directions" in flow.solve(1.0).message
+    assert flow.solve(1.0).status == "converged"
     for rule in (generalized_cross_validation, lambda flow: leave_one_out(flow, y)):
         assert 0 < rule(flow).time < math.inf
     products = gram.MatrixFree(KERNEL, x_test, z)
@@ -131,7 +131,7 @@ def test_repeated_landmarks_are_left_out_and_counted():
     _check(
         flow.predict(KERNEL(x_test, twice), 9.0), once.predict(KERNEL(x_test, x[:30]), 9.0), 1e-4
     )
-    assert "60 landmarks" in flow.solve(1.0).message
+    assert f"landmarks=60, rank={low_rank.rank}" in repr(low_rank)
 
 
 @pytest.mark.parametrize("kind", ["convolutional", "neural-tangents", "function"])
