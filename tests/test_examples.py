@@ -103,3 +103,13 @@ def test_larger_than_memory_keeps_the_matrix_that_has_a_name(run, tmp_path):
     assert gram.load(tmp_path / "k").shape == (300, 300)
     assert len(differences) == 3
     assert max(differences) < 1e-5
+
+
+@pytest.mark.full
+def test_error_bars_are_wide_where_there_are_no_data(run):
+    printed = run("error_bars")
+    near, far = _numbers(printed, "standard deviation "), _numbers(printed, "data point, ")
+    assert len(near) == 4
+    assert all(3 * a < b for a, b in zip(near, far, strict=True))
+    first, second = _numbers(printed, "log evidence ")
+    assert first > second
