@@ -50,6 +50,10 @@ class RNTKRegressor(RegressorMixin, KernelEstimator):
       normalize_inputs: whether to divide inputs, with the constant feature, by their lengths, as
         for inputs with heavy tails.
       solver: as for `GradientFlow.fit`.
+      landmarks: the number of rows onto which the kernel is projected (`gram.LowRank`), for more
+        rows than a matrix allows; `None` for the whole matrix. 'auto' takes the whole matrix up to
+        20,000 rows, if the memory allows, and 4000 landmarks beyond. Landmarks are rows drawn at
+        random. They need the solver 'auto', and any rule but 'kfold'.
       dtype: the precision of kernels. 'float32' has an error of 2e-6, less than noise; 'float64'
         takes twice the memory, for interpolation of data without noise.
       random_state: of the division into parts, as in scikit-learn.
@@ -59,8 +63,8 @@ class RNTKRegressor(RegressorMixin, KernelEstimator):
       stopping_: the `Stopping` of the rule, or `None` for 'theory' and a given time.
       network_: depth, gamma, c, kind and trained of the fit, a dict.
       kernel_: the `rntk.ResidualKernel` of these.
-      solver_: 'eigh' or 'lanczos'.
-      x_train_: the prepared inputs, shape (n, d + 1), or (n, d) if `bias` is 0.
+      solver_: 'eigh', 'lanczos' or 'landmarks'.
+      x_train_: the prepared inputs, shape (n, d + 1), or (n, d) if `bias` is 0; of landmarks, these.
       dual_coef_: the factors of the kernel with them, shape (n,) or (n, n_outputs).
       offset_: the mean target, a scalar or shape (n_outputs,).
       preparation_: mean, scale, bias and normalize of the inputs, a dict.

@@ -300,9 +300,13 @@ class GradientFlow:
             _ = self._solver.eigh
 
     @property
+    def landmarks(self) -> np.ndarray | None:
+        """The landmarks of a flow fitted to a `gram.LowRank`."""
+        return self._solver.landmarks if isinstance(self._solver, Projected) else None
+
+    @property
     def _n_coefficients(self) -> int:
-        solver = self._solver
-        return len(solver.eigenvectors) if isinstance(solver, Projected) else self.n_train
+        return self.n_train if self.landmarks is None else len(self.landmarks)
 
 
     def _eigh(self, name: str) -> Eigh:

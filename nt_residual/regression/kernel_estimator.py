@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from nt_residual import _checks, memory, schedules, theory
+from nt_residual import _checks, schedules, theory
 from nt_residual.regression import kernel_tiles, preparation
 from nt_residual.regression.gradient_flow import GradientFlow
 from nt_residual.regression.stopping import (
@@ -17,6 +17,7 @@ from nt_residual.regression.stopping import (
     kfold,
     leave_one_out,
 )
+from nt_residual.regression.training_kernels import KernelMatrix, ProjectedKernel
 from nt_residual.rntk import ResidualKernel
 
 try:
@@ -36,6 +37,8 @@ _FOLDS = 5
 # Up to this number of rows 'auto' leaves one out. For few rows that has up to 9% less error than a
 # fifth held out; for more it has the same, and takes several times as long.
 _LARGEST_LOO = 500
+# Up to this number of rows landmarks='auto' takes the whole matrix, which then takes 1.6 GB.
+_LARGEST_MATRIX, _LANDMARKS = 20_000, 4000
 
 
 class KernelEstimator(BaseEstimator):
@@ -56,6 +59,7 @@ class KernelEstimator(BaseEstimator):
         center: bool = True,
         normalize_inputs: bool = False,
         solver: Literal["auto", "eigh", "lanczos"] = "auto",
+        landmarks: int | Literal["auto"] | None = "auto",
         dtype: Literal["float32", "float64"] = "float32",
         random_state: Any = None,
     ):
@@ -71,6 +75,7 @@ class KernelEstimator(BaseEstimator):
         self.center = center
         self.normalize_inputs = normalize_inputs
         self.solver = solver
+        self.landmarks = landmarks
         self.dtype = dtype
         self.random_state = random_state
 
@@ -89,19 +94,20 @@ class KernelEstimator(BaseEstimator):
         mean, scale = preparation.mean_and_scale(x, self.center)
         options = {"bias": self.bias, "normalize": self.normalize_inputs}
         self.preparation_ = {"mean": mean, "scale": scale, **options}
-        self.x_train_ = preparation.apply(x, **self.preparation_, dtype=np.dtype(self.dtype))
+        x = preparation.apply(x, **self.preparation_, dtype=np.dtype(self.dtype))
         self.offset_ = y.mean(axis=0)
         targets = y - self.offset_
-        k = self._kernel_matrix()
+        random = check_random_state(self.random_state)
+        training = self._training_kernel(x, random)
         rule = self.stopping
         if rule == "auto":
             rule = "loo" if len(y) <= _LARGEST_LOO and self.solver != "lanczos" else "holdout"
         # These need all eigenvalues.
-        all_values = self.solver == "auto" and rule in ("gcv", "loo")
+        all_values = self.solver == "auto" and rule in ("gcv", "loo") and training.stored
         options: Any = {"solver": "eigh" if all_values else self.solver, "ridge": self.ridge}
         options["center_targets"] = False  # They are centered already.
-        flow = GradientFlow.fit(k, targets, **options)
-        self.stopping_ = self._choose_time(rule, flow, k, targets, strata, options)
+        flow = training.flow(targets, **options)
+        self.stopping_ = self._choose_time(rule, flow, training, targets, strata, options, random)
         if self.stopping_ is not None:
             self.stopping_time_ = self.stopping_.time
         else:
@@ -112,31 +118,48 @@ class KernelEstimator(BaseEstimator):
             warnings.warn(solution.message, ConvergenceWarning, stacklevel=3)
         self.dual_coef_ = solution.value
         self.solver_ = flow.solver
+        self.x_train_: Any = x if training.stored else flow.landmarks
 
-    def _kernel_matrix(self) -> np.ndarray:
-        size = self.x_train_.itemsize * len(self.x_train_) ** 2
-        # Parts of it for the choice of the time, and the solver's own.
-        parts = {"the kernel matrix": size, "copies of it": 3 * size // 2}
-        remedy = "Train on fewer rows, in float32. GradientFlow with gram.MatrixFree needs none."
-        memory.check(parts, memory.available(), "this machine", remedy)
-        return kernel_tiles.matrix(self.kernel_, self.x_train_)
+    def _training_kernel(
+        self, x: np.ndarray, random: np.random.RandomState
+    ) -> KernelMatrix | ProjectedKernel:
+        """Return the kernel of the training rows: the matrix, or projected onto landmarks."""
+        count = self.landmarks
+        if count == "auto":
+            small = len(x) <= _LARGEST_MATRIX and KernelMatrix.fits(x)
+            count = None if small or self.solver != "auto" else min(_LANDMARKS, len(x))
+        if count is None:
+            return KernelMatrix(self.kernel_, x)
+        if self.solver != "auto" or self.stopping == "kfold":
+            raise ValueError(
+                "landmarks need solver='auto', and stopping='holdout', 'gcv', 'loo' or a time, got "
+                f"solver={self.solver!r} and stopping={self.stopping!r}. Or pass landmarks=None."
+            )
+        return ProjectedKernel(self.kernel_, x, count, int(random.randint(2**31 - 1)))
 
     def _choose_time(
-        self, rule: Any, flow: GradientFlow, k: Any, targets: Any, strata: Any, options: Any
+        self,
+        rule: Any,
+        flow: GradientFlow,
+        training: KernelMatrix | ProjectedKernel,
+        targets: np.ndarray,
+        strata: np.ndarray | None,
+        options: dict[str, Any],
+        random: np.random.RandomState,
     ) -> Stopping | None:
         """Return the time that the rule chooses, or `None` if it uses no data."""
-        n, random = len(targets), check_random_state(self.random_state)
+        n = len(targets)
         if rule == "gcv":
             return generalized_cross_validation(flow)
         if rule == "loo":
             return leave_one_out(flow, targets)
-        if rule == "kfold":
+        if rule == "kfold" and isinstance(training, KernelMatrix):
             seed = int(random.randint(2**31 - 1))
-            return kfold(k, targets, min(_FOLDS, n), seed=seed, **options)
+            return kfold(training.matrix, targets, min(_FOLDS, n), seed=seed, **options)
         if rule == "holdout":
             train, held_out = _split(n, self.validation_fraction, random, strata)
-            part = GradientFlow.fit(k[np.ix_(train, train)], targets[train], **options)
-            return holdout(part, k[np.ix_(held_out, train)], targets[held_out])
+            part = training.flow(targets[train], train, **options)
+            return holdout(part, training.between(held_out, train, part), targets[held_out])
         return None
 
     def _validated(self, X: Any, y: Any = "no_validation", **options) -> Any:
@@ -167,6 +190,8 @@ class KernelEstimator(BaseEstimator):
         fraction = _checks.number(self.validation_fraction, "validation_fraction", positive=True)
         if fraction >= 1:
             raise ValueError(f"validation_fraction must be below 1, got {fraction}.")
+        if self.landmarks is not None and self.landmarks != "auto":
+            _checks.integer(self.landmarks, "landmarks", 1, "Or pass 'auto' or None.")
         _checks.number(self.bias, "bias", remedy="0 is for none.")
         for name in ("center", "normalize_inputs"):
             _checks.boolean(getattr(self, name), name)
