@@ -3,14 +3,19 @@
 Needs scikit-learn 1.6 or newer, the extra 'estimators'.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
+
+from nt_residual import _checks
 
 # This comes first, since it says what to do where scikit-learn is missing.
 from nt_residual.regression.kernel_estimator import KernelEstimator
 
 # isort: split
 from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
@@ -64,9 +69,11 @@ class RNTKRegressor(RegressorMixin, KernelEstimator):
       network_: depth, gamma, c, kind and trained of the fit, a dict.
       kernel_: the `rntk.ResidualKernel` of these.
       solver_: 'eigh', 'lanczos' or 'landmarks'.
-      x_train_: the prepared inputs, shape (n, d + 1), or (n, d) if `bias` is 0; of landmarks, these.
+      x_train_: the prepared inputs, shape (n, d + 1), or (n, d) if `bias` is 0; with landmarks,
+        these alone.
       dual_coef_: the factors of the kernel with them, shape (n,) or (n, n_outputs).
       offset_: the mean target, a scalar or shape (n_outputs,).
+      target_scale_: the standard deviation of the targets, likewise.
       preparation_: mean, scale, bias and normalize of the inputs, a dict.
       n_features_in_: the number of features.
       feature_names_in_: their names, where X had them.
@@ -95,12 +102,64 @@ class RNTKRegressor(RegressorMixin, KernelEstimator):
           ConvergenceWarning: if the solver 'lanczos' did not converge.
         """
         X, y = self._validated(X, y, multi_output=True, y_numeric=True, ensure_min_samples=2)
-        self._fit(X, np.asarray(y, np.float64))
+        y = np.asarray(y, np.float64)
+        self.target_scale_ = y.std(axis=0)
+        self._fit(X, y)
         return self
 
-    def predict(self, X: ArrayLike) -> np.ndarray:
-        """Return the predictions for inputs of shape (n, d): (n,) or (n, n_outputs), float64."""
-        return self._estimate(X)
+    def predict(self, X: ArrayLike, return_std: bool = False, return_cov: bool = False) -> Any:
+        """Return the predictions for inputs of shape (n, d): (n,) or (n, n_outputs), float64.
+
+        Args:
+          X: the inputs.
+          return_std: whether to return the standard deviations of the predictions, too: of the
+            same shape.
+          return_cov: whether to return their covariances, too: (n, n), or (n, n, n_outputs).
+
+        Both take about as long as `fit`. They describe networks that start at random, with outputs
+        scaled by the standard deviation of the training targets, and are trained for
+        `stopping_time_` (`ensemble_covariance`). With `kind='nngp'`, `stopping=math.inf` and a
+        ridge they are those of the posterior of a Gaussian process (`posterior_covariance`), with
+        noise whose variance is the ridge, in the same units. The noise of new targets is not
+        part of them.
+
+        Raises:
+          ValueError: if both are asked for, or one of them of a model with landmarks.
+        """
+        mean = self._estimate(X)
+        if not (
+            _checks.boolean(return_std, "return_std") or _checks.boolean(return_cov, "return_cov")
+        ):
+            return mean
+        if return_std and return_cov:
+            raise ValueError("return_std and return_cov cannot both be True. Pass one of them.")
+        covariance = self._covariance(X, full=bool(return_cov))
+        scale = np.square(self.target_scale_)
+        found = covariance[..., None] * scale if np.ndim(scale) else covariance * scale
+        return mean, found if return_cov else np.sqrt(found)
+
+    def sample_y(self, X: ArrayLike, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
+        """Return predictions of networks drawn at random, as `predict` describes them.
+
+        Args:
+          X: inputs, shape (n, d).
+          n_samples: the number of networks.
+          random_state: of the draws, as in scikit-learn.
+
+        Returns:
+          Shape (n, n_samples), or (n, n_outputs, n_samples), float64.
+        """
+        count = _checks.integer(n_samples, "n_samples", 1)
+        mean = self._estimate(X)
+        covariance = self._covariance(X, full=True)
+        outputs = mean.reshape(len(mean), -1)
+        random = check_random_state(random_state)
+        # The eigenvalues of a covariance may be negative by rounding.
+        values, vectors = np.linalg.eigh(covariance)
+        root = vectors * np.sqrt(np.maximum(values, 0))
+        draws = np.tensordot(root, random.standard_normal((len(mean), outputs.shape[1], count)), 1)
+        samples = outputs[:, :, None] + draws * np.reshape(self.target_scale_, (-1, 1))
+        return samples if mean.ndim > 1 else samples[:, 0]
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

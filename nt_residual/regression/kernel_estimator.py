@@ -1,6 +1,7 @@
 """The base of the estimators of `estimators`: kernel, choice of the time, dual coefficients."""
 
 import functools
+import math
 import numbers
 import warnings
 from typing import Any, Literal, cast
@@ -18,6 +19,7 @@ from nt_residual.regression.stopping import (
     leave_one_out,
 )
 from nt_residual.regression.training_kernels import KernelMatrix, ProjectedKernel
+from nt_residual.regression.uncertainty import ensemble_covariance, posterior_covariance
 from nt_residual.rntk import ResidualKernel
 
 try:
@@ -124,7 +126,7 @@ class KernelEstimator(BaseEstimator):
         self, x: np.ndarray, random: np.random.RandomState
     ) -> KernelMatrix | ProjectedKernel:
         """Return the kernel of the training rows: the matrix, or projected onto landmarks."""
-        count = self.landmarks
+        count: Any = self.landmarks
         if count == "auto":
             small = len(x) <= _LARGEST_MATRIX and KernelMatrix.fits(x)
             count = None if small or self.solver != "auto" else min(_LANDMARKS, len(x))
@@ -174,6 +176,33 @@ class KernelEstimator(BaseEstimator):
         rows = preparation.apply(x, **self.preparation_, dtype=self.x_train_.dtype)
         fitted = self.x_train_, self.dual_coef_
         return self.offset_ + kernel_tiles.product(self.kernel_, rows, *fitted)
+
+    def _covariance(self, X: Any, *, full: bool) -> np.ndarray:
+        """Return the variances of networks of unit scale at new inputs, or their covariances."""
+        check_is_fitted(self)
+        if self.solver_ == "landmarks":
+            raise ValueError(
+                "standard deviations need all training rows, got a model with landmarks. Fit with "
+                "landmarks=None, or use regression.ensemble_covariance."
+            )
+        x = self._validated(X, reset=False)
+        rows = preparation.apply(x, **self.preparation_, dtype=self.x_train_.dtype)
+        ntk, nngp = self.kernel_, _kernel(**{**self.network_, "kind": "nngp"})
+        train, cross = self._matrices(nngp, rows)
+        # The kernel of a row with itself is its squared length.
+        prior = kernel_tiles.matrix(nngp, rows) if full else np.sum(np.square(rows, dtype=float), 1)
+        k, k_cross = (train, cross) if ntk == nngp else self._matrices(ntk, rows)
+        # Covariances do not depend on targets.
+        flow = GradientFlow.fit(k, np.zeros(len(k)), solver="eigh", ridge=self.ridge)
+        if ntk == nngp and self.ridge > 0 and self.stopping_time_ == math.inf:
+            return posterior_covariance(flow, cross, prior)
+        kernels = {"nngp_test": prior, "nngp_test_train": cross, "nngp_train": train}
+        return ensemble_covariance(flow, k_cross, self.stopping_time_, **kernels)
+
+    def _matrices(self, kernel: ResidualKernel, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return a kernel of the training rows, and between new ones and them."""
+        between = kernel_tiles.between(kernel, rows, self.x_train_)
+        return kernel_tiles.matrix(kernel, self.x_train_), between
 
     def _check_parameters(self) -> None:
         """Check the parameters that neither the kernel nor the flow checks."""

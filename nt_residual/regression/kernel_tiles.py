@@ -27,6 +27,14 @@ def matrix(kernel: ResidualKernel, x: np.ndarray) -> np.ndarray:
     return out
 
 
+def between(kernel: ResidualKernel, x1: np.ndarray, x2: np.ndarray) -> np.ndarray:
+    """Return the kernel between different rows, in their dtype."""
+    out = np.empty((len(x1), len(x2)), x1.dtype)
+    for rows, columns, tile in _tiles(kernel, x1, x2):
+        out[rows, columns] = tile
+    return out
+
+
 def product(
     kernel: ResidualKernel, x1: np.ndarray, x2: np.ndarray, coefficients: np.ndarray
 ) -> np.ndarray:

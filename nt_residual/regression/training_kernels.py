@@ -53,7 +53,7 @@ class ProjectedKernel:
             low_rank = gram.LowRank(self._kernel, x, count, seed=self._seed)
             return GradientFlow.fit(low_rank, targets, **options)
 
-    def between(self, new: np.ndarray, rows: np.ndarray, flow: GradientFlow) -> gram.MatrixFree:
+    def between(self, new: np.ndarray, rows: np.ndarray, flow: GradientFlow) -> Any:
         """Return the kernel between rows and the landmarks of a flow."""
         with precision(self._x.dtype):
             return gram.MatrixFree(self._kernel, self._x[new], flow.landmarks)

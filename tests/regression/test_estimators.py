@@ -22,8 +22,11 @@ from nt_residual.regression import (
     GradientFlow,
     RNTKClassifier,
     RNTKRegressor,
+    ensemble_covariance,
     kernel_estimator,
     kernel_tiles,
+    posterior_covariance,
+    training_kernels,
 )
 
 STOPPING = ["auto", "holdout", "kfold", "gcv", "loo", "theory", 60.0]
@@ -91,6 +94,91 @@ def test_every_rule_learns_from_noisy_data(points, stopping):
     else:
         assert model.stopping_time_ == model.stopping_.time
         assert len(model.stopping_.errors) == len(model.stopping_.times)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_with_all_rows_as_landmarks_predictions_are_those_of_the_matrix(points, dtype):
+    x, y, new, _ = points
+    options = {"depth": 10, "stopping": 60.0, "dtype": dtype}
+    model = RNTKRegressor(**options, landmarks=120).fit(x, y)
+    assert model.solver_ == "landmarks"
+    assert model.x_train_.dtype == dtype
+    expected = RNTKRegressor(**options).fit(x, y).predict(new)
+    np.testing.assert_allclose(model.predict(new), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("stopping", ["holdout", "gcv", "loo", "theory"])
+def test_fewer_landmarks_learn_nearly_as_much(points, stopping):
+    x, y, new, truth = points
+    model = RNTKRegressor(10, stopping=stopping, landmarks=40, random_state=0).fit(x, y)
+    assert model.x_train_.shape == (40, 4)
+    assert np.mean((model.predict(new) - truth) ** 2) < 0.35 * np.var(truth)
+
+
+def test_landmarks_are_taken_beyond_the_largest_matrix(points, monkeypatch):
+    x, y, new, _ = points
+    monkeypatch.setattr(kernel_estimator, "_LARGEST_MATRIX", 100)
+    monkeypatch.setattr(kernel_estimator, "_LANDMARKS", 50)
+    found = RNTKClassifier(10, random_state=0).fit(x, _labels(y))
+    assert found.solver_ == "landmarks"
+    assert found.predict_proba(new).shape == (140, 3)
+    for whole in ({"landmarks": None}, {"solver": "eigh"}):
+        assert RNTKRegressor(10, stopping=1.0, **whole).fit(x, y).solver_ == "eigh"
+    with pytest.raises(ValueError, match="got solver='auto' and stopping='kfold'"):
+        RNTKRegressor(10, stopping="kfold").fit(x, y)
+
+
+def _by_hand(model, x, new):
+    """The kernels of prepared inputs, for the oracles."""
+    rows = (new - model.preparation_["mean"]) / model.preparation_["scale"]
+    rows = np.append(rows, np.ones((len(rows), 1)), axis=1).astype(np.float32)
+    return rows, model.x_train_
+
+
+@pytest.mark.parametrize(("kind", "ridge", "time"), [("ntk", 0.0, 60.0), ("nngp", 0.1, math.inf)])
+def test_standard_deviations_are_those_of_the_law_in_units_of_the_targets(
+    points, kind, ridge, time
+):
+    x, y, new, _ = points
+    model = RNTKRegressor(10, kind=kind, ridge=ridge, stopping=time).fit(x, 5 * y)
+    rows, train = _by_hand(model, x, new)
+    ntk, nngp = (
+        rntk.ResidualKernel(10, schedules.PowerLaw(0.5), which) for which in (kind, "nngp")
+    )
+    flow = GradientFlow.fit(ntk(train), y, ridge=ridge)
+    if kind == "nngp":
+        expected = posterior_covariance(flow, nngp(rows, train), nngp(rows))
+    else:
+        kernels = {"nngp_test": nngp(rows), "nngp_test_train": nngp(rows, train)}
+        expected = ensemble_covariance(
+            flow, ntk(rows, train), time, **kernels, nngp_train=nngp(train)
+        )
+    expected = expected * np.var(5 * y)
+    mean, covariance = model.predict(new, return_cov=True)
+    np.testing.assert_array_equal(mean, model.predict(new))
+    np.testing.assert_allclose(covariance, expected, atol=2e-4 * np.max(expected))
+    deviation = model.predict(new, return_std=True)[1]
+    np.testing.assert_allclose(deviation**2, np.diag(expected), atol=2e-4 * np.max(expected))
+    samples = model.sample_y(new[:3], 4000)
+    assert samples.shape == (3, 4000)
+    # Five standard errors.
+    np.testing.assert_allclose(np.cov(samples), covariance[:3, :3], atol=0.12 * np.max(covariance))
+    np.testing.assert_allclose(samples.mean(axis=1), mean[:3], atol=0.08 * deviation.max())
+
+
+def test_standard_deviations_of_several_outputs_have_their_units(points):
+    x, y, new, _ = points
+    model = RNTKRegressor(10, stopping=9.0).fit(x, np.stack([y, 10 * y], axis=1))
+    _, deviation = model.predict(new, return_std=True)
+    assert deviation.shape == (140, 2)
+    np.testing.assert_allclose(deviation[:, 1], 10 * deviation[:, 0], rtol=1e-6)
+    assert model.predict(new[:5], return_cov=True)[1].shape == (5, 5, 2)
+    assert model.sample_y(new[:5], 7).shape == (5, 2, 7)
+    with pytest.raises(ValueError, match="cannot both be True"):
+        model.predict(new, return_std=True, return_cov=True)
+    projected = RNTKRegressor(10, stopping=9.0, landmarks=30).fit(x, y)
+    with pytest.raises(ValueError, match="Fit with landmarks=None"):
+        projected.predict(new, return_std=True)
 
 
 def test_the_same_fraction_of_each_class_is_held_out():
@@ -347,9 +435,9 @@ def test_too_many_rows_for_the_memory_are_refused_with_remedies_that_estimators_
     points, monkeypatch
 ):
     x, y, *_ = points
-    monkeypatch.setattr(kernel_estimator.memory, "available", lambda *_: 1000)
-    with pytest.raises(MemoryError, match=r"Train on fewer rows, in float32"):
-        RNTKRegressor(dtype="float64").fit(x, y)
+    monkeypatch.setattr(training_kernels.memory, "available", lambda *_: 1000)
+    with pytest.raises(MemoryError, match=r"Pass landmarks=4000, or train on fewer rows"):
+        RNTKRegressor(landmarks=None).fit(x, y)
 
 
 def test_a_time_at_which_lanczos_does_not_converge_is_reported(points, monkeypatch):
