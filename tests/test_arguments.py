@@ -40,6 +40,7 @@ Y = np.arange(3.0)
 LABELS = [0, 1]
 BRANCH = nt.stax.Dense(3)
 FLOW = regression.GradientFlow.fit(np.eye(3), Y)
+WITH_RIDGE = regression.GradientFlow.fit(np.eye(3), Y, ridge=0.1)
 POINTS = data.Dataset(np.ones((20, 2, 2, 1)), np.arange(20) % 2, np.ones((2, 2, 2, 1)), LABELS)
 OF_IMAGES = conv.ResidualKernel(1, SCHEDULE, (2, 2))
 
@@ -98,6 +99,7 @@ CALLS = {
     theory.stopping_scale: {"dim": 3, "noise": 1.0, "target_norm": 1.0, "prefactor": 1.0},
     gram.compute: {"kernel": KERNEL, "x1": X},
     gram.MatrixFree: {"kernel": KERNEL, "x1": X},
+    gram.LowRank: {"kernel": KERNEL, "x": X, "landmarks": 2},
     gram.load: {"path": "folder"},
     regression.GradientFlow.fit: {"k_train": np.eye(3), "y": Y},
     FLOW.predict: {"k_test_train": np.eye(3), "t": 1.0},
@@ -105,6 +107,20 @@ CALLS = {
     FLOW.training_error: {"t": 1.0},
     FLOW.degrees_of_freedom: {"t": 1.0},
     FLOW.leave_one_out: {"t": 1.0},
+    regression.ensemble_covariance: {
+        "flow": FLOW,
+        "k_test_train": np.eye(3),
+        "t": 1.0,
+        "nngp_test": np.ones(3),
+        "nngp_test_train": np.eye(3),
+        "nngp_train": np.eye(3),
+    },
+    regression.posterior_covariance: {
+        "flow": WITH_RIDGE,
+        "k_test_train": np.eye(3),
+        "k_test": np.ones(3),
+    },
+    regression.log_marginal_likelihood: {"k_train": np.eye(3), "y": Y, "noise": 0.1},
     regression.holdout: {"flow": FLOW, "k_val_train": np.eye(3), "y_val": Y},
     regression.kfold: {"k_train": np.eye(3), "y": Y, "n_splits": 2},
     regression.generalized_cross_validation: {"flow": FLOW},
@@ -175,7 +191,11 @@ MADE_BY_OTHERS = {
     finite_width.TrainingDiverged,
 }
 # Values of arrays are not looked at.
-ON_THE_DEVICE = {rntk.angle, finite_width.scaled_residual}
+ON_THE_DEVICE = {
+    rntk.angle,
+    finite_width.scaled_residual,
+    regression.log_marginal_likelihood,
+}
 # By name where it is the same everywhere: a value that is out of range.
 OUT_OF_RANGE = {"depth": 0, "dim": 1, "n_classes": 1, "n_splits": 1, "label_noise": 1.0}
 

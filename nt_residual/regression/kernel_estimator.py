@@ -96,11 +96,11 @@ class KernelEstimator(BaseEstimator):
         mean, scale = preparation.mean_and_scale(x, self.center)
         options = {"bias": self.bias, "normalize": self.normalize_inputs}
         self.preparation_ = {"mean": mean, "scale": scale, **options}
-        x = preparation.apply(x, **self.preparation_, dtype=np.dtype(self.dtype))
+        rows = preparation.apply(x, **self.preparation_, dtype=np.dtype(self.dtype))
         self.offset_ = y.mean(axis=0)
         targets = y - self.offset_
         random = check_random_state(self.random_state)
-        training = self._training_kernel(x, random)
+        training = self._training_kernel(rows, random)
         rule = self.stopping
         if rule == "auto":
             rule = "loo" if len(y) <= _LARGEST_LOO and self.solver != "lanczos" else "holdout"
@@ -120,7 +120,7 @@ class KernelEstimator(BaseEstimator):
             warnings.warn(solution.message, ConvergenceWarning, stacklevel=3)
         self.dual_coef_ = solution.value
         self.solver_ = flow.solver
-        self.x_train_: Any = x if training.stored else flow.landmarks
+        self.x_train_: Any = rows if training.stored else flow.landmarks
 
     def _training_kernel(
         self, x: np.ndarray, random: np.random.RandomState
