@@ -172,10 +172,10 @@ def log_marginal_likelihood(k_train: ArrayLike, y: ArrayLike, noise: ArrayLike) 
 
     Reference: Rasmussen & Williams 2006, equation 2.30.
     """
-    k, targets, delta = (jnp.asarray(a) for a in (k_train, y, noise))
-    for name, array in (("k_train", k), ("y", targets), ("noise", delta)):
-        if not jnp.issubdtype(array.dtype, np.number) or jnp.iscomplexobj(array):
-            raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}.")
+    k, targets, delta = (
+        _jax_array(value, name)
+        for value, name in ((k_train, "k_train"), (y, "y"), (noise, "noise"))
+    )
     n = len(targets) if targets.ndim else 0
     if targets.ndim not in (1, 2) or k.shape != (n, n) or n == 0:
         raise ValueError(
@@ -190,6 +190,13 @@ def log_marginal_likelihood(k_train: ArrayLike, y: ArrayLike, noise: ArrayLike) 
     log_det = 2 * jnp.sum(jnp.log(jnp.diagonal(factor)))
     outputs = columns.shape[1]
     return -(jnp.sum(whitened**2) + outputs * (log_det + n * np.log(2 * np.pi))) / 2
+
+
+def _jax_array(value: Any, name: str) -> jax.Array:
+    """Return an array, traced or not, having checked that it holds real numbers."""
+    array = value if isinstance(value, jax.Array) else np.asarray(value)
+    _checks.real_dtype(np.dtype(array.dtype), name)
+    return jnp.asarray(array)
 
 
 def _rows(kernel: Any, name: str, flow: GradientFlow) -> np.ndarray:
