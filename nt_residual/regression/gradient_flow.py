@@ -308,7 +308,6 @@ class GradientFlow:
     def _n_coefficients(self) -> int:
         return self.n_train if self.landmarks is None else len(self.landmarks)
 
-
     def _eigh(self, name: str) -> Eigh:
         if isinstance(self._solver, Automatic):
             return self._solver.eigh
