@@ -9,20 +9,24 @@ as fractions of what the device reaches in a copy and in a float32 product of pr
 benchmarks.report` makes README.md of the files in `benchmarks/results`.
 
 On a CPU, XLA_FLAGS=--xla_force_host_platform_device_count=8 simulates devices for `scaling`.
+
+`--compile-for h200` runs nothing. It compiles the cases for a chip that need not be there, and says
+what the compiler makes of them.
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 from tqdm import tqdm
 
-from benchmarks import figures
+from benchmarks import figures, targets
 from benchmarks.suite import (
     conv_kernel,
     empirical_ntk,
@@ -49,11 +53,12 @@ FAMILIES = {
 }
 
 
-def cases(names: Iterable[str], size: str, float64: bool) -> list[Case]:
+def cases(names: Iterable[str], size: str, float64: bool, devices: int) -> list[Case]:
     """Return all cases of some families; with `float64`, kernels in that, too."""
     result = []
     for name in names:
-        result += FAMILIES[name].cases(size)
+        options = (size, devices) if name == "scaling" else (size,)
+        result += FAMILIES[name].cases(*options)
         if float64 and name == "fc_kernel":
             result += fc_kernel.cases(size, "float64")
     return result
@@ -63,9 +68,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Print a table, and write the numbers as JSON if asked to.
 
     Returns:
-      0 if all cases were right and timed, else 1.
+      0 if all cases were right and timed, or all compiled, else 1.
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.compile_for:
+        # Other platforms would take seconds to find that they have no devices.
+        jax.config.update("jax_platforms", "cpu")
+        try:
+            targets.devices(options.compile_for)
+        except ModuleNotFoundError as error:
+            parser.error(str(error))
     with warnings.catch_warnings(), jax.default_matmul_precision("highest"):
         # neural-tangents says so of every sum of branches.
         warnings.filterwarnings("ignore", message=".FanIn. layers assume independent")
@@ -73,16 +86,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    result = {**runner.described(), "sizes": options.sizes}
-    print(result["device"], f"({result['devices']} × {result['platform']})", result["versions"])
-    dtypes = ("float32", "float64") if options.float64 else ("float32",)
-    result["peaks"] = runner.peaks(options.sizes, dtypes)
-    result["cases"] = []
-    seconds = runner.SIZES[options.sizes][-1]
-    bar = tqdm(cases(options.cases, options.sizes, options.float64), unit="case")
+    result, some, make_row = (_compilation if options.compile_for else _measurement)(options)
+    result |= {"sizes": options.sizes, "cases": []}
+    bar = tqdm(some, unit="case")
     for case in bar:
         bar.set_description(case.family)
-        row = runner.row(case, result["peaks"], options.repeats, seconds)
+        row = make_row(case)
         result["cases"].append(row)
         tqdm.write(_line(case, row), file=sys.stdout)
         if options.out:
@@ -91,9 +100,34 @@ def _run(options: argparse.Namespace) -> int:
     return int(any("failed" in row for row in result["cases"]))
 
 
+def _measurement(options: argparse.Namespace) -> tuple[dict[str, Any], list[Case], Callable]:
+    """Return the head of the results, the cases, and what measures one."""
+    result = runner.described()
+    print(result["device"], f"({result['devices']} × {result['platform']})", result["versions"])
+    dtypes = ("float32", "float64") if options.float64 else ("float32",)
+    result["peaks"] = runner.peaks(options.sizes, dtypes)
+    some = cases(options.cases, options.sizes, options.float64, jax.device_count())
+    limits = {"repeats": options.repeats, "seconds": runner.SIZES[options.sizes][-1]}
+    return result, some, functools.partial(runner.row, peaks=result["peaks"], **limits)
+
+
+def _compilation(options: argparse.Namespace) -> tuple[dict[str, Any], list[Case], Callable]:
+    """Return the same for a chip that need not be there, of which four are connected."""
+    result = targets.described(options.compile_for)
+    print(result["device"], "(nothing is run)", result["versions"])
+    some = cases(options.cases, options.sizes, float64=False, devices=4)
+    programs = [case for case in some if case.jit or case.program]
+    return result, programs, functools.partial(targets.row, target=options.compile_for)
+
+
 def _line(case: Case, row: Mapping[str, Any]) -> str:
     if "failed" in row:
         return f"{case.name}: {row['failed']}"
+    if "bound_s" in row:
+        return (
+            f"{case.name:86} at least {1e3 * row['bound_s']:9.4f} ms, {row['passes']} passes, "
+            f"{row['temporary_bytes'] / 1e6:.1f} MB, compile {row['compile_s']:5.2f} s"
+        )
     fractions = [
         f"{row[key]:6.1%}" if row[key] is not None else f"{'':6}"
         for key in ("bytes_per_s_of_peak", "flops_per_s_of_peak")
@@ -118,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
         default="standard",
         help="quick: a minute on two cores; standard: minutes; large: for an accelerator",
     )
+    parser.add_argument("--compile-for", choices=targets.CHIPS, help="compile, and run nothing")
     parser.add_argument("--repeats", type=int, default=7, help="timed calls, at most")
     parser.add_argument("--float64", action="store_true", help="also the kernels in float64")
     parser.add_argument("--out", type=pathlib.Path, help="write the numbers there, as JSON")

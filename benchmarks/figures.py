@@ -16,6 +16,8 @@ NUMBERS = (
     *("error", "tolerance", "compile_s", "median_s", "q1_s", "q3_s", "min_s", "repeats"),
     *("temporary_bytes", "entries", "entries_per_s", "bytes", "flops"),
     *("bytes_per_s", "bytes_per_s_of_peak", "flops_per_s", "flops_per_s_of_peak", "failed"),
+    *("bound_s", "output_bytes", "passes", "passes_in_loops", "collectives"),
+    *("xla_bytes", "xla_flops"),
 )
 
 

@@ -2,7 +2,8 @@
 
     python -m benchmarks.report [--results benchmarks/results] [--out benchmarks/README.md]
 
-Every `suite_NAME.json` gets a section of tables and a figure. The same files give the same text.
+Every `suite_NAME.json` gets a section of tables and a figure, every `compiled_CHIP.json` a section
+of tables. The same files give the same text.
 """
 
 import argparse
@@ -28,7 +29,8 @@ One suite runs on CPUs, GPUs and TPUs, from the root of a clone:
 ```sh
 uv run python -m benchmarks --sizes quick                    # a minute on two cores
 uv run python -m benchmarks --out benchmarks/results/suite_NAME.json
-uv run python -m benchmarks.report                           # this page, from all suite_*.json
+uv run --group accelerators python -m benchmarks --compile-for h200   # runs nothing, see below
+uv run python -m benchmarks.report                           # this page, from all results
 ```
 
 `--cases` chooses families, `--sizes` is `quick`, `standard` or `large` (for accelerators), \
@@ -43,33 +45,68 @@ least work that a result takes, defined above each table. Percentages compare th
 measured in the same run; data in cache can beat the copy. `×` is the run time over that of the \
 first case of the same sizes, `efficiency` the rate of p devices over p times that of one.
 """
+COMPILED = """\
+**Nothing was run, and no such chip was there.** The cases were compiled for it, and the compiled \
+programs tell these numbers. `at least` is a lower bound of the run time: the time to move the \
+bytes{cache} or to multiply, whichever is longer, at the peaks that the maker publishes ({peaks}). \
+The chip takes longer. `bytes` are read from main memory or written to it. `FLOP` are those of \
+matrix products; of a convolution only one tap counts. Conditionals, such as the correction of \
+nearly parallel pairs, and loops of unknown length are left out of these. `passes` are the kernels \
+that read or write the whole of an array of at least n × n numbers, outside of loops and \
+conditionals; `in loops`, those inside of loops, each counted once. `sent` has the collectives \
+between chips, with the numbers that each gives. Cases that run several programs are left out. \
+Compilation shared its cores with other work.
+"""
+# Heads of their columns, and keys with units.
+COMPILED_COLUMNS = {
+    "passes": ("passes", None),
+    "in loops": ("passes_in_loops", None),
+    "temporary": ("temporary_bytes", "B"),
+    "result": ("output_bytes", "B"),
+    "bytes": ("bytes", ""),
+    "FLOP": ("flops", ""),
+    "compile": ("compile_s", "s"),
+}
 
 
 def readme(results: Mapping[str, Any]) -> str:
     """Return the text, for results by name."""
-    sections = [section(name, result) for name, result in sorted(results.items())]
-    return "\n".join([INTRODUCTION, *sections])
+    # What was measured comes first.
+    ordered = sorted(results.items(), key=lambda item: ("cache_bytes" in item[1], item[0]))
+    return "\n".join([INTRODUCTION, *(section(name, result) for name, result in ordered)])
 
 
 def section(name: str, result: Mapping[str, Any]) -> str:
-    """Return the tables of one run of the suite."""
-    peaks = result["peaks"]
+    """Return the tables of one run of the suite, or of one compilation."""
+    peaks, compiled = result["peaks"], "cache_bytes" in result
     products = " and ".join(
         f"{si(rate, 'FLOP/s')} in {dtype}" for dtype, rate in peaks["flops_per_s"].items()
     )
     versions = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
-    number = f"{result['devices']} device" + "s" * (result["devices"] > 1)
-    parts = [
-        f"## {result['device']}\n",
-        f"{number} ({result['platform']}), {versions}, `--sizes {result['sizes']}` "
-        f"([all numbers](results/{name}.json)). A copy reaches "
-        f"{si(peaks['bytes_per_s'], 'B/s')}, a product {products}.\n",
-        f"![Run times of each family, and scaling over devices](results/{name}.png)\n",
-    ]
+    options = f"{versions}, `--sizes {result['sizes']}` ([all numbers](results/{name}.json))."
+    reached = si(peaks["bytes_per_s"], "B/s")
+    if compiled:
+        cache = f" in arrays beyond its cache of {si(result['cache_bytes'], 'B')}"
+        parts = [
+            f"## Compiled for {result['device']}\n",
+            COMPILED.format(
+                peaks=f"{reached}, {products}", cache=cache * bool(result["cache_bytes"])
+            ),
+            f"Compiled by {options}\n",
+        ]
+    else:
+        number = f"{result['devices']} device" + "s" * (result["devices"] > 1)
+        parts = [
+            f"## {result['device']}\n",
+            f"{number} ({result['platform']}), {options} A copy reaches {reached}, a product "
+            f"{products}.\n",
+            f"![Run times of each family, and scaling over devices](results/{name}.png)\n",
+        ]
     for family, module in FAMILIES.items():
         rows = [row for row in result["cases"] if row["family"] == family]
         if rows:
-            parts += [f"### {family}\n", f"{inspect.getdoc(module)}\n", table(rows)]
+            described = inspect.getdoc(module)
+            parts += [f"### {family}\n", *([] if compiled else [f"{described}\n"]), table(rows)]
             if family == "scaling" and result["devices"] == 1:
                 parts.append("There was one device, so nothing is said about scaling.\n")
     return "\n".join(parts)
@@ -80,6 +117,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     names = [name for name in rows[0] if name not in (*figures.NUMBERS, "family", "who")]
     relative = "efficiency" if "devices" in names else "×"
     measured = ["run", relative, "compile", "memory", "entries/s", "bytes/s", "FLOP/s", "error"]
+    compiled = any("bound_s" in row for row in rows)
+    if compiled:
+        measured = ["at least", "×", *COMPILED_COLUMNS, "sent"]
     heads = [*names, "", *measured]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in rows:
@@ -88,7 +128,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             failed = row["failed"].replace("|", "\\|").partition("\n")[0]
             cells += [failed, *[""] * (len(measured) - 1)]
         else:
-            cells += _cells(row, rows)
+            cells += _compiled_cells(row, rows) if compiled else _cells(row, rows)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -106,12 +146,20 @@ def _cells(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[st
     ]
 
 
+def _compiled_cells(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    numbers = [(row[key], unit) for key, unit in COMPILED_COLUMNS.values()]
+    sent = [f"{kind} {', '.join(map(str, sizes))}" for kind, sizes in row["collectives"].items()]
+    cells = [str(number) if unit is None else si(number, unit) for number, unit in numbers]
+    return [si(row["bound_s"], "s"), _relative(row, rows), *cells, "; ".join(sent)]
+
+
 def _relative(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    if "devices" in row:
+    if "devices" in row and "median_s" in row:
         gain = figures.gain(row, rows)
         return "" if gain is None else f"{gain / row['devices']:.0%}"
+    key = "median_s" if "median_s" in row else "bound_s"
     first = next(r for r in rows if figures.sizes(r) == figures.sizes(row))
-    return f"{row['median_s'] / first['median_s']:.3g}" if "median_s" in first else ""
+    return f"{row[key] / first[key]:.3g}" if key in first else ""
 
 
 def _rate(row: Mapping[str, Any], name: str) -> str:
@@ -126,8 +174,9 @@ def si(value: float, unit: str) -> str:
 
 
 def load(folder: pathlib.Path) -> dict[str, Any]:
-    """Return the results of the suite in a folder, by the names of their files."""
-    return {path.stem: json.loads(path.read_text()) for path in folder.glob("suite_*.json")}
+    """Return the results in a folder, by the names of their files."""
+    files = [*folder.glob("suite_*.json"), *folder.glob("compiled_*.json")]
+    return {path.stem: json.loads(path.read_text()) for path in files}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -138,9 +187,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     results = load(options.results)
     options.out.write_text(readme(results))
-    for name, result in results.items():
-        figures.draw(result, options.results / f"{name}.png")
-    print(f"wrote {options.out}, and {len(results)} figures in {options.results}")
+    measured = [name for name in results if name.startswith("suite_")]
+    for name in measured:
+        figures.draw(results[name], options.results / f"{name}.png")
+    print(f"wrote {options.out}, and {len(measured)} figures in {options.results}")
     return 0
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -39,6 +39,8 @@ class Case:
       tolerance: the largest error that is accepted.
       counts: returns the work, for a result.
       jit: whether the runner compiles the function. If not, its first call does.
+      program: returns what to compile for devices that are not there, and its arguments. If it is
+        `None`, that is `build` where `jit`, or else nothing.
     """
 
     family: str
@@ -49,6 +51,7 @@ class Case:
     tolerance: float
     counts: Callable[[Any], Counts]
     jit: bool = True
+    program: Callable[[Sequence[Any]], tuple[Callable, tuple]] | None = None
 
     @property
     def dtype(self) -> str:

@@ -37,6 +37,10 @@ def matrix(n: int, tile_size: int | None) -> Case:
     def build():
         return functools.partial(gram.compute, tile_size=tile_size), _arguments(n)
 
+    def tile(_):
+        kernel, x = _arguments(n)
+        return kernel, (x[:tile_size], x[:tile_size])
+
     return Case(
         family="gram",
         who="gram.compute",
@@ -46,6 +50,8 @@ def matrix(n: int, tile_size: int | None) -> Case:
         tolerance=TOLERANCE,
         counts=lambda _: counts,
         jit=False,
+        # What is picked depends on the memory that is free.
+        program=tile if tile_size else None,
     )
 
 

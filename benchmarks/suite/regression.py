@@ -16,8 +16,9 @@ import scipy.sparse.linalg
 
 from benchmarks import networks
 from benchmarks.suite.case import Case, Counts, distance
-from nt_residual import data, regression
+from nt_residual import data, gram, regression
 from nt_residual import neural_tangents as nt
+from nt_residual.regression import krylov
 
 SIZES = {
     "quick": ((400, ("eigh", "lanczos", "neural-tangents")),),
@@ -56,6 +57,8 @@ def case(solver: str, n: int) -> Case:
         tolerance=TOLERANCE,
         counts=lambda predictions: _counts(solver, n, predictions),
         jit=False,
+        # 'eigh' runs on the host.
+        program=None if solver == "eigh" else functools.partial(_program, solver, n),
     )
 
 
@@ -77,6 +80,19 @@ def _path(solver, problem):
         # Its loss is averaged over the outputs, too.
         return predict(times * OUTPUTS, None, 0.0, k_test)
     return regression.GradientFlow.fit(k, y, solver=solver).predict(k_test, times)
+
+
+def _program(solver, n, devices):
+    """Return the path of neural-tangents; for 'lanczos', 16 of its products."""
+    k, k_test, y, times = problem(n)
+    if solver == "neural-tangents":
+        # The times are no argument, since their values are looked at.
+        path = lambda k, k_test, y: _path(solver, Problem(k, k_test, y, times))  # noqa: E731
+        return path, (k, k_test, y)
+    step = functools.partial(krylov._continued, count=16)
+    numbers = np.int32(0), np.float32(1), np.float32(0)
+    operator = gram.Sharded(k, jax.sharding.Mesh(devices[:1], ("rows",)), n)
+    return step, (operator, np.zeros((OUTPUTS, 64, n), "float32"), y.T, *numbers)
 
 
 @functools.lru_cache(maxsize=1)

@@ -9,7 +9,7 @@ several devices, not a speed-up.
 import functools
 
 import jax
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from benchmarks import networks
 from benchmarks.suite import gram as on_one_device
@@ -20,10 +20,10 @@ from nt_residual.gram.operators import as_operator
 SIZES = {"quick": 1024, "standard": 8192, "large": 32_768}
 
 
-def cases(size: str) -> list[Case]:
+def cases(size: str, devices: int) -> list[Case]:
     """Return strong and weak scaling of the matrix, strong scaling of products with it."""
     n, result = SIZES[size], []
-    for p in device_counts(jax.device_count()):
+    for p in device_counts(devices):
         result += [matrix("matrix, strong", n, p), product(n, p)]
         if p > 1:
             result.append(matrix("matrix, weak", round(n * p**0.5 / p) * p, p))
@@ -59,6 +59,14 @@ def product(n: int, p: int) -> Case:
         k = as_operator(_matrix(n, p))
         return lambda k, v: k.product(v), (k, k.place(on_one_device.vectors(n)))
 
+    def absent(devices):
+        mesh = jax.make_mesh((p,), ("rows",), axis_types=(AxisType.Auto,), devices=devices[:p])
+        shape = functools.partial(jax.ShapeDtypeStruct, dtype="float32")
+        rows, everywhere = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("rows",), ()))
+        k = gram.Sharded(shape((n, n), sharding=rows), mesh, n)
+        v = shape((n, on_one_device.VECTORS), sharding=everywhere)
+        return lambda k, v: k.product(v), (k, v)
+
     return Case(
         family="scaling",
         who="Operator.product",
@@ -67,6 +75,7 @@ def product(n: int, p: int) -> Case:
         check=lambda product: on_one_device.product_error(product, n),
         tolerance=on_one_device.TOLERANCE,
         counts=lambda _: counts,
+        program=absent,
     )
 
 
