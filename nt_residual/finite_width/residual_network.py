@@ -33,15 +33,17 @@ class Linear:
 
     def __call__(self, weights: jax.Array, x: jax.Array, padding: str) -> jax.Array:
         """Return the outputs for a batch, with weights of unit variance."""
-        weights = self.W_std / math.sqrt(math.prod(self.shape[:-1])) * weights
+        # The outputs are scaled, not the weights: for the gradient JAX would keep scaled copies of
+        # the weights of all blocks.
+        scale = self.W_std / math.sqrt(math.prod(self.shape[:-1]))
         if len(self.shape) == 2:
-            return x @ weights
+            return scale * (x @ weights)
         strides = [self.stride] * (x.ndim - 2)
         if padding == "CIRCULAR":
             # The pads of 'SAME': with a stride these are smaller before the image than after it.
             pads = lax.padtype_to_pads(x.shape[1:-1], self.shape[:-2], strides, "SAME")
             x = jnp.pad(x, [(0, 0), *pads, (0, 0)], mode="wrap")
-        return lax.conv_general_dilated(
+        return scale * lax.conv_general_dilated(
             x,
             weights,
             strides,

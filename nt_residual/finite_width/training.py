@@ -6,6 +6,8 @@ import math
 import os
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -183,8 +185,9 @@ class _Run:
     ):
         self.program, self.given, self.seed, self.every = program, given, seed, every
         params, self.rest = program.place((net.params, net.rest))
-        state = program.start(params)
-        self.first = _Point(state, state.params, [])
+        # `advance` uses up its state, which must not share arrays with the network.
+        state = _copy(program.start(params))
+        self.first = _Point(state, params, [])
         # With minibatches each device has all inputs, to take its part of any batch.
         whole = program.batch_size is None
         self.sets = {
@@ -231,10 +234,12 @@ class _Run:
         if not all(map(math.isfinite, row.values())):
             raise TrainingDiverged(int(state.step), self.result(before, "diverged"))
         point = _Point(state, before.best, [*before.history, row])
-        return point if point.since_best else point._replace(best=state.params)
+        return point if point.since_best else point._replace(best=_copy(state.params))
 
     def result(self, point: _Point, stopped: str) -> Trained:
-        network, rows, steps = self.given, point.history, int(point.state.step)
+        # The arrays of the state may be used up.
+        network, rows = self.given, point.history
+        steps = int(rows[-1]["step"]) if rows else 0
         if isinstance(network, nnx.Module):
             network = nnx.clone(network)
             nnx.update(network, point.best)
@@ -247,6 +252,10 @@ class _Run:
         }
         best = int(rows[-1 - point.since_best]["step"]) if rows else steps
         return Trained(network, history, steps, best, stopped)
+
+
+def _copy(tree: Any) -> Any:
+    return jax.tree.map(jnp.copy, tree)
 
 
 def _checked_validation(net: Network, x: Any, validation: Any, loss: Loss) -> tuple[Any, Any]:

@@ -41,11 +41,11 @@ class Program:
         dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(params))
         return State(jnp.int32(0), params, self.optimizer.init(params), jnp.zeros((), dtype))
 
-    @functools.partial(jax.jit, static_argnums=0)
+    @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
     def advance(
         self, state: State, rest: Any, data: Any, rows: jax.Array | None, until: Any
     ) -> State:
-        """Take steps until there are `until`, or the loss is not finite.
+        """Take steps until there are `until`, or the loss is not finite. `state` is used up.
 
         `rows` has the indices of the batch of each step from now on, shape (steps, batch_size), or
         is `None` for all inputs.

@@ -12,8 +12,11 @@ from flax import nnx
 from helpers import mainly, run_python
 
 from nt_residual import data, finite_width, regression
+from nt_residual.finite_width import losses
 from nt_residual.finite_width.learning_rate import largest_learning_rate
+from nt_residual.finite_width.networks import as_network
 from nt_residual.finite_width.training import TrainingDiverged, train
+from nt_residual.finite_width.training_programs import Program
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((24, 4)).astype("float32")
@@ -181,6 +184,33 @@ def test_the_folder_of_another_run_is_refused_by_what_differs(tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(FileExistsError, match="Pass another folder"):
         train(out=tmp_path, **arguments)
+
+
+def test_a_step_needs_no_memory_but_the_state_and_one_gradient():
+    network = as_network(finite_width.ResNet(64, 64, 1, in_dim=4, rngs=nnx.Rngs(0)), X)
+    program = Program(network.apply, losses.per_input("half_norm"), ADAM, None, None)
+    state, data = program.start(network.params), (X[:2], X[:2, :1])
+    until = np.int32(1)
+    lowered = Program.advance.lower(program, state, network.rest, data, None, until)
+    memory = lowered.compile().memory_analysis()
+    weights, whole = (
+        sum(a.nbytes for a in jax.tree.leaves(tree)) for tree in (network.params, state)
+    )
+    # The new state lies where the old one was.
+    assert memory.alias_size_in_bytes == whole > 3 * weights
+    # With scaled weights of all blocks it would be two and more.
+    assert memory.temp_size_in_bytes < 1.5 * weights
+
+
+def test_what_was_passed_to_a_run_stays_valid():
+    # An optimizer whose state holds the parameters themselves.
+    keeping = optax.GradientTransformation(lambda params: params, lambda g, s, params=None: (g, s))
+    weights, calls = jnp.ones((4, 1)), []
+    for _ in range(2):
+        found = train((linear, weights), X, X[:, 0], optimizer=keeping, steps=2, evaluate_every=1)
+        calls.append(np.asarray(found.network[1]))
+    np.testing.assert_array_equal(*calls)
+    np.testing.assert_array_equal(weights, np.ones((4, 1)))
 
 
 def test_losses_are_summed_in_float32():
