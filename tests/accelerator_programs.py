@@ -15,7 +15,7 @@ from benchmarks.suite import empirical_ntk
 from nt_residual import conv, finite_width, gram, rntk, schedules, stax
 from nt_residual.finite_width import losses, networks
 from nt_residual.finite_width.training_programs import Program
-from nt_residual.gram import sharded, tiles
+from nt_residual.gram import low_rank, sharded, tiles
 from nt_residual.regression import krylov
 
 HALF = schedules.PowerLaw(0.5)
@@ -173,6 +173,17 @@ class Rows:
         step = functools.partial(sharded._step, KERNEL, **options, symmetric=True)
         index = self.copied(dtype="int32")
         return step, (self.spread(self.n, self.n), self.x, self.x, index, index)
+
+    def landmarks(self, rank=24):
+        """Add a tile of rows to the sums of `gram.LowRank`."""
+        parts = [
+            [self.spread(self.mesh.size, rank, columns) for columns in (rank, OUTPUTS)]
+            for _ in range(2)
+        ]
+        tile = self.spread(self.n, self.features), self.spread(self.n, OUTPUTS)
+        fixed = self.copied(rank, self.features), self.copied(rank, rank)
+        step = functools.partial(low_rank._add_tile, KERNEL, mesh=self.mesh)
+        return step, (*fixed, *tile, self.copied(dtype="int32"), parts)
 
     def place(self):
         """Copy inputs that are spread by rows to all devices."""

@@ -158,6 +158,7 @@ def test_training_updates_its_state_in_place(target):
 
 
 ON_MANY = {
+    "landmarks": (Rows.landmarks, {}),
     "sharded matrix": (lambda rows: rows.step(16), {}),
     "sharded product": (
         lambda rows: rows.product(rows.matrix),
