@@ -151,6 +151,10 @@ def rows_of(lines: list[str]) -> list[str]:
     return [*result, ""]
 
 
+# What reStructuredText reads as a substitution, emphasis or a reference: |x|, K_**, K_.
+SPECIAL = r"\||\*(?! )|(?<=\w)_(?![\w:])"
+
+
 def markup(app, what, name, obj, options, lines: list[str]) -> None:
     """Make reStructuredText of a docstring: |x| is no substitution, formulas and tables stay."""
     if what in ("attribute", "property", "data"):
@@ -174,7 +178,7 @@ def markup(app, what, name, obj, options, lines: list[str]) -> None:
                 # As above.
                 result.append(line[: -len(line.lstrip())] + "\\ ")
             last = line
-        result.append(line if literal else re.sub(r"(\||\*(?! ))", r"\\\1", line))
+        result.append(line if literal else re.sub(SPECIAL, r"\\\g<0>", line))
     lines[:] = result
 
 
