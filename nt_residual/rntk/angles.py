@@ -10,10 +10,10 @@ from jax.typing import ArrayLike
 
 from nt_residual import _checks
 from nt_residual.rntk.chebyshev import horner, powers
-from nt_residual.rntk.rows import row_norms
+from nt_residual.rntk.pairs import Rows, acute_angle, replace
 
-# Where |cos θ| exceeds this, the angle is taken from x/|x| ∓ x'/|x'| itself: a dot
-# product knows cos θ to ±ε, hence a small θ only to ±ε/θ.
+# Where |cos θ| exceeds this, the angle is taken from the difference of inputs: a dot product knows
+# cos θ to ±ε, hence a small θ only to ±ε/θ.
 _NEARLY_PARALLEL = 0.99
 
 
@@ -37,43 +37,45 @@ def angle(x1: ArrayLike, x2: ArrayLike | None = None) -> jax.Array:
       Array([1.e-06], dtype=float32)
     """
     x1 = jnp.asarray(_checks.float_array(x1, "x1", "(n1, d)"))
-    unit1 = x1 / row_norms(x1)
-    if x2 is None:
-        unit2 = unit1
-    else:
-        x2 = jnp.asarray(_checks.float_array(x2, "x2", "(n2, d)"))
-        unit2 = x2 / row_norms(x2)
-    cosine = jnp.matmul(unit1, unit2.T, precision="highest")
-    if x2 is None:
-        # Any value will do on the diagonal, and zero leaves its rows out of what follows.
-        same = jnp.eye(x1.shape[0], dtype=bool)
-        cosine = jnp.where(same, 0, cosine)
+    rows1, rows2 = Rows.of(x1), None
+    if x2 is not None:
+        rows2 = Rows.of(jnp.asarray(_checks.float_array(x2, "x2", "(n2, d)")))
+    acute, sign = _acute_angles(rows1, rows2)
+    return jnp.where(sign < 0, jnp.pi - acute, acute)
+
+
+@jax.custom_jvp
+def _acute_angles(rows1: Rows, rows2: Rows | None) -> tuple[jax.Array, jax.Array]:
+    """The angles in [0, π/2] between lines through inputs, and the signs of the cosines."""
+    cosine = _cosines(rows1.unit, rows2)
+    sign = jnp.where(cosine < 0, -1, 1).astype(cosine.dtype)
     nearly_parallel = jnp.abs(cosine) > _NEARLY_PARALLEL
-    # The side of a `where` that is not taken must stay finite, or its gradient is NaN.
-    chord = 2 * jnp.sqrt((1 - jnp.abs(jnp.where(nearly_parallel, 0, cosine))) / 2)
-    # |x/|x| − x'/|x'||, only for those rows of x1 that have a nearly parallel row in x2. The
-    # reverse mode computes their differences once more rather than keep (n1, n2, d) numbers.
-    exact = jax.lax.map(
-        jax.checkpoint(functools.partial(_chords_of_row, unit2=unit2)),
-        (unit1, cosine, nearly_parallel.any(1)),
-    )
-    chord = jnp.where(nearly_parallel, exact, chord)
-    acute = 2 * jnp.arcsin(jnp.minimum(chord / 2, 1))
-    theta = jnp.where(cosine < 0, jnp.pi - acute, acute)
-    return theta if x2 is not None else jnp.where(same, 0, theta)
+    if rows2 is None:
+        same = jnp.eye(len(cosine), dtype=bool)
+        nearly_parallel, sign = nearly_parallel & ~same, jnp.where(same, 1, sign)
+    exact = functools.partial(acute_angle, rows1, rows1 if rows2 is None else rows2)
+    acute = 2 * jnp.arcsin(jnp.sqrt((1 - jnp.minimum(jnp.abs(cosine), 1)) / 2))
+    acute = replace(jnp.where(nearly_parallel, sign, acute), nearly_parallel, exact)
+    return (acute if rows2 is not None else jnp.where(same, 0, acute)), sign
 
 
-def _chords_of_row(row: tuple[jax.Array, jax.Array, jax.Array], unit2: jax.Array) -> jax.Array:
-    unit, cosine, needed = row
+def _cosines(unit1: jax.Array, rows2: Rows | None) -> jax.Array:
+    unit2 = unit1 if rows2 is None else rows2.unit
+    return jnp.matmul(unit1, unit2.T, precision="highest")
 
-    def chords(_: None) -> jax.Array:
-        sign = jnp.where(cosine < 0, -1, 1).astype(unit2.dtype)
-        square = jnp.sum(jnp.square(unit[None, :] - sign[:, None] * unit2), axis=1)
-        # At θ = 0 the square root has no derivative; zero is taken there.
-        apart = square > 0
-        return jnp.where(apart, jnp.sqrt(jnp.where(apart, square, 1)), 0)
 
-    return jax.lax.cond(needed, chords, lambda _: jnp.zeros_like(cosine), None)
+@_acute_angles.defjvp
+def _acute_angles_jvp(primals, tangents):
+    # dθ = −du·u'/sin θ, with the angle itself from the differences of inputs. No pair of inputs is
+    # visited again, and the gradient too consists of products of matrices.
+    (rows1, rows2), (moved1, moved2) = primals, tangents
+    acute, sign = _acute_angles(rows1, rows2)
+    change = _cosines(moved1.unit, rows1 if rows2 is None else rows2)
+    change += change.T if rows2 is None else _cosines(rows1.unit, moved2)
+    # At θ = 0 the angle has a cusp; zero is taken for its derivative.
+    apart = acute > 0
+    slope = jnp.where(apart, -sign / jnp.sin(jnp.where(apart, acute, 1)), 0)
+    return (acute, sign), (slope * change, jnp.zeros_like(sign))
 
 
 def arccos(u: jax.Array) -> jax.Array:

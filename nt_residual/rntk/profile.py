@@ -10,6 +10,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from nt_residual.rntk.chebyshev import Fit, Series
+from nt_residual.rntk.pairs import half_digits
 
 
 @functools.partial(
@@ -91,11 +92,6 @@ class SeriesKernel:
         steepest = np.max(np.abs(self.fit.slope_at_angle(np.linspace(0, math.pi, 1001))))
         last_digit = 2 * eps * 2.0 ** -half_digits("float32")
         return self.fit.error + 16 * _tolerance("float32") + float(steepest) * last_digit
-
-
-def half_digits(dtype: DTypeLike) -> int:
-    """Return half of the binary digits of a dtype: products of such numbers are exact."""
-    return (jnp.finfo(dtype).nmant + 1) // 2
 
 
 def _tolerance(dtype: DTypeLike) -> float:

@@ -32,6 +32,10 @@ def recursive_kernel(
     It can be differentiated in α as well as in the inputs, and is accurate in float32 at any
     depth. Its cost grows with depth: for known α, `ResidualKernel` is much faster.
 
+    For the derivative in one number, as γ or c, use forward mode (`jax.jvp`, `jax.jacfwd`), which
+    stores no blocks. For the derivatives in the α of all blocks use reverse mode (`jax.grad`): it
+    stores about 90·L^(1/3) bytes an entry, 0.8 GB for 1000 blocks and 1024 inputs.
+
     Args:
       x1: shape (n1, d), floats.
       x2: shape (n2, d), or `None` for `x1`.

@@ -9,8 +9,8 @@ that would show, the angle is computed once more from the difference of the two 
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,22 +18,15 @@ from jax.core import Tracer
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from nt_residual.rntk.angles import angle, arccos
-from nt_residual.rntk.profile import Profile, half_digits
+from nt_residual.rntk.pairs import Rows, acute_angle, replace
+from nt_residual.rntk.profile import Profile
 from nt_residual.rntk.rows import row_norms
-
-
-class Tiling(NamedTuple):
-    """The largest tiles: rows and columns, and the side of those between a batch and itself."""
-
-    rows: int
-    columns: int
-    side: int
-
 
 # Features that one product sums over.
 _SUMMED = 1024
 
-CPU_TILING = Tiling(rows=400, columns=4096, side=800)
+# The side of the largest tiles on a CPU.
+CPU_TILE = 800
 
 
 def evaluate(profile: Profile, x1: jax.Array, x2: jax.Array | None) -> jax.Array:
@@ -44,7 +37,7 @@ def evaluate(profile: Profile, x1: jax.Array, x2: jax.Array | None) -> jax.Array
         return in_automatic_axes(out, _untiled, (), profile, *inputs)
     known = [x for x in inputs if not isinstance(x, Tracer)]
     sharded = any(len(x.sharding.device_set) > 1 for x in known)
-    return _compiled_gram(profile, x1, x2, None if sharded else CPU_TILING)
+    return _compiled_gram(profile, x1, x2, None if sharded else CPU_TILE)
 
 
 def explicit_sharding(x1: jax.Array, x2: jax.Array | None) -> NamedSharding | None:
@@ -79,7 +72,7 @@ def _untiled(_: tuple, profile: Profile, x1: jax.Array, x2: jax.Array | None) ->
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def gram(
-    profile: Profile, x1: jax.Array, x2: jax.Array | None, tiling: Tiling | None = CPU_TILING
+    profile: Profile, x1: jax.Array, x2: jax.Array | None, side: int | None = CPU_TILE
 ) -> jax.Array:
     """Return the matrix scale·(|x| |x'|)^degree r(θ), shape (n1, n2).
 
@@ -88,34 +81,22 @@ def gram(
       x1: shape (n1, d), float32 or float64. Nothing is checked: a zero row gives NaN.
       x2: shape (n2, d), likewise; `None` for `x1`, which gives an exactly symmetric
         matrix, and its exact diagonal.
-      tiling: of the matrix on a CPU, `None` for none. Accelerators do without, since they
+      side: of the largest tiles on a CPU, `None` for none. Accelerators do without, since they
         fuse what tiles would keep in cache, and inputs sharded over devices must.
     """
     profile = jax.tree.map(lambda leaf: jnp.asarray(leaf, x1.dtype), profile)
     same, n1, n2 = x2 is None, len(x1), len(x1 if x2 is None else x2)
-    rows1 = _Rows.of(x1, profile.degree)
-    rows2 = _Rows.of(x1 if x2 is None else x2, profile.degree, profile.scale)
-
-    def whole(profile: Profile, rows1: _Rows, rows2: _Rows) -> jax.Array:
-        values = _tile(profile, rows1, rows2, (0, 0), (n1, n2), same)
-        return _symmetric(values) if same else values
-
-    if tiling is None:
+    rows1 = Rows.of(x1, profile.degree)
+    rows2 = Rows.of(x1 if x2 is None else x2, profile.degree, profile.scale)
+    whole = functools.partial(_tile, start=(0, 0), size=(n1, n2), same=same)
+    if side is None:
         return whole(profile, rows1, rows2)
-    tiles = (tiling.side, tiling.side) if same else (tiling.rows, tiling.columns)
-
-    def tiled(profile: Profile, rows1: _Rows, rows2: _Rows) -> jax.Array:
-        height, row_starts = _starts(n1, tiles[0])
-        width, column_starts = _starts(n2, tiles[1])
-        corners = [(i, j) for i in row_starts for j in column_starts if i <= j or not same]
-        out = _fill(profile, rows1, rows2, corners, (height, width), same)
-        return _mirror(out, corners, height) if same else out
-
+    tiled = functools.partial(_fill, side=side, same=same)
     return jax.lax.platform_dependent(profile, rows1, rows2, cpu=tiled, default=whole)
 
 
 @gram.defjvp
-def _gram_jvp(tiling, primals, tangents):
+def _gram_jvp(side, primals, tangents):
     (profile, x1, x2), (_, *moved) = primals, tangents
 
     def differentiable(*inputs):
@@ -123,7 +104,7 @@ def _gram_jvp(tiling, primals, tangents):
 
     inputs, moved = ([x1], moved[:1]) if x2 is None else ([x1, x2], moved)
     derivative = jax.jvp(differentiable, tuple(inputs), tuple(moved))[1]
-    return gram(profile, x1, x2, tiling), derivative
+    return gram(profile, x1, x2, side), derivative
 
 
 _compiled_gram = jax.jit(gram, static_argnums=3)
@@ -139,23 +120,6 @@ def _from_angles(profile: Profile, x1: jax.Array, x2: jax.Array | None) -> jax.A
     return factors1 * (profile.scale * factors2).T * values
 
 
-class _Rows(NamedTuple):
-    """Inputs as the tiles need them."""
-
-    x: jax.Array
-    unit: jax.Array  # x/|x|
-    norms: jax.Array  # |x|, shape (n,)
-    factors: jax.Array  # What they contribute to the kernel, shape (n,): scale·|x|^degree
-
-    @classmethod
-    def of(cls, x: jax.Array, degree: float, scale: float | jax.Array = 1.0) -> "_Rows":
-        norms = row_norms(x)
-        return cls(x, x / norms, norms[:, 0], scale * norms[:, 0] ** degree)
-
-    def take(self, rows: jax.Array) -> "_Rows":
-        return _Rows(*(a[rows] for a in self))
-
-
 def _starts(n: int, largest: int) -> tuple[int, list[int]]:
     """The size of equal tiles that cover n rows, and where they start; the last may overlap.
 
@@ -166,21 +130,20 @@ def _starts(n: int, largest: int) -> tuple[int, list[int]]:
     return size, [min(k * size, n - size) for k in range(count)]
 
 
-def _fill(
-    profile: Profile,
-    rows1: _Rows,
-    rows2: _Rows,
-    corners: Sequence[tuple[int, int]],
-    size: tuple[int, int],
-    same: bool,
-) -> jax.Array:
-    """The matrix with the tiles of the given size at `corners` filled in."""
+def _fill(profile: Profile, rows1: Rows, rows2: Rows, side: int, same: bool) -> jax.Array:
+    """The matrix, tile by tile: those on and above the diagonal if it is symmetric."""
+    (height, row_starts), (width, column_starts) = (_starts(len(r.x), side) for r in (rows1, rows2))
+    corners = [(i, j) for i in row_starts for j in column_starts if i <= j or not same]
     starts = jnp.asarray(corners, jnp.int32)
 
     def step(k: jax.Array, out: jax.Array) -> jax.Array:
-        start = (starts[k, 0], starts[k, 1])
-        values = _tile(profile, rows1, rows2, start, size, same)
-        return jax.lax.dynamic_update_slice(out, values, start)
+        row, column = starts[k]
+        values = _tile(profile, rows1, rows2, (row, column), (height, width), same)
+        if same:
+            # The last tile of a ragged row has entries below the diagonal too. They are wrong until
+            # the last tile on the diagonal, which comes after it, covers them.
+            out = jax.lax.dynamic_update_slice(out, values.T, (column, row))
+        return jax.lax.dynamic_update_slice(out, values, (row, column))
 
     # Zeros that vary over the devices as the inputs do, as `jax.shard_map` wants them.
     zero = 0 * (rows1.factors[0] + rows2.factors[0])
@@ -190,34 +153,37 @@ def _fill(
 
 def _tile(
     profile: Profile,
-    rows1: _Rows,
-    rows2: _Rows,
+    rows1: Rows,
+    rows2: Rows,
     start: tuple[int | jax.Array, int | jax.Array],
     size: tuple[int, int],
     same: bool,
 ) -> jax.Array:
-    """The tile of the given start and size."""
+    """The tile of the given start and size; if it is on the diagonal, exactly symmetric."""
     (unit1, factors1), (unit2, factors2) = (
         [jax.lax.dynamic_slice_in_dim(a, begin, length) for a in (rows.unit, rows.factors)]
         for rows, begin, length in zip((rows1, rows2), start, size, strict=True)
     )
     cosine = _product(unit1, unit2)
     factors = factors1[:, None] * factors2[None, :]
-    values = factors * profile(arccos(cosine))
     near = (cosine > profile.near_zero) | (cosine < profile.near_pi)
+    # Where an angle is taken once more, its sign alone is kept.
+    values = jnp.where(near, jnp.sign(cosine), factors * profile(arccos(cosine)))
+    row, column = (jax.lax.broadcasted_iota(jnp.int32, cosine.shape, axis) for axis in (0, 1))
+    row, column = start[0] + row, start[1] + column
     if same:
-        row, column = (jax.lax.broadcasted_iota(jnp.int32, cosine.shape, axis) for axis in (0, 1))
-        itself = start[0] + row == start[1] + column
-        values = jnp.where(itself, factors, values)
-        near = near & ~itself
+        values = jnp.where(row == column, factors, values)
+        # What is below the diagonal is copied from above.
+        near &= row < column
 
-    def exact(row: jax.Array, column: jax.Array) -> jax.Array:
-        # The inputs are taken only here, since few tiles need more than their unit vectors.
-        a, b = rows1.take(start[0] + row), rows2.take(start[1] + column)
-        return a.factors * b.factors * profile(_small_angle(a, b))
+    def exact(row: jax.Array, column: jax.Array, sign: jax.Array) -> jax.Array:
+        row, column = start[0] + row, start[1] + column
+        acute = acute_angle(rows1, rows2, row, column, sign)
+        theta = jnp.where(sign < 0, math.pi - acute, acute)
+        return rows1.factors[row] * rows2.factors[column] * profile(theta)
 
-    refine = functools.partial(_replace, exact)
-    return jax.lax.cond(near.any(), refine, lambda near, values: values, near, values)
+    values = replace(values, near, exact)
+    return jnp.where(row <= column, values, values.T) if same else values
 
 
 def _product(unit1: jax.Array, unit2: jax.Array) -> jax.Array:
@@ -232,94 +198,3 @@ def _product(unit1: jax.Array, unit2: jax.Array) -> jax.Array:
         for a, b in ((u[:, i : i + edges.step] for u in (unit1, unit2)) for i in edges)
     ]
     return functools.reduce(jnp.add, parts)
-
-
-def _replace(
-    exact: Callable[[jax.Array, jax.Array], jax.Array], near: jax.Array, values: jax.Array
-) -> jax.Array:
-    """`values` with exact(row, column) wherever `near` is true.
-
-    Each round of the loop replaces one entry in every row of the tile: the first that is still
-    marked. With `near` = [[0, 1, 1], [0, 0, 1]] the first round replaces (0, 1) and (1, 2), the
-    second (0, 2). So there are as many rounds as the fullest row has marks. A row with none left
-    keeps its values.
-    """
-    rows = jnp.arange(len(near), dtype=jnp.int32)
-
-    def step(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        near, values = state
-        columns = jax.lax.argmax(near, 1, jnp.int32)
-        marked = near[rows, columns]
-        new = jnp.where(marked, exact(rows, columns), values[rows, columns])
-        return near.at[rows, columns].set(False), values.at[rows, columns].set(new)
-
-    return jax.lax.while_loop(lambda state: state[0].any(), step, (near, values))[1]
-
-
-def _small_angle(a: _Rows, b: _Rows) -> jax.Array:
-    """The angle between row i of either batch, where it is close to 0 or to π.
-
-    With u = x'/|x'|, and for any number c,
-
-        sin θ = |d − (d·u) u| / |x|,   d = x − c x',
-
-    since c x' has no component across u. Rounding errors of d are relative to d, which is short
-    if c is near ±|x|/|x'|. They vanish if c and the two parts x' = h + (x' − h) have half of the
-    digits each: then c h and c (x' − h) are exact, and so is d, by Sterbenz' lemma.
-
-    In decimals of four digits: x = 1.003, x' = 1.234, c = 0.81 (of 0.8128), h = 1.2. The products
-    0.972 and 0.02754 are exact, and d = 1.003 − 0.972 − 0.02754 = 0.00346 has lost nothing.
-    """
-    obtuse = jnp.sum(a.unit * b.unit, axis=1) < 0
-    half = half_digits(a.x.dtype)
-    (x1, norms1), (x2, norms2) = _near_one(a), _near_one(b)
-    ratio = _rounded(jnp.where(obtuse, -1, 1) * norms1 / norms2, half)[:, None]
-    high = _rounded(x2, half)
-    difference = x1 - ratio * high - ratio * (x2 - high)
-    along = jnp.sum(difference * b.unit, axis=1, keepdims=True)
-    across = row_norms(difference - along * b.unit)[:, 0]
-    acute = jnp.arcsin(jnp.minimum(across / norms1, 1))
-    return jnp.where(obtuse, math.pi - acute, acute)
-
-
-def _near_one(rows: _Rows) -> tuple[jax.Array, jax.Array]:
-    """Rows multiplied by the power of 2 that takes their norms to [1/2, 1), and these norms."""
-    mantissa, exponent = jnp.frexp(rows.norms)
-    return jnp.ldexp(rows.x, -exponent[:, None]), mantissa
-
-
-def _rounded(x: jax.Array, digits: int) -> jax.Array:
-    """The first so many binary digits of x."""
-    exponent_bits = jnp.finfo(x.dtype).nexp
-    return jax.lax.reduce_precision(x, exponent_bits=exponent_bits, mantissa_bits=digits - 1)
-
-
-def _symmetric(values: jax.Array) -> jax.Array:
-    return jnp.triu(values) + jnp.triu(values, 1).T
-
-
-def _mirror(out: jax.Array, corners: Sequence[tuple[int, int]], size: int) -> jax.Array:
-    """Copy the upper triangle to the lower one, tile by tile.
-
-    In loops of their own: fused into that of the tiles, XLA would compute all of a tile
-    a second time in the order of the transpose.
-    """
-
-    def tile_of(out: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_slice(out, (row, column), (size, size))
-
-    def across(k: jax.Array, out: jax.Array) -> jax.Array:
-        row, column = off_diagonal[k]
-        return jax.lax.dynamic_update_slice(out, tile_of(out, row, column).T, (column, row))
-
-    def within(k: jax.Array, out: jax.Array) -> jax.Array:
-        start = diagonal[k]
-        tile = _symmetric(tile_of(out, start, start))
-        return jax.lax.dynamic_update_slice(out, tile, (start, start))
-
-    off_diagonal = jnp.asarray([(i, j) for i, j in corners if i != j], jnp.int32).reshape(-1, 2)
-    diagonal = jnp.asarray([i for i, j in corners if i == j], jnp.int32)
-    if len(off_diagonal):
-        out = jax.lax.fori_loop(0, len(off_diagonal), across, out)
-    # These come last: where n is ragged the others overlap them.
-    return jax.lax.fori_loop(0, len(diagonal), within, out)

@@ -1,5 +1,6 @@
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -28,3 +29,13 @@ def test_angles_keep_their_accuracy_between_nearly_parallel_inputs(theta, dtype)
     x2 = jnp.array([[math.cos(theta), math.sin(theta)]], dtype)
     got = float(angle(x1, x2)[0, 0])
     assert abs(got - theta) < 8 * float(jnp.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("theta", [0.0, 1e-4, 1e-2, 1.0, np.pi - 1e-2])
+def test_derivatives_keep_their_accuracy_between_nearly_parallel_inputs(theta, dtype):
+    x1 = jnp.array([[2.0, 0.0]], dtype)
+    x2 = jnp.array([[math.cos(theta), math.sin(theta)]], dtype)
+    got = jax.jacobian(lambda *x: angle(*x)[0, 0], argnums=(0, 1))(x1, x2)
+    expected = np.array([[0, -0.5], [-math.sin(theta), math.cos(theta)]]) * (theta > 0)
+    tol = 8 * float(jnp.finfo(dtype).eps) / max(min(theta, np.pi - theta), 1e-6)
+    np.testing.assert_allclose(np.concatenate(got), expected, rtol=0, atol=tol)

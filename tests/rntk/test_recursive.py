@@ -40,14 +40,28 @@ def test_a_thousand_blocks_in_float32_are_as_accurate_as_one(gamma):
 
 
 def test_derivatives_in_alpha_agree_with_finite_differences(x64):
-    x, direction = _inputs(), jnp.array([1.0, -0.5, 0.3, 2.0])
+    # Ten blocks are in segments of two by two, of which the last is filled up.
+    x, direction = _inputs(), jnp.linspace(-1.0, 2.0, 10)
 
     def total(t):
-        alphas = jnp.array([0.3, 1.0, 0.2, 0.7]) + t * direction
+        alphas = jnp.linspace(1.2, 0.3, 10) + t * direction
         return jnp.sum(rntk.recursive_kernel(x, schedule=alphas, trained="all") ** 2)
 
     derivative = jax.grad(total)(0.0)
     np.testing.assert_allclose(derivative, finite_difference(total, 0.0), rtol=1e-8)
+
+
+def test_the_gradient_in_alpha_keeps_few_blocks():
+    depth, n = 216, 32
+
+    def total(alphas):
+        x = np.random.default_rng(0).standard_normal((n, 3), np.float32)
+        return rntk.recursive_kernel(x, schedule=alphas).sum()
+
+    alphas = jax.ShapeDtypeStruct((depth,), np.float32)
+    memory = jax.jit(jax.grad(total)).lower(alphas).compile().memory_analysis()
+    # A block and entry took 95 bytes when all were kept.
+    assert memory.temp_size_in_bytes < 0.2 * 95 * depth * n**2
 
 
 def test_block_sums_refuse_what_are_no_angles_and_alphas():

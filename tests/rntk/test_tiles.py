@@ -14,11 +14,11 @@ from nt_residual.rntk.profile import profile_of
 ALPHAS = schedules.PowerLaw(0.25)(100)
 KERNEL = rntk.ResidualKernel(100, schedules.PowerLaw(0.25))
 ERROR = {"float32": 2e-6, "float64": 1e-10}
-TILINGS = [None, tiles.Tiling(7, 5, 6), *full(tiles.CPU_TILING, tiles.Tiling(40, 3, 1))]
+SIDES = [None, 6, *full(tiles.CPU_TILE, 1)]
 
 
-@pytest.fixture(params=TILINGS, ids=str)
-def tiling(request):
+@pytest.fixture(params=SIDES, ids=str)
+def side(request):
     return request.param
 
 
@@ -49,16 +49,16 @@ def _error(got, expected, x1, x2):
 
 
 @mainly("float64")
-def test_every_tiling_gives_the_kernel_between_two_batches(tiling, dtype):
+def test_tiles_of_every_size_give_the_kernel_between_two_batches(side, dtype):
     x1, x2 = _clustered(dtype), _clustered(dtype)[::-1][:17]
-    got = tiles.gram(_profile(dtype), x1, x2, tiling)
+    got = tiles.gram(_profile(dtype), x1, x2, side)
     assert _error(got, _exact(x1, x2), x1, x2) < ERROR[dtype.name]
 
 
 @mainly("float32")
-def test_every_tiling_gives_an_exactly_symmetric_kernel_of_one_batch(tiling, dtype):
+def test_tiles_of_every_size_give_an_exactly_symmetric_kernel_of_one_batch(side, dtype):
     x = _clustered(dtype)
-    got = np.asarray(tiles.gram(_profile(dtype), x, None, tiling))
+    got = np.asarray(tiles.gram(_profile(dtype), x, None, side))
     np.testing.assert_array_equal(got, got.T)
     np.testing.assert_allclose(np.diag(got), np.sum(x**2, axis=1), rtol=8 * jnp.finfo(dtype).eps)
     assert _error(got, _exact(x), x, x) < ERROR[dtype.name]
@@ -84,10 +84,10 @@ def test_rounding_does_not_add_up_over_many_features(rows):
 
 
 @pytest.mark.parametrize("bad", [np.nan, *full(0.0)])
-def test_a_row_without_an_angle_spoils_no_other(bad, tiling):
+def test_a_row_without_an_angle_spoils_no_other(bad, side):
     x = np.array(_clustered("float32"))
     x[4] = bad
-    got = np.asarray(tiles.gram(_profile("float32"), jnp.asarray(x), jnp.asarray(x[:6]), tiling))
+    got = np.asarray(tiles.gram(_profile("float32"), jnp.asarray(x), jnp.asarray(x[:6]), side))
     good = np.arange(len(x)) != 4
     assert np.all(np.isfinite(got[good][:, good[:6]]))
     assert np.all(np.isnan(got[4]))
