@@ -149,7 +149,6 @@ def test_the_gradient_in_alpha_of_1000_blocks_fits_in_a_gigabyte(target):
 
 
 @both
-@expected_to_fail("the state of training is not donated")
 def test_training_updates_its_state_in_place(target):
     program, arguments = training(resnet(), shape(64, 32))
     memory, _ = compiled(program, arguments, devices(target)[0])
@@ -186,14 +185,13 @@ def test_devices_send_what_the_guides_say(target, topology, name):
 
 
 @both
-def test_devices_that_train_send_the_gradient_of_a_block_at_a_time(target):
+def test_devices_that_train_send_each_gradient_once(target):
     chips = devices(target)
-    rows = Rows(chips)
-    program, arguments = rows.training()
-    _, text = compiled(program, arguments, chips[0])
-    weights = 2 * 16 * 16
-    assert sorted(text.collectives()["all-reduce"]) == [1, weights]
+    _, text = compiled(*Rows(chips).training(), chips[0])
     assert text.collectives().keys() == {"all-reduce"}
+    weights = 10 * 2 * 16 * 16
+    # In a loop the gradient of one block, or outside of it those of all; and the loss.
+    assert sum(text.collectives()["all-reduce"]) <= weights + 1
 
 
 @both
