@@ -78,14 +78,14 @@ def test_every_computation_compiles(target, name, request):
 # Large enough that on no chip the matrix stays in a cache.
 LARGE, FEW = 8192, 32
 SYMMETRIC, TWO = (shape(LARGE, FEW),), (shape(LARGE, FEW), shape(LARGE, FEW))
-MIRRORED = "k(x) is mirrored by triu + triu.T, which passes over the matrix many times"
-SEARCHED = "the mask of near-parallel pairs is stored beside the matrix, and read by itself"
+MIRRORED = "the product, the search for near pairs and the mirror image are passes of their own"
+SEARCHED = "the search for near-parallel pairs reads the cosines by itself"
 
 
 @pytest.mark.parametrize(
     ("target", "batches", "most"),
     [
-        ("v5e", TWO, 2),
+        wasteful("v5e", TWO, 2, reason=SEARCHED),
         wasteful("h200", TWO, 2, reason=SEARCHED),
         wasteful("v5e", SYMMETRIC, 3, reason=MIRRORED),
         wasteful("h200", SYMMETRIC, 3, reason=MIRRORED),
@@ -97,15 +97,8 @@ def test_the_matrix_is_passed_over_a_few_times(target, batches, most):
     assert passes <= most
 
 
-@pytest.mark.parametrize(
-    ("target", "batches"),
-    [
-        ("h200", TWO),
-        wasteful("v5e", TWO, reason=SEARCHED),
-        wasteful("v5e", SYMMETRIC, reason=MIRRORED),
-        wasteful("h200", SYMMETRIC, reason=MIRRORED) if OLD else ("h200", SYMMETRIC),
-    ],
-)
+@both
+@pytest.mark.parametrize("batches", [TWO, SYMMETRIC])
 def test_a_kernel_needs_little_more_memory_than_its_values(target, batches):
     memory, _ = compiled(KERNEL, batches, devices(target)[0])
     assert memory.temp_size_in_bytes <= 1.3 * memory.output_size_in_bytes
@@ -140,8 +133,9 @@ def test_the_program_of_training_does_not_grow_with_depth(target):
     assert len(deep.instructions) <= 1.05 * len(shallow.instructions)
 
 
-@both
-@expected_to_fail("all blocks are kept for the backward pass")
+@pytest.mark.parametrize(
+    "target", [wasteful("v5e", reason="1.3 GB: too many blocks are kept at once"), "h200"]
+)
 def test_the_gradient_in_alpha_of_1000_blocks_fits_in_a_gigabyte(target):
     arguments = shape(1024, 32), shape(1000)
     memory, _ = compiled(jax.grad(summed(recursion), 1), arguments, devices(target)[0])
