@@ -35,7 +35,7 @@ def evaluate(profile: Profile, x1: jax.Array, x2: jax.Array | None) -> jax.Array
     out = explicit_sharding(x1, x2)
     if out is not None:
         return in_automatic_axes(out, _untiled, (), profile, *inputs)
-    known = [x for x in inputs if not isinstance(x, Tracer)]
+    known = [x for x in inputs if isinstance(x, jax.Array) and not isinstance(x, Tracer)]
     sharded = any(len(x.sharding.device_set) > 1 for x in known)
     return _compiled_gram(profile, x1, x2, None if sharded else CPU_TILE)
 

@@ -10,6 +10,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from nt_residual import conv, gram, rntk, schedules
 from nt_residual import neural_tangents as nt
 from nt_residual.gram import landmarks
+from nt_residual.gram.low_rank import _add
 from nt_residual.regression import GradientFlow, generalized_cross_validation, leave_one_out
 
 KERNEL = rntk.ResidualKernel(10, schedules.PowerLaw(0.5))
@@ -101,6 +102,13 @@ def test_the_matrix_is_never_whole(tmp_path):
     low_rank.moments(y)
     assert max(rows for rows, _ in shapes) <= 32
     assert max(columns for _, columns in shapes) <= 20
+
+
+def test_sums_over_tiles_have_twice_the_precision_of_their_terms():
+    high, low, term = (np.float32(value) for value in (1.0, 0.0, 1e-8))
+    for _ in range(1000):
+        high, low = _add(high, low, term)
+    assert float(high) + float(low) == pytest.approx(1 + 1000 * float(term), abs=1e-9)
 
 
 def test_after_ctrl_c_the_same_call_goes_on(monkeypatch):
