@@ -47,7 +47,8 @@ def replace(
 
     def step(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         first, values = state
-        k = first + jnp.arange(capacity, dtype=words.dtype)
+        # With the zero it varies over devices as `ends` does, which JAX 0.7 asks of a search.
+        k = first + jnp.arange(capacity, dtype=words.dtype) + 0 * ends[0]
         place = jnp.searchsorted(ends, k, side="right").astype(jnp.int32)
         bit = _mark(words[place], ends[place] - k)
         row, column = place // width * _BITS + bit, place % width
