@@ -158,8 +158,7 @@ def _checked(network: Network, x: ArrayLike) -> Network:
             f"got shape {jax.tree.map(jnp.shape, out)}."
         )
     out, alone = np.asarray(out[:1]), np.asarray(outputs(network, some[:1]))
-    # Mirrored networks start from differences of rounding, which the floor lets pass.
-    if np.max(np.abs(out - alone)) > _BATCH_TOLERANCE * np.max(np.abs(out), initial=0.01):
+    if np.max(np.abs(out - alone)) > _BATCH_TOLERANCE * np.max(np.abs(out), initial=0):
         raise ValueError(
             "network must give each input an output of its own, but that of the first input "
             "changes with the rest of the batch, as with BatchNorm. Take it out."
