@@ -33,17 +33,18 @@ class Linear:
 
     def __call__(self, weights: jax.Array, x: jax.Array, padding: str) -> jax.Array:
         """Return the outputs for a batch, with weights of unit variance."""
-        # The outputs are scaled, not the weights: for the gradient JAX would keep scaled copies of
-        # the weights of all blocks.
-        scale = self.W_std / math.sqrt(math.prod(self.shape[:-1]))
+        # The inputs are scaled. Of weights JAX would keep scaled copies for the gradient, those of
+        # all blocks. Scaled outputs XLA may round on one side alone of the difference in a mirrored
+        # network, which would not begin at zero.
+        x = self.W_std / math.sqrt(math.prod(self.shape[:-1])) * x
         if len(self.shape) == 2:
-            return scale * (x @ weights)
+            return x @ weights
         strides = [self.stride] * (x.ndim - 2)
         if padding == "CIRCULAR":
             # The pads of 'SAME': with a stride these are smaller before the image than after it.
             pads = lax.padtype_to_pads(x.shape[1:-1], self.shape[:-2], strides, "SAME")
             x = jnp.pad(x, [(0, 0), *pads, (0, 0)], mode="wrap")
-        return scale * lax.conv_general_dilated(
+        return lax.conv_general_dilated(
             x,
             weights,
             strides,

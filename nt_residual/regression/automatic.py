@@ -52,7 +52,7 @@ class Automatic:
 
     @property
     def decomposed(self) -> bool:
-        """Whether the eigendecomposition is made."""
+        """True if the eigendecomposition is made."""
         return "eigh" in vars(self)
 
     @property

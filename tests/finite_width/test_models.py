@@ -94,6 +94,11 @@ def test_only_blocks_are_trained_unless_all_are():
     assert set(nnx.to_pure_dict(nnx.state(model, finite_width.Frozen))) == {"alphas"}
 
 
+def test_a_compiled_mirrored_network_begins_at_zero_exactly():
+    mirrored, x = made(finite_width.ResNet, (8, 16), "float32", mirrored=True)
+    np.testing.assert_array_equal(nnx.jit(lambda model, x: model(x))(mirrored, x), 0)
+
+
 def test_a_mirrored_network_begins_at_zero_with_the_same_ntk(x64):
     one, x = made(finite_width.ResNet, (2, 16), "float64")
     two, _ = made(finite_width.ResNet, (2, 16), "float64", mirrored=True)
