@@ -1,12 +1,12 @@
-"""Give a network of your own the speed of a matrix product.
+"""Compute the kernel of your own network as fast as a matrix product.
 
     uv run python examples/compile_your_network.py [--out FILE] [--quick]
 
-Networks are written in layers of neural-tangents and of this package: other activations, several
-layers a block, no blocks, biases. `rntk.compile_homogeneous` samples the kernel of each as a
-function of the angle as a Chebyshev series, and evaluates it for all pairs of inputs, whatever the
-depth. The program compares both on handwritten digits, and draws what the networks make of the
-angle, and how long each takes.
+The networks are written in layers of neural-tangents and of this package, with other activations,
+several layers per block, no blocks, or biases. `rntk.compile_homogeneous` turns the kernel of each
+into a Chebyshev series in the angle, and evaluates the series for all pairs of inputs, at any
+depth. The program compares the compiled kernels with the original ones on handwritten digits. The
+figure shows the kernels against the angle, and the run times.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def residual(activation, depth, layers):
 
 
 def networks(depth):
-    """Networks by name, with what `compile_homogeneous` is to be told about each."""
+    """Networks by name, with the options of `compile_homogeneous` for each."""
     leaky, absolute = stax.ABRelu(0.2, 1.0), stax.ABRelu(-1.0, 1.0)
     biased = nt.stax.Dense(1, W_std=1.5, b_std=0.3)
     return {

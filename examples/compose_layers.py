@@ -1,17 +1,17 @@
-"""Compose a residual network from layers, and see its kernel emerge from finite networks.
+"""Compose a residual network from layers, and compare its kernel with finite networks.
 
     uv run python examples/compose_layers.py [--out FILE]
 
-The network classifies images. It is made of residual blocks of three kinds, between which
-layers of neural-tangents stand as they are:
+The network classifies images. It combines layers of neural-tangents with three kinds of residual
+blocks:
 
 - a stack of convolutional blocks, each with its own α, in one compiled loop;
 - a block that halves the resolution, with average pooling on its shortcut;
 - a block whose branch is self-attention over all pixels.
 
-`nt_residual.stax` gives its NTK in closed form. Finite networks of growing width, drawn at
-random, approach it like width^(-1/2). The figure shows the kernel between handwritten digits,
-that of one finite network, and how the difference falls.
+`nt_residual.stax` gives its NTK in closed form. The NTK of random finite networks approaches it
+like width^(-1/2). The figure shows the kernel between handwritten digits, the kernel of one finite
+network, and the difference against the width.
 """
 
 import argparse

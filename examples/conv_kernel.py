@@ -2,12 +2,13 @@
 
     uv run python examples/conv_kernel.py [--out FILE]
 
-Above are kernels between handwritten digits, two of each class, of a deep network with α = L^(−γ).
-For γ < 1/2 different images come to look equally alike, for γ ≥ 1/2 classes stay visible. Below, on
-the left, is how each approaches its limit as the depth grows. On the right few digits are
-classified with the kernel that γ > 1/2 leads to, that of one block. If the last layer sees all
-pixels, convolutions do no better here than a fully-connected network; with global average
-pooling they do, also where test digits are moved by a pixel.
+The upper row shows kernels between handwritten digits, two of each class, of a deep network with
+α = L^(−γ). For γ < 1/2 all different images look equally similar. For γ ≥ 1/2 the classes stay
+visible. The lower left panel shows the distance of each kernel to its limit against the depth. The
+lower right panel shows the test accuracy with few training digits, for the kernel of one block,
+which is the limit for γ > 1/2. If the last layer is dense, convolutions are no better here than a
+fully-connected network. With global average pooling they are, also if test digits are shifted by a
+pixel.
 """
 
 import argparse
@@ -38,7 +39,7 @@ def normalized(images):
 
 
 def draw_kernels(axes, depth, gammas, digits):
-    """Draws the kernel between two digits of each class, for each γ."""
+    """Draw the kernel between two digits of each class, for each γ."""
     chosen = np.concatenate([np.flatnonzero(digits.y_train == c)[:2] for c in range(10)])
     images = normalized(digits.x_train[chosen])
     for ax, gamma in zip(axes, gammas, strict=True):
@@ -53,7 +54,7 @@ def draw_kernels(axes, depth, gammas, digits):
 
 
 def draw_distances(axes, depths, gammas, images):
-    """Draws how far the kernel between different images is from its limit, by depth."""
+    """Draw the distance of the kernel between different images to its limit, by depth."""
     different = ~np.eye(len(images), dtype=bool)
     for i, gamma in enumerate(tqdm(gammas, desc="distances", leave=False)):
         schedule = schedules.PowerLaw(gamma)

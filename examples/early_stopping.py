@@ -101,7 +101,7 @@ def draw_rates(axes, sizes, risks):
 
 
 def main(arguments=None):
-    """Print the excess risk of each rule, and draws the figure."""
+    """Print the excess risk of each rule, and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=pathlib.Path, default="early_stopping.png")
     parser.add_argument("--sizes", type=int, nargs="+", default=[50, 100, 200, 400])

@@ -1,16 +1,16 @@
-"""Show how sure predictions are, on the circle, and choose a network by its evidence.
+"""Draw error bars of predictions on the circle, and choose a network by its evidence.
 
     uv run python examples/error_bars.py [--out FILE]
 
-Inputs are angles φ, given to the network as (cos φ, sin φ), and targets are noisy values of one
-function at points on half of the circle. The first three panels show an ensemble of infinitely wide
-networks trained for a time t: its mean, and a band of two standard deviations. At an early time
-the networks know little anywhere; later they agree at the data, noise included, and still differ
-elsewhere. The last panel is the Bayesian network, which knows how much noise there is.
+Inputs are points (cos φ, sin φ), and targets are noisy values of a function of φ on half of the
+circle. The first three panels show an ensemble of infinitely wide networks trained for a time t:
+its mean, and a band of two standard deviations. At an early time the networks differ everywhere.
+Later they agree at the data, noise included, and still differ elsewhere. The last panel shows the
+Bayesian network, which is given the noise level.
 
 The program also prints the evidence of networks with γ = 1/2 and γ = 1, at infinite depth, given
-targets with an odd harmonic. γ = 1 has no odd harmonics beyond degree 1, and cannot explain it but
-by noise; the evidence chooses γ = 1/2.
+targets with an odd harmonic. γ = 1 has no odd harmonics beyond degree 1, and can
+explain the target only as noise, so its evidence is lower.
 """
 
 import argparse

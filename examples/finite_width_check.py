@@ -5,7 +5,7 @@
 The error of one network is a constant over √width. With α = L^(−γ), γ ≥ 1/2, networks of 100 blocks
 are as close to their kernel as networks of 10 blocks. With α = 1 the constant grows with the depth:
 the law 1/√width holds only for networks that are much wider than deep. The bias is the deviation of
-the mean over networks, extrapolated to infinite width; it is zero for the right kernel.
+the mean over networks, extrapolated to infinite width. It is zero if the kernel is right.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""Kernel regression with a matrix that is never in memory.
+"""Kernel regression with a matrix on disk, or with one that is not stored.
 
     uv run python examples/larger_than_memory.py [--store FOLDER] [--quick]
 
 A matrix of a million inputs takes 4 TB. `gram.compute` estimates this first, and its error names
-the alternatives. This program compares them for a number of inputs whose matrix does fit: tiles
-recomputed in every product (`gram.MatrixFree`), the matrix on disk (`store=`), and in memory. For
-each it prints the time, the additional memory of the process (compiled programs included), and the
-largest difference of predictions from those with the matrix in memory. If you name a folder, it
-stays, and a run that was killed resumes there.
+the alternatives. This program compares them on a matrix that fits: tiles recomputed in every
+product (`gram.MatrixFree`), the matrix on disk (`store=`), and in memory. For each it prints the
+time, the additional memory of the process (compiled programs included), and the largest difference
+of predictions to those with the matrix in memory. With `--store FOLDER` the matrix on disk is kept,
+and a killed run resumes from it.
 """
 
 import argparse

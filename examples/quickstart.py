@@ -1,10 +1,10 @@
-"""The kernel of a deep residual network: make it, judge it, learn with it, compose it.
+"""The kernel of a deep residual network: compute it, judge it, learn with it, compose it.
 
     uv run python examples/quickstart.py [--out FILE] [--quick]
 
-Four steps: the kernel at any depth, infinity included; its limit as the depth grows; regression on
+Four steps: the kernel at any depth, also infinite; its limit as the depth grows; regression on
 noisy points of the sphere with early stopping; and the same network in layers of neural-tangents,
-which has the same kernel. The figure shows the kernel against the angle between inputs, and the
+with the same kernel. The figure shows the kernel against the angle between inputs, and the
 test error against the training time.
 """
 

@@ -3,12 +3,12 @@
     uv run python examples/train_resnet.py [--quick] [--out FILE] [--runs FOLDER]
 
 Left: networks with α = L^(−γ) learn handwritten digits, some of which have a wrong label. Adam
-trains each in minibatches until the loss on validation digits stops to fall; a cross marks the
+trains each in minibatches until the loss on validation digits stops falling. A cross marks the
 network with the least validation loss, which is kept. Right: networks of several widths learn a
 function on the sphere by gradient descent. Their distance from the gradient flow of the kernel of
 infinite width falls as the width grows.
 
-With --runs, training is saved in FOLDER; the same command resumes what was interrupted.
+With --runs, training is saved in FOLDER. After an interruption the same command resumes.
 """
 
 import argparse

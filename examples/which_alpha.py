@@ -1,12 +1,12 @@
-"""The choice of α for a deep residual network, before any data is seen.
+"""Choose α for a deep residual network before you see any data.
 
     uv run python examples/which_alpha.py [--out FILE] [--dim 3]
 
-Start with α = 1/√L in a network of which all layers are trained; 1/L is for the kernel regime with
-the blocks trained alone. With α = L^(−γ) the exponent γ decides what the kernel of a deep network
-becomes. The figure shows, for four of them: the kernel of 1000 blocks; how fast it
-approaches its limit; its eigenvalues on the sphere; and the test error of kernel regression
-that they predict, for a target that is an odd harmonic and noisy.
+If you train all layers, start with α = 1/√L. In the kernel regime with only the blocks trained,
+start with 1/L. With α = L^(−γ) the exponent γ decides the limit of the kernel of a deep network.
+The figure shows, for four values of γ: the kernel of 1000 blocks; how fast it approaches its
+limit; its eigenvalues on the sphere; and the test error of kernel regression that these predict,
+for an odd harmonic with noise as the target.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def label(gamma):
 
 
 def main(arguments=None):
-    """Prints advice for each γ, and draws the figure."""
+    """Print advice for each γ, and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=pathlib.Path, default="which_alpha.png")
     parser.add_argument("--dim", type=int, default=3, help="features of inputs on the sphere")

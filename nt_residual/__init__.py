@@ -3,16 +3,16 @@
 Importing this package makes neural-tangents work on today's JAX, without TensorFlow:
 `from nt_residual import neural_tangents as nt`. Its parts are imported when they are first used:
 
-* `neural_tangents`: that package, which may also be imported by its own name from then on;
+* `neural_tangents`: neural-tangents itself; from then on `import neural_tangents` works, too;
 * `schedules`: the residual scale α as a function of depth;
 * `stax`: residual layers for neural-tangents;
 * `rntk`: the kernel of fully-connected residual networks in closed form;
-* `conv`: that of convolutional residual networks;
-* `theory`: what the kernel becomes as depth grows;
-* `gram`: matrices of any kernel, in tiles: in memory, over devices, on disk, or never whole;
+* `conv`: the kernel of convolutional residual networks;
+* `theory`: limits of deep kernels, rates, eigenvalues and predicted test errors;
+* `gram`: matrices of any kernel: in memory, over devices, on disk, or not stored;
 * `regression`: kernel regression with early stopping;
-* `finite_width`: networks of finite width in Flax, which check kernels and are trained;
-* `data`: data sets to try it on;
+* `finite_width`: Flax networks of finite width, to check kernels and to train;
+* `data`: data sets and preparation of inputs;
 * `experiments`: the claims of arXiv 2403.04545, one function each.
 
 Example:

@@ -171,7 +171,7 @@ def labels(values: ArrayLike, name: str, n_classes: int) -> np.ndarray:
         )
     if array.ndim != 1:
         raise ValueError(
-            f"{name} must have shape (n,), got shape {array.shape}. Pass one label an input."
+            f"{name} must have shape (n,), got shape {array.shape}. Pass one label per input."
         )
     if array.size and not (array.min() >= 0 and array.max() < n_classes):
         raise ValueError(
@@ -245,14 +245,15 @@ def finite_batch(x: ArrayLike, name: str) -> "jax.Array | np.ndarray":
 def finite_batches(
     x1: ArrayLike, x2: ArrayLike | None
 ) -> "tuple[jax.Array | np.ndarray, jax.Array | np.ndarray | None]":
-    """Return both batches, having checked each and that their inputs have one shape."""
+    """Return both batches, having checked each and that their inputs have the same shape."""
     first = finite_batch(x1, "x1")
     if x2 is None:
         return first, None
     second = finite_batch(x2, "x2")
     if first.shape[1:] != second.shape[1:]:
         raise ValueError(
-            f"x1 and x2 must hold inputs of one shape, got shapes {first.shape} and {second.shape}."
+            "x1 and x2 must hold inputs of the same shape, "
+            f"got shapes {first.shape} and {second.shape}."
         )
     return first, second
 

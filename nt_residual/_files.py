@@ -128,7 +128,7 @@ def claimed(
         if differs:
             pairs = [f"{key} (there {there.get(key)}, now {config.get(key)})" for key in differs]
             raise ValueError(
-                f"{argument} must be the folder of the same run, but that in {path} differs in "
+                f"{argument} must be the folder of the same run, but the run in {path} differs in "
                 f"{', '.join(pairs)}. Pass another folder."
             )
         yield path

@@ -79,7 +79,7 @@ def check(parts: Mapping[str, int], limit: int, where: str, remedies: str) -> No
     if needed > limit:
         listed = ", ".join(f"{name} {size(count)}" for name, count in parts.items())
         raise MemoryError(
-            f"needs {size(needed)} of memory ({listed}), and {where} has {size(limit)} free. "
+            f"needs {size(needed)} of memory ({listed}), but {where} has {size(limit)} free. "
             f"{remedies}"
         )
 

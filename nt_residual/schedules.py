@@ -202,9 +202,8 @@ class PowerLaw:
     Args:
       gamma: γ ≥ 0. Below 1/2 the kernel degenerates as L grows, at 1/2 it has a
         limit that depends on c, above 1/2 it becomes that of one hidden layer.
-      c: the scale at depth 1, positive. Either may be a scalar traced by JAX, whose
-        value is not checked: kernels of `nt_residual.stax` can be differentiated
-        in both.
+      c: the scale at depth 1, positive. You can differentiate kernels of `stax` in both:
+        they may be scalars that JAX traces, whose values are not checked.
 
     Raises:
       TypeError: if an argument is not a real scalar.

@@ -89,7 +89,7 @@ def test_the_installation_leaves_tensorflow_out_and_jax_as_it_is(monkeypatch):
 def test_the_quickstart_runs(fast, capsys):
     names = fast("quickstart")
     assert names["stopping"].time < float("inf")
-    assert "stopped in time: mean squared error" in capsys.readouterr().out
+    assert "stopped early: mean squared error" in capsys.readouterr().out
 
 
 @pytest.mark.full

@@ -2,11 +2,11 @@
 
     uv run python examples/notebooks/build.py [--execute] [NAME …]
 
-Each notebook is a pair of files: `NAME.py`, which is edited, and `NAME.ipynb`, which is read on
-the web. This writes the latter. With --execute cells are run and keep their output, without it
-those before the first that changed keep the output that they have. Once pyproject.toml names the
-address of the repository on GitHub, `[project.urls] Repository`, notebooks get a badge that opens
-them in Colab.
+Each notebook is a pair of files: you edit `NAME.py`, and this program writes `NAME.ipynb`, which
+is read on the web. With --execute it runs the cells and stores their output. Without --execute,
+cells keep their stored output up to the first cell whose code has changed. Once pyproject.toml
+names the address of the repository on GitHub, `[project.urls] Repository`, notebooks get a badge
+that opens them in Colab.
 """
 
 import argparse

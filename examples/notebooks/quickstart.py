@@ -1,10 +1,10 @@
 # %% [markdown]
-# # Kernels of deep residual networks: a start
+# # Kernels of deep residual networks: quickstart
 #
 # A residual block computes `x + α·branch(x)`. How α falls with the depth L decides whether a deep,
 # wide network can learn at all ([arXiv 2403.04545](https://arxiv.org/abs/2403.04545)). This
-# notebook makes the kernel of such a network, asks what its α lead to, learns with it, stopping in
-# time, and writes the same network in layers of neural-tangents.
+# notebook computes the kernel of such a network, shows its limit for several α, fits data with
+# early stopping, and writes the same network in layers of neural-tangents.
 
 # %%
 # Installs nt_residual where it is missing, as on Colab, and leaves JAX as it is.
@@ -58,13 +58,13 @@ import numpy as np
 from nt_residual import data, regression, rntk, schedules, stax, theory
 from nt_residual import neural_tangents as nt
 
-# On GPU and TPU a float32 product is not one unless this is asked for.
+# GPUs and TPUs compute float32 products with fewer digits unless you set this.
 jax.config.update("jax_default_matmul_precision", "highest")
 
 # %% [markdown]
 # ## The kernel
 #
-# At any depth, infinity included, a call costs a small multiple of the product `x @ x.T`.
+# At any depth, also infinite, a call costs a small multiple of the product `x @ x.T`.
 
 # %%
 schedule = schedules.PowerLaw(gamma=0.5)  # α = L^(−1/2) in each of L blocks.
@@ -74,7 +74,7 @@ np.asarray(kernel(x)).round(3)
 
 # %% [markdown]
 # The figure shows the kernel against the angle, for four γ in α = L^(−γ). For γ < 1/2 it tends to
-# 1/4 at every angle but zero: all inputs look equally alike.
+# 1/4 at every angle except zero: all different inputs look equally similar.
 
 # %%
 deep = {
@@ -99,8 +99,8 @@ print(f"For {DEPTH} blocks with all layers trained start with α = {alpha:.3g}."
 # %% [markdown]
 # ## Regression with early stopping
 #
-# Fit points on the sphere with noisy targets; a quarter of them choose the time. One factorization
-# serves all times. At t = ∞ the noise is learned, too.
+# Fit points on the sphere with noisy targets. A quarter of the points is held out to choose the
+# time. One factorization serves all times. At t = ∞ the noise is fitted, too.
 
 # %%
 points = data.sphere.load(N, 1000, dim=3, coefficients={1: 1.0, 2: 1.0}, noise=1.0)
@@ -108,12 +108,12 @@ x_val, x_train = np.split(points.x_train, [N // 4])
 y_val, y_train = np.split(points.y_train, [N // 4])
 
 flow = regression.GradientFlow.fit(kernel(x_train), y_train)
-# One call, since each shape is a program of its own to compile.
+# One call instead of two: JAX compiles a program for each shape.
 k_others = np.asarray(kernel(np.concatenate([x_val, points.x_test]), x_train))
 k_val, k_test = np.split(k_others, [N // 4])
 stopping = regression.holdout(flow, k_val, y_val)
 early, late = flow.predict(k_test, [stopping.time, math.inf])
-for name, predicted in (("stopped in time", early), ("t = ∞", late)):
+for name, predicted in (("stopped early", early), ("t = ∞", late)):
     print(f"{name}: mean squared error {np.mean((predicted - points.y_test) ** 2):.3f}")
 
 # %%
@@ -130,7 +130,7 @@ plt.show()
 # ## In layers of neural-tangents
 #
 # Imported from `nt_residual`, all of neural-tangents works on today's JAX. Residual layers combine
-# with its own: any branch, any shortcut. Here is the network of the kernel above.
+# with its layers: any branch, any shortcut. This is the network of the kernel above.
 
 # %%
 branch = nt.stax.serial(nt.stax.Dense(1, W_std=2**0.5), stax.Relu(), nt.stax.Dense(1))
@@ -143,5 +143,5 @@ layers = kernel_fn(x, None, "ntk")
 np.allclose(layers / layers[0, 0], kernel(x), atol=1e-4)
 
 # %% [markdown]
-# `rntk.compile_homogeneous(kernel_fn)` gives other fully-connected networks the speed of the first
-# kernel, for example with leaky ReLU and two layers a block.
+# `rntk.compile_homogeneous(kernel_fn)` makes the kernels of other fully-connected networks as fast
+# as the first kernel, for example with leaky ReLU and two layers per block.

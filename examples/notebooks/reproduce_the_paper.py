@@ -1,10 +1,10 @@
 # %% [markdown]
-# # The claims of the paper, computed anew
+# # The claims of the paper, reproduced
 #
 # *Improve Generalization Ability of Deep Wide Residual Network with A Suitable Scaling Factor*
-# ([arXiv 2403.04545](https://arxiv.org/abs/2403.04545)) says how the scale α of residual branches
+# ([arXiv 2403.04545](https://arxiv.org/abs/2403.04545)) shows how the scale α of residual branches
 # decides what a deep, wide network learns. This notebook runs one experiment for each claim, and
-# puts what the paper says beside what was measured. All seven take some minutes on two cores.
+# compares the claim with the measurements. All seven take a few minutes on two cores.
 
 # %%
 # Installs nt_residual where it is missing, as on Colab, and leaves JAX as it is.
@@ -63,9 +63,9 @@ for name, claim in reproduce.CLAIMS.items():
 outcomes = reproduce.run(CLAIMS, setting=SETTING, dataset=DATASET, out=OUT, progress=True)
 
 # %% [markdown]
-# ## What the paper says, and what was measured
+# ## Claims and measurements
 #
-# Each claim states the criterion by which it agrees. The figures come after it.
+# Each finding states its criterion. The figure follows the findings of each claim.
 
 # %%
 for outcome in outcomes:
@@ -77,8 +77,8 @@ for outcome in outcomes:
     display(Image(outcome.folder / "figure.png"))
 
 # %% [markdown]
-# The same stands in `report.html` in the folder of the run, which is one file, with the numbers
-# beside each claim in `rows.csv` and `result.json`.
+# `report.html` in the folder of the run has the same text and figures in one file. The numbers are
+# in `rows.csv` and `result.json` in the folder of each claim.
 
 # %%
 agree = sum(outcome.agrees is True for outcome in outcomes)

@@ -7,7 +7,7 @@
 # *Runtime → Change runtime type → TPU*. It also runs on GPUs and CPUs.
 #
 # The output shown here comes from eight devices simulated on the two cores of a CPU, where
-# spreading the work makes nothing faster. Run the cells to see the speed of a TPU.
+# spreading the work saves no time. Run the cells to see the speed of a TPU.
 
 # %%
 # Installs nt_residual where it is missing, as on Colab, and leaves JAX as it is.

@@ -1,6 +1,6 @@
 """Run the benchmarks that come with a clone of the repository.
 
-This is `python -m benchmarks`, run from the clone: all options are passed on to it, --help too.
+It runs `python -m benchmarks`, and passes all options on to it, --help included.
 
     nt-residual bench --sizes quick
 """

@@ -1,7 +1,7 @@
 """Classify handwritten digits with the kernels of deep residual networks.
 
-The networks have α = L^(−γ), a finite and an infinite depth L. Nothing is downloaded: the digits
-come with scikit-learn. The output folder gets a table and a figure.
+The networks have α = L^(−γ), and a finite or an infinite depth L. Nothing is downloaded: the
+digits come with scikit-learn. A table and a figure are written to the output folder.
 
     nt-residual demo --label-noise 0.3
 """

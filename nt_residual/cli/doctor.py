@@ -1,4 +1,4 @@
-"""Show versions, devices and what works.
+"""Show versions, devices, and whether neural-tangents works.
 
 The exit status is 1 if neural-tangents cannot be imported.
 

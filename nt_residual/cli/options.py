@@ -28,7 +28,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         "--trained",
         choices=["blocks", "all"],
         default="blocks",
-        help="layers that are trained (default: blocks)",
+        help="trained layers: blocks, or all (default: blocks)",
     )
 
 

@@ -1,6 +1,6 @@
-"""Tell what α = c·L^(−γ) leads to as the depth L grows.
+"""Show the limit of the kernel for α = c·L^(−γ) as the depth L grows, and give advice.
 
-The limit of the kernel, how far networks of some depths are from it, and what to do.
+It prints the limit, the kernel at one depth beside it, and which α to start with.
 
     nt-residual regime --gamma 0.25 --depth 100
 """
@@ -43,7 +43,7 @@ def run(chosen: argparse.Namespace) -> int:
     }
     for name, fact in facts.items():
         print(f"{name:<12}{fact}")
-    print("\nThe kernel r(θ) between inputs at an angle of θ, which is 1 at θ = 0:\n")
+    print("\nThe kernel r(θ) of two inputs at the angle θ, with r(0) = 1:\n")
     values = [kernel.at_angle(np.radians(_DEGREES)) for kernel in kernels]
     options.print_table(
         ["θ", *(f"L = {_depth(kernel.depth)}" for kernel in kernels)],
@@ -55,7 +55,7 @@ def run(chosen: argparse.Namespace) -> int:
     print(f"\n{textwrap.fill(found.advice, 88)}\n")
     starts = {
         "All layers trained": theory.suitable_schedule(),
-        "Blocks trained alone": theory.suitable_schedule(trained="blocks"),
+        "Only blocks trained": theory.suitable_schedule(trained="blocks"),
     }
     for name, start in starts.items():
         alpha = 0.0 if chosen.depth == math.inf else start(chosen.depth)[0]

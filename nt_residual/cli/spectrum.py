@@ -1,7 +1,7 @@
 """List the eigenvalues of a kernel on the sphere.
 
-For the kernel of a residual network over uniform points of the sphere S^(d−1): each eigenvalue,
-how often it occurs, and its share in the kernel.
+The kernel is that of a residual network, for uniform points of the sphere S^(d−1) in d dimensions.
+The table has each eigenvalue, its multiplicity, and its share of the kernel.
 
     nt-residual spectrum --dim 3 --depth inf --out spectrum.png
 """
@@ -27,7 +27,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="ntk",
         help="kernel: ntk, or nngp for training of the output layer alone (default: ntk)",
     )
-    parser.add_argument("--dim", type=int, default=3, help="features d ≥ 2 (default: 3)")
+    parser.add_argument(
+        "--dim", type=int, default=3, help="dimension d ≥ 2 of the inputs (default: 3)"
+    )
     parser.add_argument(
         "--max-degree", type=int, default=20, help="the largest degree (default: 20)"
     )
@@ -57,9 +59,9 @@ def run(chosen: argparse.Namespace) -> int:
             for k in found.degree
         ],
     )
-    print(f"\nDegrees beyond {chosen.max_degree} have {found.tail / found.diagonal:.4%} together.")
+    print(f"\nAll degrees above {chosen.max_degree} together: {found.tail / found.diagonal:.4%}.")
     if not found.resolved.all():
-        print("0: zero, or too small to be told from it.")
+        print("0: zero, or too small to distinguish from zero.")
     print(textwrap.fill(_decay(found, kernel), 88))
     if chosen.out:
         _write(found, chosen.out)
@@ -92,7 +94,7 @@ def _decay(found: Any, kernel: Any) -> str:
         if law.degrees[0] < onset:
             return f"Their decay is no power law before degrees of d^(3/2) = {onset:.0f}."
         exponent = f"{law.sorted_exponent:.3g}"
-        text = f"{_law('Degrees', law)}, each counted as often as it occurs like i^(−{exponent})."
+        text = f"{_law('Degrees', law)}, sorted with multiplicity like i^(−{exponent})."
         subject = "they tend"
     time = kernel.effective_time
     if time == math.inf:

@@ -17,7 +17,7 @@ from nt_residual.compat.finder import install as install
 
 
 def enable_x64(enabled: bool = True) -> contextlib.AbstractContextManager:
-    """Set double precision in this thread, as long as the context lasts: `jax.enable_x64`.
+    """Return a context in which this thread computes in float64, as `jax.enable_x64`.
 
     Example:
       >>> import jax.numpy as jnp

@@ -23,7 +23,7 @@ _STAND_IN = pathlib.Path(__file__).with_name("experimental.py")
 
 
 def install() -> None:
-    """Makes `import neural_tangents` work from here on. A second call changes nothing.
+    """Make `import neural_tangents` work from here on. A second call changes nothing.
 
     Example:
       >>> from nt_residual import compat

@@ -11,9 +11,9 @@ from nt_residual.experiments.degeneration import plot as plot
 
 TITLE = "A constant α degenerates"
 STATEMENT = (
-    "If α stays the same as depth grows, the kernel tends to the constant 1/4 between any two "
-    "different inputs, like log(L)/L, and infinitely deep networks learn nothing but the mean of "
-    "the targets."
+    "If α stays the same as the depth L grows, the kernel of any two different inputs tends to the "
+    "constant 1/4, at the rate log(L)/L. Infinitely deep networks learn only the mean of the "
+    "targets."
 )
 QUICK: dict[str, Any] = {"depths": (10, 30, 100, 300, 1000, 3000, 10_000, 30_000), "n_seeds": 2}
 FULL = {"depths": (*QUICK["depths"], 100_000), "n_seeds": 10}
@@ -42,10 +42,9 @@ def findings(result: Result) -> list[Finding]:
             agrees=bool(last.distance < 0.01),
         ),
         Finding(
-            claim="The distance falls like log(L)/L. At these depths the constant beside the "
-            "logarithm still counts, so the slope lies between that of 1/L and "
-            f"{logarithm:.2f} (criterion: over depths {deep[0].depth} to {deep[-1].depth}, within "
-            "0.02 of that interval).",
+            claim="The distance falls like log(L)/L. At these depths a constant added to the "
+            f"logarithm still matters: the slope lies between −1 and {logarithm:.2f} (criterion: "
+            f"within 0.02 of that interval, over depths {deep[0].depth} to {deep[-1].depth}).",
             measured=f"The slope is {measured.value:.3f}.",
             agrees=-1.02 < measured.value < logarithm + 0.02,
         ),

@@ -1,4 +1,4 @@
-"""With α = L^(−γ), γ ≥ 1/2, the kernel converges to one that learns, at the predicted rate."""
+"""With α = L^(−γ), γ ≥ 1/2, the kernel tends to one that can learn, at the predicted rate."""
 
 import math
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from nt_residual.theory.rates import default_angles
 
 TITLE = "From γ = 1/2 on the kernel converges to one that learns"
 STATEMENT = (
-    "If α = L^(−γ) with γ > 1/2 the kernel tends to that of a network of one hidden layer, like "
-    "L^(1−2γ); with γ = 1/2 it tends to another that is not constant either, like 1/L (which "
-    "goes beyond the paper)."
+    "If α = L^(−γ) with γ > 1/2, the kernel tends to that of a network with one hidden layer, at "
+    "the rate L^(1−2γ). With γ = 1/2 it tends to another kernel that is not constant, at the "
+    "rate 1/L. The result for γ = 1/2 goes beyond the paper."
 )
 QUICK = {"gammas": (0.5, 0.6, 0.75, 1.0), "depths": (10, 30, 100, 300, 1000, 3000, 10_000)}
 FULL = {"gammas": (0.5, 0.55, 0.6, 0.75, 1.0, 1.5), "depths": (*QUICK["depths"], 30_000, 100_000)}
@@ -100,10 +100,10 @@ def findings(result: Result) -> list[Finding]:
     if last.gamma > 0.5:
         found.append(
             Finding(
-                claim="For γ > 1/2 the limit is the kernel of one hidden layer (criterion: that of "
-                f"γ = {last.gamma:g} and depth {last.depth} is within its effective time, "
-                f"T = {last.effective_time:.1g}).",
-                measured=f"They differ by {last.from_one_layer:.1g} at most.",
+                claim="For γ > 1/2 the limit is the kernel of one hidden layer (criterion: that "
+                f"of γ = {last.gamma:g} at depth {last.depth} differs from it by less than the "
+                f"effective time T = {last.effective_time:.1g}).",
+                measured=f"They differ by at most {last.from_one_layer:.1g}.",
                 agrees=bool(last.from_one_layer < last.effective_time),
             )
         )

@@ -9,7 +9,7 @@ import numpy as np
 from nt_residual.experiments import figures
 from nt_residual.experiments.claim import mean_and_error, table
 
-_TRAINED = "Networks of which the blocks are trained, the first and the last layer are not."
+_TRAINED = "Only the blocks are trained; the first and the last layer are fixed."
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,9 +13,9 @@ from nt_residual.experiments.depth_table import DepthSweep
 
 TITLE = "Networks of finite width"
 STATEMENT = (
-    "Networks that are trained with early stopping, for as many steps each, show it too: with "
-    "α = L^(−γ) and γ ≥ 1/2 they generalize however deep they are, with a constant α they get "
-    "worse with depth, and learn less of the training set, too."
+    "Trained networks, stopped early and with the same number of steps, behave like their kernels. "
+    "With α = L^(−γ) and γ ≥ 1/2 they generalize at every depth. With a constant α they get worse "
+    "with depth, and fit less of the training set."
 )
 QUICK = depth_sweep.QUICK | {
     "gammas": (0.0, 0.5, 1.0),
@@ -77,9 +77,9 @@ def _kept(gamma: float, rows: Any) -> Finding:
     # Seeds differ by about a quarter in relative terms.
     allowed = 1.25 * rows[0].test_error + 0.01
     return Finding(
-        claim=f"γ = {gamma:g}: depth does not harm (criterion: at most a quarter and one point "
-        "more errors with the deepest network than with the shallowest, under 20%, and none "
-        "diverges).",
+        claim=f"γ = {gamma:g}: depth does no harm (criterion: the test error of the deepest "
+        "network is under 20%, and at most 1.25 times that of the shallowest plus one point; no "
+        "network diverges).",
         measured=_errors(rows),
         agrees=bool(rows[-1].test_error < min(allowed, 0.2) and not any(rows.diverged)),
     )
@@ -88,7 +88,7 @@ def _kept(gamma: float, rows: Any) -> Finding:
 def _lost(gamma: float, rows: Any) -> Finding:
     return Finding(
         claim=f"γ = {gamma:g}: the test error grows with depth (criterion: to over 1.5 times that "
-        "of the shallowest network; those that diverged do not count).",
+        "of the shallowest network; diverged networks do not count).",
         measured=_errors(rows),
         agrees=bool(rows[-1].test_error > 1.5 * rows[0].test_error),
     )

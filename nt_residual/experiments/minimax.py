@@ -13,9 +13,9 @@ from nt_residual.experiments.claim import Finding, Result, slope, table
 
 TITLE = "Early stopping is minimax optimal, interpolation is not"
 STATEMENT = (
-    "With the limiting kernels, regression that is stopped at a time ~ n^(d/(2d−1)) has an excess "
-    "risk of n^(−d/(2d−1)) on the sphere S^(d−1), which is the best rate for targets in the "
-    "kernel's RKHS. If the targets are noisy, training for ever does not generalize."
+    "Regression with the limiting kernels, stopped at a time ~ n^(d/(2d−1)), has an excess risk of "
+    "order n^(−d/(2d−1)) on the sphere S^(d−1). This is the best rate for targets in the kernel's "
+    "RKHS. If the targets are noisy, training to convergence does not generalize."
 )
 QUICK = {"sizes": (64, 128, 256, 512, 1024, 2048, 4096), "n_seeds": 3}
 FULL = {"sizes": (64, 128, 256, 512, 1024, 2048, 4096, 8192), "n_seeds": 20}
@@ -146,9 +146,9 @@ def findings(result: Result) -> list[Finding]:
             found.append(
                 Finding(
                     claim=f"{where}, {name}: stopped at c·n^{-rate:.3f}, the excess risk falls at "
-                    f"least as fast as n^({rate:.3f}) (criterion: a slope below {rate + 0.05:.2f} "
-                    "with its whole interval), and for this target and these n like "
-                    f"n^({first_order:.2f}), as the eigenvalues of the limit lead one to expect "
+                    f"least as fast as n^({rate:.3f}) (criterion: the whole 95% interval of the "
+                    f"slope is below {rate + 0.05:.2f}). For this target and these "
+                    f"n, the eigenvalues of the limit predict n^({first_order:.2f}) "
                     "(criterion: within 0.15).",
                     measured=f"The slope is {measured}.",
                     agrees=measured.value + measured.margin < rate + 0.05
@@ -165,10 +165,11 @@ def _interpolation(where: str, rate: float, rows: Any) -> Finding:
     n = max(stopped)
     ratio = interpolated[n] / stopped[n]
     return Finding(
-        claim=f"{where}: interpolating noisy targets does not attain that rate (criterion: a slope "
-        f"above {rate:.3f} with its whole interval, and over 3 times the risk at the largest n).",
+        claim=f"{where}: interpolating noisy targets does not attain that rate (criterion: the "
+        f"whole 95% interval of the slope is above {rate:.3f}, and the risk at the largest n is "
+        "over 3 times that of stopping).",
         measured=f"The slope is {measured}; with {n} points the excess risk is "
-        f"{interpolated[n]:.2g}, {ratio:.3g} times that of stopping.",
+        f"{interpolated[n]:.2g}, {ratio:.3g} times that of stopped regression.",
         agrees=bool(measured.value - measured.margin > rate and ratio > 3),
     )
 

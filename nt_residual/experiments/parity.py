@@ -12,9 +12,9 @@ from nt_residual.experiments.claim import Finding, Result, table
 
 TITLE = "Odd harmonics are learned with γ = 1/2, not with γ > 1/2"
 STATEMENT = (
-    "The kernel of one hidden layer without biases, the limit for γ > 1/2, has no harmonics of "
-    "odd degree from 3 on, so on a sphere it cannot learn them from any number of points. The "
-    "limit for γ = 1/2 has them all. This follows from the limits; the paper does not speak of it."
+    "The limit for γ > 1/2 is the kernel of one hidden layer without biases. It has no harmonics "
+    "of odd degree from 3 on, so on a sphere no number of points suffices to learn them. The limit "
+    "for γ = 1/2 has all harmonics. The paper does not say so, but it follows from the limits."
 )
 QUICK = {"sizes": (64, 128, 256, 512), "n_seeds": 2}
 FULL = {"sizes": (64, 128, 256, 512, 1024, 2048, 4096), "n_seeds": 10}
@@ -76,13 +76,13 @@ def findings(result: Result) -> list[Finding]:
             agrees=bool(zero < 1e-9 and positive > 1e-3),
         ),
         Finding(
-            claim="γ = 1, infinite depth, does not learn a target of degree 3, from any number of "
+            claim="γ = 1 at infinite depth does not learn a target of degree 3, from any number of "
             "points, at any stopping time (criterion: relative test error above 0.9).",
             measured=f"Up to {most} points the relative test error is {least:.3f} or more.",
             agrees=bool(least > 0.9),
         ),
         Finding(
-            claim="γ = 1/2, infinite depth, learns it (criterion: relative test error below 0.1, "
+            claim="γ = 1/2 at infinite depth learns it (criterion: relative test error below 0.1, "
             "falling).",
             measured=f"It goes from {first.error:.2g} with {first.n_train} points to "
             f"{last.error:.2g} with {most}.",

@@ -55,7 +55,7 @@ def render(outcomes: Sequence[Outcome], setting: str) -> str:
 </head>
 <body>
 <h1>Deep wide residual networks: tests of the paper's claims</h1>
-<p>This report compares predictions of arXiv 2403.04545, and consequences of them, with measurements
+<p>This report compares predictions of arXiv 2403.04545, and their consequences, with measurements
 in the {_text(setting)} setting. Networks have L blocks x + α·branch(x) with α = L<sup>−γ</sup>.
 For {agreed} of {len(outcomes)} claims all findings agree with the prediction. Each finding states
 its criterion.</p>
@@ -86,8 +86,8 @@ are in the tables below">
 {_table("numbers", outcome.rows[0], numbers)}</details>
 <details><summary>Options, device and versions</summary>
 {_table("options", ("option", "value"), options)}</details>
-<p>{_text(taken["seconds"])} s{" since it was resumed" * taken["resumed"]} on
-{_text(taken["device"])}, {_text(taken["finished"])}.</p>
+<p>Computed in {_text(taken["seconds"])} s{" (since it was resumed)" * taken["resumed"]} on
+{_text(taken["device"])}; finished {_text(taken["finished"])}.</p>
 </section>"""
 
 

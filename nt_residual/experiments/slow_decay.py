@@ -1,4 +1,4 @@
-"""With an α that falls more slowly than L^(−1/2) the kernel tends to the same constant, later."""
+"""With an α that falls more slowly than L^(−1/2) the kernel tends to 1/4, too, but slowly."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,8 +11,9 @@ from nt_residual.experiments.degeneration import plot as plot
 
 TITLE = "An α that falls too slowly degenerates too"
 STATEMENT = (
-    "If α = L^(−γ) with 0 < γ < 1/2, it falls to zero with depth, and still the kernel tends to "
-    "the constant 1/4, at the slower rate L^(−(1−2γ)): infinitely deep networks learn nothing."
+    "If α = L^(−γ) with 0 < γ < 1/2, α falls to zero as the depth L grows, but the kernel still "
+    "tends to the constant 1/4, at the slower rate L^(−(1−2γ)). Infinitely deep networks learn "
+    "only the mean of the targets."
 )
 QUICK: dict[str, Any] = {"gammas": (0.1, 0.25, 0.4)} | constant_alpha.QUICK
 FULL = {"gammas": (0.1, 0.2, 0.25, 0.3, 0.4)} | constant_alpha.FULL
@@ -69,8 +70,8 @@ def _on_its_way(gamma: float, rows: Any) -> Finding:
     steeper = predicted - 0.1 < slopes[-1] < slopes[0] < 0 and np.all(np.diff(slopes) < 0)
     return Finding(
         claim=f"γ = {gamma:g}: the distance of the kernel to 1/4 falls like L^({predicted:.2g}) "
-        f"beyond the depths computed, where T is at most {last.effective_time:.2g} (criterion: it "
-        "falls ever more steeply. That can refute this limit, and cannot tell it from others).",
+        f"beyond the depths computed, where T is at most {last.effective_time:.2g} (criterion: the "
+        "slope becomes steeper with depth. This can refute the limit, but cannot confirm it).",
         measured=f"The slope goes from {slopes[0]:.2f} to {slopes[-1]:.2f}; at depth {last.depth} "
         f"the distance is still {last.distance:.2g}.",
         agrees=None if steeper else False,

@@ -1,4 +1,4 @@
-"""Finite networks in Flax that check every kernel, and train as the theory says."""
+"""Residual networks of finite width in Flax: comparison with kernels, and training."""
 
 from nt_residual.finite_width.convolutional import ConvResNet
 from nt_residual.finite_width.flow import FlowMatch, training_matches_flow

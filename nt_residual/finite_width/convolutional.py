@@ -20,8 +20,8 @@ from nt_residual.finite_width.residual_network import (
 class ConvResNet(ResidualNetwork):
     """A convolutional residual network of finite width.
 
-    It has the arguments and the kernel of `stax.ConvResNet`. Each stage but the first begins with a
-    block that halves the resolution and doubles the channels.
+    It has the arguments and the kernel of `stax.ConvResNet`. Each stage after the first begins with
+    a block that halves the resolution and doubles the channels.
 
     Args:
       depth: the number of blocks, or a tuple with one number for each stage.
@@ -30,7 +30,7 @@ class ConvResNet(ResidualNetwork):
       schedule: α: a callable of the number of all blocks, or an array with one α per block.
       pooling: 'flatten' for a dense layer on all pixels, or 'gap' for global average pooling.
       trained: 'blocks' to train the branches only; 'all' for all layers and shortcuts.
-      normalize_blocks: this one and those that are not listed here are as for `ResNet`.
+      normalize_blocks: as for `ResNet`, like all arguments that are not listed here.
       filter_shape: (height, width) of all convolutions but those of shortcuts.
       padding: 'SAME', with zeros, or 'CIRCULAR'.
       image_shape: (height, width).

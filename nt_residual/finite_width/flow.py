@@ -25,7 +25,7 @@ _ROUNDING = 1e-4  # Of initial outputs, relative to the targets.
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FlowMatch:
-    """A network in training next to a gradient flow.
+    """The comparison of a network in training with a gradient flow.
 
     Attributes:
       times: t = η · steps, shape (T,), the times asked for rounded to whole steps.

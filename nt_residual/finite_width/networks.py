@@ -160,8 +160,8 @@ def _checked(network: Network, x: ArrayLike) -> Network:
     out, alone = np.asarray(out[:1]), np.asarray(outputs(network, some[:1]))
     if np.max(np.abs(out - alone)) > _BATCH_TOLERANCE * np.max(np.abs(out), initial=0):
         raise ValueError(
-            "network must give each input an output of its own, but that of the first input "
-            "changes with the rest of the batch, as with BatchNorm. Take it out."
+            "network must compute the output of an input from that input alone, but the first "
+            "output changes with the rest of the batch, as with BatchNorm. Remove such layers."
         )
     return network
 

@@ -28,7 +28,7 @@ class Trained:
     """The result of `train`.
 
     Attributes:
-      network: of the kind that was passed, with the parameters of `best_step`.
+      network: the network, in the form passed, with the parameters of `best_step`.
       history: arrays with an entry for each evaluation: 'step'; 'loss' of all training inputs; with
         `validation`, 'validation_loss', and for loss='cross_entropy' 'validation_error', the
         fraction of wrong classes.
@@ -48,7 +48,7 @@ class Trained:
 
 
 class TrainingDiverged(ArithmeticError):
-    """A loss was NaN or infinite.
+    """The error raised when a loss is NaN or infinite.
 
     Attributes:
       step: the number of steps before it.
@@ -85,10 +85,10 @@ def train(
 
     The loss is a mean over inputs. 'half_norm' is ½|f(x) − y|², summed over outputs, the loss of
     `regression.GradientFlow`: gradient descent with learning rate η follows it for the time
-    t = η · steps. `regression.time_of_steps` has the formulas and times of all squared losses. Each
-    epoch has an order of its own; its last inputs that do not fill a batch are left out.
+    t = η · steps. `regression.time_of_steps` has the formulas and times of all squared losses.
+    Inputs are shuffled in each epoch; the last ones are left out if they do not fill a batch.
 
-    Networks that differ in numbers only share one program if `optimizer` is the same object.
+    Networks of the same form share compiled programs if you pass the same `optimizer` object.
 
     Args:
       network: an `nnx.Module`, whose `nnx.Param` are trained, or a pair `(apply_fn, params)` with
@@ -136,13 +136,13 @@ def train(
     batch_size = _checks.optional_integer(batch_size, "batch_size", "None takes all inputs.")
     patience = _checks.optional_integer(patience, "patience", "None never stops early.")
     if patience is not None and validation is None:
-        raise TypeError("patience needs validation=(x, y) to watch the loss of, got None.")
+        raise TypeError("patience needs validation=(x, y), whose loss it watches, got None.")
     _checks.boolean(progress, "progress")
     x = _checks.finite_batch(x, "x")
     net = as_network(network, x)
     if not hasattr(optimizer, "update"):
         raise TypeError(
-            f"optimizer must be one of optax, got {optimizer!r}. Pass optax.adam(1e-3)."
+            f"optimizer must be an optax optimizer, got {optimizer!r}. Pass optax.adam(1e-3)."
         )
     if mesh is not None:
         mesh = sharded.automatic_mesh(sharded.mesh_of(mesh))

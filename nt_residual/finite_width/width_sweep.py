@@ -41,11 +41,11 @@ def width_sweep(
     like 1/width. This holds for widths well above S = Σ α²/(1 + α²): the squared error is about
     exp(c S/width) − 1 with c of 2 to 3.
 
-    A wrong kernel shows as a `bias` of many standard errors: some dozens of networks reveal a
+    A wrong kernel shows as a `bias` of many standard errors: a few dozen networks reveal a
     deviation of 5%. See `WidthSweep.agrees`.
 
-    Both kernels are means over outputs: the NTK of one output by default, the NNGP of as many as
-    the width, without which it has no limit.
+    Empirical kernels are means over outputs. By default a network has one output for the NTK, and
+    as many as its width for the NNGP, whose mean over few outputs would not converge.
 
     Args:
       kernel: an `rntk.ResidualKernel` or `conv.ResidualKernel` of finite depth; or, with
@@ -61,7 +61,7 @@ def width_sweep(
 
     Raises:
       FloatingPointError: if the empirical kernel of a network is not finite.
-      MemoryError: if a width does not fit; nothing of it is allocated.
+      MemoryError: if a width does not fit, before it is allocated.
       TypeError: if an argument has the wrong type.
       ValueError: if `widths` do not increase, the kernel has no known network or does not fit
         `x`, or a network is invalid for `train`.

@@ -34,8 +34,8 @@ def choose(kernel: Kernel, x: Any, landmarks: Any, *, seed: int, method: str) ->
     count = _checks.integer(landmarks, "landmarks", 1, "Or pass the landmarks themselves.")
     if count > len(x):
         raise ValueError(
-            f"landmarks must be at most the number of inputs, {len(x)}, got {count}. With as many, "
-            "or more, use the whole matrix: gram.compute(kernel, x)."
+            f"landmarks must be at most the number of inputs, {len(x)}, got {count}. For that "
+            "many use the whole matrix: gram.compute(kernel, x)."
         )
     random = np.random.default_rng(seed)
     if method == "uniform":

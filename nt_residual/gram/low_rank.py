@@ -29,7 +29,7 @@ class LowRank:
 
         k̂(x, x') = φ(x)·φ(x'),   φ(x) = k(x, Z) B,   B = U S^{−1/2}
 
-    It is at most k in the sense of matrices, and equal to it if x or x' is a landmark.
+    It equals k if x or x' is a landmark, and k − k̂ is positive semi-definite.
     `GradientFlow.fit` takes it in place of a matrix, and trains with it exactly. This takes one
     pass over the inputs, n M (d + 2M) multiplications, and memory for some M × M matrices. About
     M = √n log n landmarks keep the rate of early-stopped regression (Rudi, Camoriano & Rosasco
@@ -57,8 +57,8 @@ class LowRank:
       x: the inputs, a NumPy array of shape (n, …).
       landmarks: Z, a NumPy array of shape (M, …).
       landmark_diagonal: k(z, z), float64, shape (M,).
-      basis: B, float64, shape (M, r). Directions whose eigenvalues S rounding can produce, those
-        below ε √M max_i k(z_i, z_i), are left out: M − r of them, repeated landmarks among them.
+      basis: B, float64, shape (M, r). The M − r directions with eigenvalues S below
+        ε √M max_i k(z_i, z_i) are left out: rounding, or repeated landmarks, produce them.
       dtype: of the kernel's values.
 
     Raises:

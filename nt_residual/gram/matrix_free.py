@@ -17,9 +17,9 @@ from nt_residual.gram.tiles import Cut, Kernel, device_of
 
 @jax.tree_util.register_pytree_node_class
 class MatrixFree:
-    """The matrix k(x1, x2), of which no more than a tile exists at a time.
+    """The matrix k(x1, x2), computed tile by tile in every product and never stored.
 
-    `matrix @ v` computes every tile again. With `x2=None` the matrix is symmetric, only tiles on
+    `matrix @ v` is a product. With `x2=None` the matrix is symmetric, only tiles on
     and above the diagonal are computed, and `GradientFlow.fit` takes it in place of an array.
 
     Args:
@@ -27,8 +27,8 @@ class MatrixFree:
       x1: shape (n1, …), floats.
       x2: shape (n2, …), or `None` for `x1`.
       tile_size: the largest side of a tile; `None` chooses one.
-      mesh: deals the tiles out to its devices, in all processes; only with `x2=None`. `None` takes
-        the mesh that `x1` is spread over, if it is.
+      mesh: distributes the tiles over its devices, in all processes; only with `x2=None`. `None`
+        takes the mesh that `x1` is spread over, if it is.
 
     Attributes:
       kernel: as passed.
@@ -117,7 +117,7 @@ class MatrixFree:
           v: shape (n2,) or (n2, o), real numbers.
 
         Returns:
-          Shape (n1,) or (n1, o), in the dtype of the kernel and of `v`, or float32 if that is more.
+          Shape (n1,) or (n1, o), in the widest of float32 and the dtypes of the kernel and `v`.
 
         Raises:
           TypeError: if `v` does not hold real numbers.

@@ -31,8 +31,8 @@ _REMEDIES = "Use more devices, or gram.MatrixFree, which computes tiles when the
 class Sharded:
     """A matrix in memory whose rows are spread over the devices of a mesh.
 
-    `gram.compute(..., mesh=)` returns one if the number of devices does not divide n1, as that of
-    a `jax.Array` must. `GradientFlow` takes it; `np.asarray` gathers it on the host.
+    `gram.compute(..., mesh=)` returns one if the number of devices does not divide n1: rows of a
+    `jax.Array` must divide evenly. `GradientFlow` takes it; `np.asarray` gathers it on the host.
 
     Attributes:
       matrix: shape (n, n2), sharded by rows, with n ≥ n1 a multiple of the number of devices. The

@@ -29,8 +29,8 @@ class Stored:
 
     `gram.compute(..., store=PATH)` returns one, and `gram.load(PATH)` opens it again.
     `stored[2:5]`, `stored[:, 0]` and `stored[3, 4]` are NumPy arrays and numbers, and
-    `np.asarray(stored)` reads all of it. The folder is a zarr v3 array with one chunk per tile. A
-    pickle holds the path.
+    `np.asarray(stored)` reads all of it. The folder is a zarr v3 array with one chunk per tile.
+    Pickling keeps the path, not the data.
 
     Attributes:
       path: the folder.
@@ -114,8 +114,8 @@ class Stored:
 
         Returns:
           Shape (n1,) or (n1, o). For a JAX array v, a JAX array of its dtype; otherwise a NumPy
-          array. Sums are in the dtype of the matrix, of a JAX array v, or float32, whichever is
-          more.
+          array. Sums are in the widest of float32 and the dtypes of the matrix and of a JAX
+          array v.
 
         Raises:
           ValueError: if the shape of `v` does not fit.
@@ -195,8 +195,8 @@ def load(path: str | os.PathLike) -> Stored:
     """Open the matrix that `gram.compute(..., store=path)` has stored in a folder.
 
     Raises:
-      FileNotFoundError: if there is nothing.
-      ValueError: if it is something else, or not complete.
+      FileNotFoundError: if the folder does not exist.
+      ValueError: if it is not a stored matrix, or not complete.
       OSError: if the zarr array in it is damaged.
     """
     folder = folder_of(path)

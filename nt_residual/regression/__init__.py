@@ -1,4 +1,4 @@
-"""Kernel regression by gradient flow, and where to stop it."""
+"""Kernel regression by gradient flow, rules for the stopping time, and error bars."""
 
 import typing
 

@@ -21,14 +21,14 @@ from sklearn.utils.validation import column_or_1d
 
 
 class RNTKRegressor(RegressorMixin, KernelEstimator):
-    """Regression with an infinitely wide residual network, trained for the right time.
+    """Regression with an infinitely wide residual network, trained with early stopping.
 
     The network of L blocks with α = c·L^(−γ) is trained by gradient flow on the squared error,
     from zero, on centered targets: `GradientFlow` with a `rntk.ResidualKernel`.
 
     Inputs are centered, divided by the root mean square length of the training rows, and get a
     constant feature, `bias`, which acts as a bias of the first layer. Without it the network sees
-    only angles around the mean. Scale features of different units before.
+    only angles around the mean. Bring features of different units to one scale first.
 
     Save a fitted estimator with joblib, or with skops, which asks which types to trust: the class
     of the estimator, and `nt_residual.regression.stopping.Stopping`.
@@ -50,7 +50,7 @@ class RNTKRegressor(RegressorMixin, KernelEstimator):
       validation_fraction: of the data, for 'holdout', in (0, 1).
       ridge: δ ≥ 0, of K + δI.
       bias: the value of the constant feature, ≥ 0, in units of the root mean square length of the
-        training inputs; 0 for none: then a row that is equal to the mean is refused.
+        training inputs; 0 for none: then a row equal to the mean raises `ValueError`.
       center: whether to subtract the mean of the training inputs.
       normalize_inputs: whether to divide inputs, with the constant feature, by their lengths, as
         for inputs with heavy tails.
@@ -58,25 +58,25 @@ class RNTKRegressor(RegressorMixin, KernelEstimator):
       landmarks: the number of rows onto which the kernel is projected (`gram.LowRank`), for more
         rows than a matrix allows; `None` for the whole matrix. 'auto' takes the whole matrix up to
         20,000 rows, if the memory allows, and 4000 landmarks beyond. Landmarks are rows drawn at
-        random. They need the solver 'auto', and any rule but 'kfold'.
+        random. They need the solver 'auto', and a rule other than 'kfold'.
       dtype: the precision of kernels. 'float32' has an error of 2e-6, less than noise; 'float64'
         takes twice the memory, for interpolation of data without noise.
-      random_state: of the division into parts, as in scikit-learn.
+      random_state: the seed of splits and landmarks, as in scikit-learn.
 
     Attributes:
       stopping_time_: the training time.
       stopping_: the `Stopping` of the rule, or `None` for 'theory' and a given time.
-      network_: depth, gamma, c, kind and trained of the fit, a dict.
-      kernel_: the `rntk.ResidualKernel` of these.
+      network_: a dict of depth, gamma, c, kind and trained, as fitted.
+      kernel_: the `rntk.ResidualKernel` with these.
       solver_: 'eigh', 'lanczos' or 'landmarks'.
       x_train_: the prepared inputs, shape (n, d + 1), or (n, d) if `bias` is 0; with landmarks,
-        these alone.
-      dual_coef_: the factors of the kernel with them, shape (n,) or (n, n_outputs).
+        only these.
+      dual_coef_: the coefficients of the kernel with them, shape (n,) or (n, n_outputs).
       offset_: the mean target, a scalar or shape (n_outputs,).
       target_scale_: the standard deviation of the targets, likewise.
-      preparation_: mean, scale, bias and normalize of the inputs, a dict.
+      preparation_: a dict of mean, scale, bias and normalize, applied to inputs.
       n_features_in_: the number of features.
-      feature_names_in_: their names, where X had them.
+      feature_names_in_: their names, if X has them.
 
     Example:
       >>> rng = np.random.default_rng(0)
@@ -168,7 +168,7 @@ class RNTKRegressor(RegressorMixin, KernelEstimator):
 
 
 class RNTKClassifier(ClassifierMixin, KernelEstimator):
-    """Classification with an infinitely wide residual network, trained for the right time.
+    """Classification with an infinitely wide residual network, trained with early stopping.
 
     The network of `RNTKRegressor` is trained on one-hot codes of the classes, centered by their
     frequencies, with the squared error. Its outputs s_k, one for each class, estimate the

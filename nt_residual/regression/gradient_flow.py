@@ -47,10 +47,10 @@ class GradientFlow:
     - 'landmarks', for a `gram.LowRank`: one eigendecomposition in as many dimensions as it has
       landmarks, after one pass over the inputs.
 
-    Nothing is learned along eigenvalues of K + δI that rounding can produce, so t = ∞ is the
-    interpolant of least norm. They are those below ε √n max_i K_ii, with ε of the dtype of K, or
-    below the solver's own rounding of λ_max: n ε of float64, or ε where 'lanczos' computes in
-    float32.
+    Directions whose eigenvalue of K + δI may be mere rounding are not learned, so t = ∞ is the
+    interpolant of least norm. These are eigenvalues below ε √n max_i K_ii, with ε of the dtype of
+    K, or below the solver's own rounding: λ_max times n ε of float64, or times ε of float32 where
+    'lanczos' computes in that.
 
     Attributes:
       ridge: δ.
@@ -102,11 +102,13 @@ class GradientFlow:
             up to 2000 it begins with 'lanczos', and changes to 'eigh' when that is worth its cost:
             for times after 10⁴/mean(K_ii), where 'lanczos' does not converge, and for
             `degrees_of_freedom`, `leave_one_out` and `time_grid`. It chooses 'lanczos' for all
-            others. 'eigh' makes an array of any matrix. A `gram.LowRank` has its own, 'landmarks'.
+            others. 'eigh' converts any matrix to an array. A `gram.LowRank` has its own,
+            'landmarks'.
           ridge: δ ≥ 0.
           center_targets: whether the flow starts from f_0 = mean(y), for each output, instead of
             f_0 = 0. `None` is False, with a warning where the mean is large.
-          tol: the `Solution.residual` for 'lanczos' to reach. Errors at new inputs may be larger.
+          tol: 'lanczos' continues until `Solution.residual` is at most this. Errors at new inputs
+            may be larger.
           max_iterations: the most products with K that 'lanczos' makes; `None` for 1000. Its
             bases take that many vectors per output.
           progress: whether 'lanczos' shows a progress bar, in all methods.
@@ -266,7 +268,7 @@ class GradientFlow:
         shapes are as for `predict`.
 
         Raises:
-          ValueError: as `degrees_of_freedom`, or if the only point has no mean without it.
+          ValueError: as `degrees_of_freedom`, or with `center_targets` and one point only.
         """
         times = arguments.check_times(t)
         values = self._eigh("leave_one_out").leave_one_out(times.ravel())

@@ -1,4 +1,4 @@
-"""When to stop gradient flow: rules that choose among times by an error.
+"""Rules that choose the stopping time of gradient flow by an error.
 
 `theory.stopping_time` is a rule that uses no data.
 """
@@ -235,7 +235,7 @@ def generalized_cross_validation(flow: GradientFlow, times: ArrayLike | None = N
     resolved = left > _FEWEST_LEFT
     if not resolved.any():
         raise ValueError(
-            f"times must hold one at which the flow does not interpolate yet, got times from "
+            f"times must hold one at which the flow does not yet interpolate, got times from "
             f"{times[0]:.3g} to {times[-1]:.3g}. Pass earlier times, or None."
         )
     errors = np.full(len(times), math.inf)
@@ -244,7 +244,7 @@ def generalized_cross_validation(flow: GradientFlow, times: ArrayLike | None = N
 
 
 def leave_one_out(flow: GradientFlow, y: ArrayLike, times: ArrayLike | None = None) -> Stopping:
-    """Choose the time with the least squared error of each point predicted from all others.
+    """Choose the time with the least leave-one-out error: each point predicted from all others.
 
     The predictions are those of `GradientFlow.leave_one_out`.
 

@@ -1,4 +1,4 @@
-"""How sure predictions are: covariances of trained ensembles and of Gaussian processes."""
+"""Error bars of predictions: covariances of trained ensembles and of Gaussian processes."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def ensemble_covariance(
     nngp_test_train: ArrayLike,
     nngp_train: ArrayLike | gram.LowRank,
 ) -> np.ndarray:
-    r"""Return how much the predictions of infinitely wide networks, trained for a time t, differ.
+    r"""Return the covariance of the predictions of infinitely wide networks, trained for a time t.
 
     Networks start from random functions f_0 with the covariance K, their NNGP kernel, and are
     trained by gradient flow with their NTK Θ, the kernel of `flow`. Their predictions are
@@ -35,7 +35,7 @@ def ensemble_covariance(
 
         K_** − A_t K_X* − K_*X A_tᵀ + A_t K_XX A_tᵀ,   A_t = Θ_*X g_t(Θ)
 
-    with f_t = A_t y. It is that of f_0 at t = 0. Noise in the targets is not part of it.
+    with f_t = A_t y. At t = 0 it is the covariance of f_0. It does not include noise of targets.
 
     For a flow that was fitted to a `gram.LowRank` pass another one with the NNGP kernel and the
     same landmarks as `nngp_train`, and kernels between test inputs and landmarks. K_** is not

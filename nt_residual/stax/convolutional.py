@@ -22,11 +22,11 @@ def ConvResNet(
 ):
   r"""A convolutional residual network.
 
-  A convolution, the blocks, pooling, and a dense layer, without biases. Each
-  stage but the first begins with a block that halves the resolution and doubles
-  the channels, with a stride of two in the first convolution of its branch and
-  in a 1x1 convolution on its shortcut. `nt_residual.conv.ResidualKernel`
-  computes the same kernel faster.
+  It has a convolution, the blocks, pooling, and a dense layer, without biases.
+  Each stage after the first begins with a block that halves the resolution and
+  doubles the channels, with a stride of two in the first convolution of its
+  branch and in a 1x1 convolution on its shortcut.
+  `nt_residual.conv.ResidualKernel` computes the same kernel faster.
 
   Example:
     >>> from nt_residual import schedules
@@ -64,10 +64,10 @@ def ConvResNet(
       the shape of all filters, one number for each spatial axis of the input.
 
     options:
-      `padding`, `'SAME'` for zeros around the image or `'CIRCULAR'` for its
-      other side; and `trained` (the shortcuts count as the first and the last
-      layer do), `normalize_blocks`, `block`, `activation`, `W_std` and `remat`
-      of `FullyConnectedResNet`.
+      `padding`, `'SAME'` for zeros around the image or `'CIRCULAR'` for
+      periodic images; and `trained` (shortcuts are trained if the first and the
+      last layer are), `normalize_blocks`, `block`, `activation`, `W_std` and
+      `remat` of `FullyConnectedResNet`.
 
   Returns:
     `(init_fn, apply_fn, kernel_fn)`, for inputs of shape

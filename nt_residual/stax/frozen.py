@@ -15,11 +15,11 @@ from .residual import check_layer
 
 @stax.layer
 def Frozen(layer):
-  """The same layer, with its parameters left out of training.
+  """A layer whose parameters are not trained.
 
-  Outputs and NNGP are those of `layer`. The NTK holds only what the parameters
-  of the layers before contribute: the gradient with respect to the layer's own
-  parameters is zero.
+  Outputs and NNGP kernel are those of `layer`. The NTK contains only the
+  contributions of earlier layers: the gradient with respect to the parameters
+  of `layer` is zero.
 
   Example:
     >>> from nt_residual.stax import Frozen

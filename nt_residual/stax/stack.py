@@ -39,8 +39,8 @@ def ResidualStack(
     Without `normalize_blocks` variances grow like
     :math:`\prod_\ell (1 + \alpha_\ell^2)`, if the branch keeps them: at
     :math:`\alpha = 1` the kernel exceeds the range of float32 at depth 128, and
-    the finite network at depth 256. Both raise an `OverflowError`, and inside
-    `jit` and the like warn if that product is out of range and known.
+    the finite network at depth 256. Both raise an `OverflowError`. Inside `jit`
+    and other transformations they warn instead, if the product is known.
 
   Example:
     >>> from nt_residual.stax import ResidualStack
@@ -82,7 +82,7 @@ def ResidualStack(
       that is NaN, infinite or negative; from `init_fn` and `kernel_fn`, if a
       block changes the shape of its input.
     OverflowError: without `normalize_blocks`, from `kernel_fn` and `apply_fn`,
-      if what they make of finite inputs is not finite.
+      if finite inputs give infinite or NaN results.
   """
   alphas = schedules.alphas_of(alphas, name='alphas', traced=True)
   _checks.boolean(remat, 'remat')
@@ -214,8 +214,8 @@ def check_range(layer, alphas):
     elif _finite(inputs) and not _finite(outputs):
       raise OverflowError(
           f'the {name} of {len(alphas)} residual blocks is infinite or NaN: it '
-          f'exceeds the range of {dtype}, unless that of the branch alone is '
-          f'not finite either. {remedy}'
+          f'exceeds the range of {dtype}, unless the branch alone does, too. '
+          f'{remedy}'
       )
 
   def checked_apply_fn(params, inputs, **kwargs):

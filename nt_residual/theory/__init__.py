@@ -1,4 +1,4 @@
-"""The limits of deep residual kernels, their spectra, and what they can learn."""
+"""Limits of deep residual kernels, their spectra, and learning curves."""
 
 from nt_residual.theory import plots as plots
 from nt_residual.theory.decay import Decay as Decay

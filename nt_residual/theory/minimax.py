@@ -40,7 +40,7 @@ def stopping_time(n: ArrayLike, dim: int, *, scale: float = 1.0) -> float | np.n
     is a time of the flow f_t(x) = k(x, X) K^{-1} (I − exp(−t K/n)) y of
     `regression.GradientFlow`. The constant depends on the noise, the target and the kernel's
     scale. Measure it on held-out data at one n (`regression.holdout`), or estimate it with
-    `stopping_scale`. Ridge regression with K + δI, δ = n/t, behaves alike.
+    `stopping_scale`. Ridge regression with K + δI, δ = n/t, behaves similarly.
 
     `n` is the number of training points, a scalar or an array; the result has its shape.
 

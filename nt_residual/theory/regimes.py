@@ -91,19 +91,19 @@ def suitable_schedule(
         α = 1/√L    if all layers are trained, with normalization layers and Adam too
         α = 1/L     in the kernel regime with the blocks trained alone; 1/√L for odd harmonics
 
-    With all layers trained, α that falls faster than 1/√L leaves the linear kernel, and α that
-    falls more slowly a constant. For feature learning at infinite depth 1/√L is the only power
-    too (Yang et al.), and it transfers learning rates between depths (Bordelon et al.).
+    With all layers trained, the kernel tends to the linear one if α falls faster than 1/√L, and to
+    a constant if α falls more slowly. 1/√L is also the only power that allows feature learning at
+    infinite depth (Yang et al.), and it transfers learning rates between depths (Bordelon et al.).
 
     With the blocks trained alone, early-stopped regression is minimax optimal for every γ > 1/2,
     but deep networks then have no odd harmonics beyond degree 1. The theory does not determine
-    the constant c of c/√L: tune it, from 1 on.
+    the constant c of c/√L: tune it, starting from 1.
 
     Args:
       trained: 'all' for a network of which all layers are trained; 'blocks' for the kernel regime
         with the first and the last layer fixed.
-      odd_harmonics: whether odd harmonics of degree 3 and more must be learned. Inputs that come
-        with their negatives need them; with a constant feature (`bias=` of the estimators) not.
+      odd_harmonics: whether odd harmonics of degree 3 and more must be learned. They are needed if
+        x and −x are both inputs, unless inputs have a constant feature (`bias=` of estimators).
 
     Raises:
       TypeError: if an argument has another type.
@@ -125,33 +125,35 @@ def _advice(name: str, schedule: schedules.Schedule, trained: str) -> str:
     """A paragraph on what a regime means for learning, and what to do."""
     if name == "degenerate":
         return (
-            "The kernel tends to the constant 1/4 between any two different inputs, so infinitely "
-            "deep networks learn nothing but the mean. Networks are within 0.01 of it, at angles "
-            f"from 22 to 135 degrees, where T > {_NEAR_INFINITY[trained]}. Let α fall at least as "
-            "fast as L^(-1/2): start with gamma = 1/2."
+            "The kernel of any two different inputs tends to the constant 1/4: infinitely deep "
+            "networks learn only the mean of the targets. Networks are within 0.01 of this limit, "
+            f"at angles from 22 to 135 degrees, if T > {_NEAR_INFINITY[trained]}. Let α fall at "
+            "least as fast as L^(-1/2): start with gamma = 1/2."
         )
     if name == "critical":
         near = 10 if trained == "blocks" else 20
         text = (
-            "The kernel has a limit that depends on c and learns targets of either parity: start "
-            f"with this gamma. Networks are within 0.01 of it from about {near} blocks on for "
-            "c = 1, from about 160 for c = 3. With a large c the limit is close to a constant."
+            "The kernel has a limit that depends on c, and learns both even and odd functions: "
+            f"start with this gamma. Networks are within 0.01 of it from about {near} blocks on "
+            "for c = 1, and from about 160 for c = 3. With a large c the limit is nearly constant."
         )
-        linear = " Training the first and the last layer too adds much of the linear kernel to it."
+        linear = (
+            " Training the first and the last layer, too, adds much of the linear kernel to it."
+        )
         return text + (linear if trained == "all" else "")
     if name == "learnable":
         return (
-            "The kernel tends to that of one hidden layer, with which early-stopped regression is "
-            f"minimax optimal. {_near_limit(schedule, trained)} Without biases it has no odd "
-            "harmonics beyond degree 1: for inputs that come with their negatives append a "
-            "constant feature (bias= of the estimators does), or use gamma = 1/2. Training every "
-            "layer (trained='all') leads to the linear kernel cos θ: start such networks with "
+            "The kernel tends to the kernel of one hidden layer. Early-stopped regression with it "
+            f"is minimax optimal. {_near_limit(schedule, trained)} Without biases it has no odd "
+            "harmonics beyond degree 1: if x and −x are both inputs, append a constant feature "
+            "(bias= of the estimators does), or use gamma = 1/2. If all layers are trained "
+            "(trained='all'), the limit is the linear kernel cos θ: start such networks with "
             "gamma = 1/2."
         )
     return (
-        "With all layers trained the kernel tends to the linear one, cos θ: infinitely deep "
-        f"networks learn linear functions only. {_near_limit(schedule, trained)} Start with "
-        "gamma = 1/2, or train the blocks alone (trained='blocks')."
+        "With all layers trained the kernel tends to the linear kernel cos θ: infinitely deep "
+        f"networks learn only linear functions. {_near_limit(schedule, trained)} Start with "
+        "gamma = 1/2, or train only the blocks (trained='blocks')."
     )
 
 
@@ -159,16 +161,16 @@ def _near_limit(schedule: schedules.Schedule, trained: str) -> str:
     """From which depth on a limit with T = 0 describes a network."""
     near = _NEAR_ZERO[trained]
     if not isinstance(schedule, schedules.PowerLaw):
-        return f"Networks are within 0.01 of it where T < {near:.2g}."
+        return f"Networks are within 0.01 of it if T < {near:.2g}."
     # The depth at which T = c² L^(1−2γ) falls to `near`.
     log_depth = (math.log(near) - 2 * math.log(schedule.c)) / (1 - 2 * schedule.gamma)
     depth = math.exp(min(max(log_depth, 0), 700))
     if depth <= _TOO_DEEP:
         rounded = float(f"{math.ceil(depth):.2g}")
-        return f"Networks are within 0.01 of it at depths from about {rounded:.0f} on."
+        return f"Networks are within 0.01 of it from a depth of about {rounded:.0f} on."
     time = schedule.c**2 * 1000 ** (1 - 2 * schedule.gamma)
     return (
-        "It is approached slowly: networks are within 0.01 of it only at depths from about "
-        f"{depth:.0e} on, and until then their kernel is that of gamma = 1/2 with c² = T, which "
-        f"is {time:.2g} for 1000 blocks."
+        "Networks approach it slowly: they are within 0.01 of it only from a depth of about "
+        f"{depth:.0e} on. Until then their kernel is that of gamma = 1/2 with c² = T, where T is "
+        f"{time:.2g} for 1000 blocks."
     )
