@@ -1,6 +1,6 @@
 """Test the claims of the paper (arXiv 2403.04545), and write a report.
 
-CLAIM is constant_alpha, slow_decay, convergence, minimax, parity, classification or
+CLAIM is constant_alpha, slow_decay, convergence, minimax, parity, landmarks, classification or
 finite_networks. The output folder gets numbers, figures and report.html. If the command is
 interrupted, run it again: it resumes.
 

@@ -80,25 +80,14 @@ def run(
             for n in sorted(sizes):
                 time = float(theory.stopping_time(n, dim, scale=scale))
                 row = {"dim": dim, "gamma": float(gamma), "n_train": n, "time": time}
-                row["expected"] = _expected(spectrum, target, noise, n, time)
+                row["expected"] = float(
+                    sphere_regression.expected_risk(spectrum, target, noise, n, time)
+                )
                 for seed, points in enumerate(sphere_regression.draw_sets(n_seeds, n, **options)):
                     for depth in depths:
                         risks = _risks(limit.at_depth(depth), points, time)
                         rows.append(row | {"seed": seed, "depth": depth} | risks)
     return Result(table(rows))
-
-
-def _expected(
-    spectrum: theory.Spectrum, target: dict[int, float], noise: float, n: int, t: float
-) -> float:
-    """Return bias and variance of gradient flow in the eigenbasis, for large n.
-
-    Σ_k v_k² exp(−2 t λ_k) + σ²/n Σ_k N(d, k) (1 − exp(−t λ_k))²
-    """
-    decay = np.exp(-t * np.maximum(spectrum.eigenvalue, 0))
-    variance = noise**2 / n * np.sum(spectrum.multiplicity * np.square(1 - decay))
-    power = theory.zonal_power(target, spectrum.dim)
-    return float(sum(v * decay[degree] ** 2 for degree, v in power.items()) + variance)
 
 
 def _calibrate(kernel: Any, sets: list[data.Dataset], unit: float) -> float:

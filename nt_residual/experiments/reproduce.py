@@ -17,6 +17,7 @@ from nt_residual.experiments import (
     constant_alpha,
     convergence,
     finite_networks,
+    landmarks,
     minimax,
     parity,
     record,
@@ -31,6 +32,7 @@ CLAIMS: dict[str, types.ModuleType] = {
     "convergence": convergence,
     "minimax": minimax,
     "parity": parity,
+    "landmarks": landmarks,
     "classification": classification,
     "finite_networks": finite_networks,
 }

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from nt_residual import _checks, data, regression
+from nt_residual import _checks, data, regression, theory
 from nt_residual.experiments.claim import mean_and_error
 
 
@@ -51,3 +52,21 @@ def best_error(kernel: Any, sets: Sequence[data.Dataset]) -> tuple[float, float]
         best = np.square(predictions - points.y_test).mean(axis=1).min()
         errors.append(float(best / np.square(points.y_test - points.y_train.mean()).mean()))
     return mean_and_error(errors)
+
+
+def expected_risk(
+    spectrum: theory.Spectrum, target: dict[int, float], noise: float, n: int, times: ArrayLike
+) -> np.ndarray:
+    """Return bias and variance of gradient flow in the eigenbasis, for large n, at each time.
+
+    Σ_k v_k² exp(−2 t λ_k) + σ²/n Σ_k N(d, k) (1 − exp(−t λ_k))²
+
+    Example:
+      >>> spectrum = theory.spectrum(lambda theta: 1.5 * np.cos(theta), dim=3, max_degree=1)
+      >>> expected_risk(spectrum, {1: 1.0}, 1.0, 100, [0.0, 100.0]).round(3)
+      array([0.333, 0.03 ])
+    """
+    decay = np.exp(-np.multiply.outer(times, np.maximum(spectrum.eigenvalue, 0)))
+    variance = noise**2 / n * (np.square(1 - decay) @ spectrum.multiplicity)
+    power = theory.zonal_power(target, spectrum.dim)
+    return sum(v * decay[..., degree] ** 2 for degree, v in power.items()) + variance

@@ -11,6 +11,7 @@ from nt_residual.experiments import (
     claim,
     constant_alpha,
     convergence,
+    landmarks,
     minimax,
     parity,
     slow_decay,
@@ -32,6 +33,7 @@ def results():
             SIZES, dims=[3], gammas=[0.5], n_test=500, n_calibration=32, n_seeds=2
         ),
         parity: parity.run(SIZES, depths=[math.inf], n_test=500, n_seeds=2),
+        landmarks: landmarks.run(SIZES, n_test=500, n_seeds=2),
     }
 
 
@@ -93,6 +95,20 @@ def test_risks_are_of_the_size_that_eigenvalues_predict(results):
     result = results[minimax]
     rows = result.of(depth=math.inf, n_train=SIZES[-1])
     assert rows.stopped.mean() == pytest.approx(rows[0].expected, rel=0.5)
+
+
+def test_landmarks_are_judged_by_slopes_and_by_the_whole_kernel(results):
+    result = results[landmarks]
+    rows = result.rows
+    # 32 points: ½ √32 log 32, rounded up.
+    assert rows.landmarks.tolist() == [10, 10, 28, 28]
+    assert np.all(rows.stopped < 3 * rows.whole)
+    falling = changed(
+        result, stopped=rows.expected, whole=rows.expected, trained=1 / np.sqrt(rows.n_train)
+    )
+    assert agreed(landmarks, falling) == [True] * 3
+    wrong = changed(result, stopped=rows.n_train**-0.3, whole=0.01, trained=rows.n_train**-0.7)
+    assert agreed(landmarks, wrong) == [False] * 3
 
 
 def test_odd_harmonics_are_learned_at_one_half_alone(results):
