@@ -1,5 +1,6 @@
 """Kernel matrices projected onto the span of landmarks, for more inputs than a matrix allows."""
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -161,7 +162,8 @@ class LowRank:
             np.asarray(a, np.float64) + np.asarray(b, np.float64)
             for a, b in zip(high, low, strict=True)
         )
-        return (second + second.T) / 2, first * scale
+        above = np.triu(second, 1)
+        return above + above.T + np.diag(np.diagonal(second)), first * scale
 
     @sharded.no_mesh()
     def features(self, x: ArrayLike) -> np.ndarray:
@@ -247,7 +249,7 @@ def _add_tile(
         before = 0 if mesh is None else jax.lax.axis_index(mesh.axis_names) * len(x)
         mine = (before + jnp.arange(len(x)) < count)[:, None]
         features = jnp.where(mine, features, 0)
-        parts = [jnp.matmul(features.T, a, precision="highest")[None] for a in (features, y)]
+        parts = _upper(features)[None], jnp.matmul(features.T, y, precision="highest")[None]
         pairs = [_add(*terms) for terms in zip(*sums, parts, strict=True)]
         return [list(part) for part in zip(*pairs, strict=True)], jnp.isfinite(features).all()[None]
 
@@ -260,6 +262,19 @@ def _add_tile(
         local, mesh=mesh, in_specs=specs, out_specs=(rows, rows), check_vma=False
     )
     return spread(landmarks, basis, x, y, count, sums)
+
+
+def _upper(features: jax.Array) -> jax.Array:
+    """Return ΦᵀΦ on and above the diagonal, with some half of its multiplications."""
+    rank = features.shape[1]
+    edges = np.linspace(0, rank, max(1, min(8, rank // 256)) + 1).astype(int).tolist()
+    columns = [
+        jnp.matmul(features[:, :stop].T, features[:, start:stop], precision="highest")
+        for start, stop in itertools.pairwise(edges)
+    ]
+    below = [(0, rank - len(block)) for block in columns]
+    padded = [jnp.pad(block, (rows, (0, 0))) for block, rows in zip(columns, below, strict=True)]
+    return jnp.concatenate(padded, axis=1)
 
 
 def _add(high: jax.Array, low: jax.Array, term: jax.Array) -> tuple[jax.Array, jax.Array]:
