@@ -2,6 +2,7 @@
 
 from nt_residual.data import sphere as sphere
 from nt_residual.data.labels import centered_one_hot as centered_one_hot
+from nt_residual.data.labels import class_names as class_names
 from nt_residual.data.labels import signs as signs
 from nt_residual.data.load import NAMES as NAMES
 from nt_residual.data.load import Dataset as Dataset

@@ -1,9 +1,41 @@
-"""Labels as the targets of a regression."""
+"""Labels in words, and as the targets of a regression."""
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from nt_residual import _checks
+
+_DIGITS = "0 1 2 3 4 5 6 7 8 9"
+_WORDS = {
+    "digits": _DIGITS,
+    "mnist": _DIGITS,
+    "fashion_mnist": "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankle_boot",
+    "cifar10": "airplane automobile bird cat deer dog frog horse ship truck",
+    "cifar100": """
+        apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
+        butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch
+        crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo
+        keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain
+        mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain
+        plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk
+        skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone
+        television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+        """,
+}
+
+
+def class_names(name: str) -> tuple[str, ...]:
+    """Return the words for the labels 0, 1, … of a data set that `load` knows.
+
+    Raises:
+      TypeError, ValueError: if there is no such data set.
+
+    Example:
+      >>> class_names("fashion_mnist")[9]
+      'Ankle boot'
+    """
+    words = _WORDS[_checks.choice(name, "name", tuple(_WORDS))].split()
+    return tuple(word.replace("_", " ") for word in words)
 
 
 def centered_one_hot(labels: ArrayLike, n_classes: int) -> np.ndarray:

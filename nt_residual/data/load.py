@@ -24,6 +24,12 @@ class Dataset(NamedTuple):
     x_test: np.ndarray
     y_test: np.ndarray
 
+    @property
+    def flat(self) -> "Dataset":
+        """The same data set with each input as a vector: shape (n, d)."""
+        train, test = (x.reshape(len(x), -1) for x in (self.x_train, self.x_test))
+        return self._replace(x_train=train, x_test=test)
+
 
 def load(
     name: str,
@@ -39,24 +45,26 @@ def load(
     |---|---|---|---|---|---|
     | 'digits' | handwritten digits that come with scikit-learn | (n, 8, 8, 1) | 10 | 1437 | 360 |
     | 'mnist' | handwritten digits | (n, 28, 28, 1) | 10 | 60000 | 10000 |
+    | 'fashion_mnist' | pieces of clothing | (n, 28, 28, 1) | 10 | 60000 | 10000 |
     | 'cifar10' | color images | (n, 32, 32, 3) | 10 | 50000 | 10000 |
     | 'cifar100' | color images, fine labels | (n, 32, 32, 3) | 100 | 50000 | 10000 |
 
     All but the digits are downloaded once, into the folder that the environment variable
-    NT_RESIDUAL_DATA names, or else into the system's cache. Every file must have the SHA-256 sum
-    of the published one.
+    NT_RESIDUAL_DATA names, or else into the system's cache. Where Debian's package
+    dataset-fashion-mnist is installed, its files are read instead. The content of every file must
+    have the SHA-256 sum of the published one.
 
     Args:
       name: one of those above.
       n_train: the size of the training set, stratified by class; `None` for all.
       n_test: the size of the test set, likewise.
       root: a folder with the published files, of CIFAR the binary versions, in place of downloads;
-        `None` for 'digits'.
+        `None` for 'digits'. Files of MNIST and Fashion-MNIST may be compressed or not.
       seed: of the subsets and, for 'digits', of the split. Other sets come split, and if whole in
         their published order.
 
     Returns:
-      Pixels as float32 in [0, 1], labels as int64.
+      Pixels as float32 in [0, 1], labels as int64. `class_names` has the words for the labels.
 
     Raises:
       TypeError: if `name` is not a string, or a size or the seed not an integer.
@@ -125,6 +133,7 @@ def _cifar(parts: dict[str, bytes], n_labels: int) -> Dataset:
 # How a data set of `files.DATASETS` is read.
 FORMATS = {
     "mnist": _idx,
+    "fashion_mnist": _idx,
     "cifar10": functools.partial(_cifar, n_labels=1),
     # The first label is that of a superclass.
     "cifar100": functools.partial(_cifar, n_labels=2),

@@ -40,7 +40,7 @@ def packed(name, parts):
 class Files:
     """Small data sets in the format of the published ones, and registered in their place."""
 
-    root: pathlib.Path
+    root: pathlib.Path  # Of a folder for each data set.
     arrays: dict  # Images and labels, for training and for tests, by data set.
 
 
@@ -53,18 +53,22 @@ def _arrays():
     color = (32, 32, 3)
     return {
         "mnist": (*some(60, 28, 28, 1), *some(40, 28, 28, 1)),
+        "fashion_mnist": (*some(60, 28, 28, 1), *some(40, 28, 28, 1)),
         "cifar10": (*some(60, *color), *some(40, *color)),
         "cifar100": (*some(200, *color, classes=100), *some(200, *color, classes=100)),
     }
 
 
+def _idx_files(x, y, x_test, y_test):
+    found = {}
+    for prefix, images, labels in (("train", x, y), ("t10k", x_test, y_test)):
+        found[f"{prefix}-images-idx3-ubyte"] = idx(images[..., 0])
+        found[f"{prefix}-labels-idx1-ubyte"] = idx(labels.astype(np.uint8))
+    return {f"{name}.gz": {name: content} for name, content in found.items()}
+
+
 def _contents(arrays):
     """The bytes in each published file, by data set, file and name."""
-    x, y, x_test, y_test = arrays["mnist"]
-    mnist = {}
-    for prefix, images, labels in (("train", x, y), ("t10k", x_test, y_test)):
-        mnist[f"{prefix}-images-idx3-ubyte"] = idx(images[..., 0])
-        mnist[f"{prefix}-labels-idx1-ubyte"] = idx(labels.astype(np.uint8))
     x, y, x_test, y_test = arrays["cifar10"]
     rows = [slice(12 * i, 12 * i + 12) for i in range(5)]
     cifar10 = {f"data_batch_{i + 1}.bin": records(x[r], y[r]) for i, r in enumerate(rows)}
@@ -75,24 +79,31 @@ def _contents(arrays):
         "test.bin": records(x_test, y_test // 5, y_test),
     }
     return {
-        "mnist": {f"{name}.gz": {name: content} for name, content in mnist.items()},
+        "mnist": _idx_files(*arrays["mnist"]),
+        "fashion_mnist": _idx_files(*arrays["fashion_mnist"]),
         "cifar10": {"cifar-10-binary.tar.gz": cifar10},
         "cifar100": {"cifar-100-binary.tar.gz": cifar100},
     }
 
 
+def _sums(contents):
+    return "\n".join(f"{hashlib.sha256(x).hexdigest()} {name}" for name, x in contents.items())
+
+
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    arrays, root = _arrays(), tmp_path / "root"
-    root.mkdir()
+    arrays, root = _arrays(), tmp_path
     for dataset, contents in _contents(arrays).items():
-        of_dataset = {name: packed(name, parts) for name, parts in contents.items()}
-        for name, content in of_dataset.items():
-            (root / name).write_bytes(content)
+        archives = {name: packed(name, parts) for name, parts in contents.items()}
+        (root / dataset).mkdir()
+        for name, content in archives.items():
+            (root / dataset / name).write_bytes(content)
         there = published.DATASETS[dataset]
-        assert list(there.files) == list(of_dataset)
-        sums = "\n".join(
-            f"{hashlib.sha256(x).hexdigest()} {name}" for name, x in of_dataset.items()
-        )
-        monkeypatch.setitem(published.DATASETS, dataset, there._replace(sums=sums))
+        assert list(published.sums(there.archives)) == list(archives)
+        changed = {"archives": _sums(archives), "installed": ""}
+        if there.contents:
+            inside = {name: x for parts in contents.values() for name, x in parts.items()}
+            assert list(published.sums(there.contents)) == list(inside)
+            changed["contents"] = _sums(inside)
+        monkeypatch.setitem(published.DATASETS, dataset, there._replace(**changed))
     return Files(root, arrays)

@@ -22,3 +22,12 @@ def test_bad_labels_are_refused():
     ):
         with pytest.raises(error, match=message):
             data.signs(labels, 2)
+
+
+def test_every_data_set_has_a_word_for_each_label():
+    counts = [len(set(data.class_names(name))) for name in data.NAMES]
+    assert counts == [100 if name == "cifar100" else 10 for name in data.NAMES]
+    # Labels of CIFAR-100 are in the order of the alphabet.
+    assert list(data.class_names("cifar100")) == sorted(data.class_names("cifar100"))
+    with pytest.raises(ValueError, match=r"name must be 'digits', .*got 'minst'"):
+        data.class_names("minst")

@@ -5,7 +5,7 @@ from sklearn.model_selection import train_test_split
 
 from nt_residual import data
 
-PUBLISHED = ["mnist", "cifar10", "cifar100"]
+PUBLISHED = ["mnist", "fashion_mnist", "cifar10", "cifar100"]
 
 
 @pytest.mark.parametrize(("n_train", "seed"), [(None, 0), (200, 0), (1000, 3)])
@@ -51,7 +51,7 @@ def test_bad_arguments_are_refused(options, message):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_files_give_the_images_and_labels_in_them(name, files):
     x, y, x_test, y_test = files.arrays[name]
-    found = data.load(name, root=files.root)
+    found = data.load(name, root=files.root / name)
     for got, images in ((found.x_train, x), (found.x_test, x_test)):
         np.testing.assert_array_equal(got, images.astype(np.float32) / 255, strict=True)
         assert got.flags.c_contiguous
@@ -62,7 +62,9 @@ def test_published_files_give_the_images_and_labels_in_them(name, files):
 def test_subsets_of_published_files_keep_images_with_their_labels(files):
     x, y, _, _ = files.arrays["cifar10"]
     label_of = {image.tobytes(): label for image, label in zip(x, y, strict=True)}
-    found, other = (data.load("cifar10", 30, 20, root=files.root, seed=seed) for seed in (1, 2))
+    found, other = (
+        data.load("cifar10", 30, 20, root=files.root / "cifar10", seed=seed) for seed in (1, 2)
+    )
     assert set(np.bincount(found.y_train)) == {3}
     assert set(np.bincount(found.y_test)) == {2}
     images = np.rint(255 * found.x_train).astype(np.uint8)
