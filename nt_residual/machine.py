@@ -6,6 +6,11 @@ import platform
 
 import jax
 
+try:
+    import resource
+except ImportError:  # Windows.
+    resource = None
+
 _PACKAGES = (
     "nt-residual",
     "jax",
@@ -46,3 +51,10 @@ def device_name() -> str:
 def devices() -> str:
     """Return the number of devices, their kind and their platform."""
     return f"{jax.device_count()} × {device_name()} ({jax.default_backend()})"
+
+
+def peak_gb() -> float | None:
+    """Return the most memory that this process has taken at a time, in GB, if it is known."""
+    if resource is None or platform.system() != "Linux":  # Others count in other units.
+        return None
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)

@@ -59,9 +59,8 @@ def run(chosen: argparse.Namespace) -> int:
     result = classification.run(
         gammas=gammas,
         depths=list(dict.fromkeys([chosen.depth, math.inf])),
-        conv_gammas=[],
-        n_train=chosen.n_train,
-        label_noise=chosen.label_noise,
+        sizes=[chosen.n_train],
+        label_noise=[chosen.label_noise],
         seed=chosen.seed,
         progress=True,
     )
@@ -71,7 +70,6 @@ def run(chosen: argparse.Namespace) -> int:
         "gamma": gammas,
         "label_noise": chosen.label_noise,
         "seed": chosen.seed,
-        "images": result.sizes,
     }
     found = {"config": config, "versions": machine.versions(), "rows": record.dicts(result.rows)}
     document = json.dumps(record.plain(found), indent=2) + "\n"

@@ -1,8 +1,8 @@
 """Test the claims of the paper (arXiv 2403.04545), and write a report.
 
-CLAIM is constant_alpha, slow_decay, convergence, minimax, parity, landmarks, classification or
-finite_networks. The output folder gets numbers, figures and report.html. If the command is
-interrupted, run it again: it resumes.
+CLAIM is constant_alpha, slow_decay, convergence, minimax, parity, landmarks, classification,
+convolution or finite_networks. The output folder gets numbers, figures and report.html. If the
+command is interrupted, run it again: it resumes.
 
     nt-residual reproduce minimax parity --quick --out report
 """
@@ -18,7 +18,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     setting.add_argument("--quick", action="store_true", help="minutes on two cores, the default")
     setting.add_argument("--full", action="store_true", help="for an accelerator, or a day")
     parser.add_argument(
-        "--dataset", default="digits", help="digits, mnist, cifar10 or cifar100 (default: digits)"
+        "--dataset",
+        default="digits",
+        help="images: digits, mnist, fashion_mnist, cifar10 or cifar100 (default: digits)",
     )
     parser.add_argument(
         "--root", type=pathlib.Path, help="folder with the files of the data set, for no download"

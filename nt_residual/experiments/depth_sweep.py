@@ -1,13 +1,11 @@
 """Test errors of finite networks by depth and α, the experiment of arXiv 2403.04545."""
 
-import contextlib
 import dataclasses
 import functools
-import json
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -15,9 +13,8 @@ from flax import nnx
 from tqdm import tqdm
 
 from nt_residual import _checks, _files, data, schedules
-from nt_residual.experiments import trained_network
+from nt_residual.experiments import record, trained_network
 from nt_residual.experiments.depth_table import DepthRun, DepthSweep
-from nt_residual.experiments.record import csv_text, plain
 from nt_residual.finite_width import ConvResNet, ResNet
 
 GAMMAS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -123,12 +120,20 @@ def run(
         "dataset": _files.digest(*dataset),
     }
     wanted = [(g, d, s) for d in depths for g in gammas for s in range(n_seeds)]
-    with _runs(out, config) as (done, save):
+    runs = {}
+    with record.kept(out, config) as (done, keep):
         for key in tqdm(wanted, desc="networks", disable=not progress):
-            if key not in done:
-                save(_trained(make, dataset, n_validation, training, *key))
+            name = "gamma {!r}, depth {}, seed {}".format(*key)
+            if name not in done:
+                keep(
+                    name, dataclasses.asdict(_trained(make, dataset, n_validation, training, *key))
+                )
+            runs[key] = _read(done[name])
     # Depth by depth programs are shared, γ by γ the table reads well.
-    return DepthSweep([done[g, d, s] for g in gammas for d in depths for s in range(n_seeds)])
+    found = DepthSweep([runs[g, d, s] for g in gammas for d in depths for s in range(n_seeds)])
+    if out is not None:
+        _files.replace(pathlib.Path(out) / "table.csv", record.csv_text(found.rows))
+    return found
 
 
 def _prepared(dataset: data.Dataset, architecture: str) -> data.Dataset:
@@ -192,36 +197,6 @@ def _trained(
     return DepthRun(gamma, depth, seed, **found)
 
 
-@contextlib.contextmanager
-def _runs(
-    out: str | os.PathLike | None, config: Mapping[str, Any]
-) -> Iterator[tuple[dict, Callable[[DepthRun], None]]]:
-    """Yield the networks that are done, and a function that adds one, on disk if `out` is given."""
-    if out is None:
-        done = {}
-        yield done, lambda run: done.update({(run.gamma, run.depth, run.seed): run})
-        return
-    with _files.claimed(out, config, "out") as folder:
-        runs = folder / "runs"
-        runs.mkdir(exist_ok=True)
-        done = {(run.gamma, run.depth, run.seed): run for run in map(_read, runs.glob("*.json"))}
-
-        def save(run: DepthRun) -> None:
-            done[run.gamma, run.depth, run.seed] = run
-            name = f"gamma {run.gamma!r}, depth {run.depth}, seed {run.seed}.json"
-            _files.replace(runs / name, json.dumps(plain(dataclasses.asdict(run))) + "\n")
-            _files.replace(folder / "table.csv", csv_text(DepthSweep(list(done.values())).rows))
-
-        yield done, save
-
-
-def _read(path: pathlib.Path) -> DepthRun:
-    try:
-        values = json.loads(path.read_text("utf-8"))
-        values = {k: math.nan if v is None else v for k, v in values.items()}
-        return DepthRun(**values | {"gradient_norms": tuple(values["gradient_norms"])})
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"{path} must hold a network of the sweep as JSON, but cannot be read: {error}. Delete "
-            "the file and run the same call again: only this network is trained anew."
-        ) from None
+def _read(part: dict[str, Any]) -> DepthRun:
+    norms = tuple(part["gradient_norms"])
+    return dataclasses.replace(DepthRun(**part), gradient_norms=norms)

@@ -44,6 +44,29 @@ def depth(value: float) -> str:
     return "∞" if value == math.inf else f"{value}"
 
 
+def noise(fraction: float) -> str:
+    """Return a fraction of wrong labels as text.
+
+    Example:
+      >>> noise(0.2)
+      '20% wrong labels'
+    """
+    return f"{fraction:.0%} wrong labels" if fraction else "clean labels"
+
+
+def by_depth(axes: Any, rows: Any) -> None:
+    """Draw test accuracy against depth, a curve per γ; dotted is that at t = ∞."""
+    depths = sorted(set(rows.depth))
+    for i, gamma in enumerate(sorted(set(rows.gamma))):
+        mine = rows[rows.gamma == gamma]
+        places = [depths.index(depth) for depth in mine.depth]
+        for column, ls in (("test_accuracy", "-"), ("test_accuracy_at_infinity", ":")):
+            curve = {"ls": ls, "label": f"γ = {gamma:g}" if ls == "-" else None, **style(i)}
+            axes.plot(places, 100 * mine[column], **curve)
+    axes.set_xticks(range(len(depths)), map(depth, depths))
+    axes.set(xlabel="depth L", ylim=(0, 102))
+
+
 def decay(axes: Any, i: int, gamma: float, depths: Sequence[int], distances: Any) -> None:
     """Draw distances to a limit against depth; dashed is `theory.rate`, through the last point."""
     axes.plot(depths, distances, ls="", label=f"γ = {gamma:g}", **style(i))

@@ -32,6 +32,8 @@ FULL = {
     "steps": 5000,
     "batch_size": 128,
 }
+# For data sets of 10,000 test images.
+LARGE = {"quick": {"n_test": 1000}, "full": {}}
 
 
 def run(

@@ -1,5 +1,6 @@
-"""The files of a claim: its rows, its findings and its figure, with versions and device."""
+"""The files of a claim: its rows, findings and figure, versions and device, and finished parts."""
 
+import contextlib
 import csv
 import dataclasses
 import datetime
@@ -9,7 +10,7 @@ import math
 import os
 import pathlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,8 @@ class Outcome:
       statement: `STATEMENT`, likewise.
       config: the options of the run, seeds included.
       provenance: `versions` of packages, the `device` and `platform`, the time when it was
-        `finished`, the `seconds` it took, and whether it was `resumed`.
+        `finished`, the `seconds` it took, whether it was `resumed`, and the most memory that the
+        process had taken until then, `peak_gb`, in GB (`None` where it is unknown).
       findings: measurements beside predictions.
       rows: the numbers by the names of their columns.
       folder: the folder with `rows.csv`, `result.json` and `figure.png`.
@@ -68,6 +70,60 @@ def plain(value: Any) -> Any:
     return value
 
 
+def restored(value: Any) -> Any:
+    """Return what `plain` made of a value, with floats in place of 'inf' and `None`.
+
+    Example:
+      >>> restored(plain({"depths": (10, math.inf), "error": math.nan}))
+      {'depths': [10, inf], 'error': nan}
+    """
+    if isinstance(value, dict):
+        return {key: restored(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [restored(item) for item in value]
+    return math.nan if value is None else math.inf if value == "inf" else value
+
+
+@contextlib.contextmanager
+def kept(
+    out: str | os.PathLike | None, config: Mapping[str, Any]
+) -> Iterator[tuple[dict[str, dict[str, Any]], Callable[[str, dict[str, Any]], None]]]:
+    """Yield the finished parts of an experiment by name, and a function that adds one.
+
+    Args:
+      out: the folder where parts are kept as JSON, in `runs`, for later runs with the same
+        configuration; `None` to keep them in memory only.
+      config: what the parts depend on.
+
+    Raises:
+      BlockingIOError, FileExistsError, ValueError: as `_files.claimed`, or if a file is damaged.
+    """
+    done: dict[str, dict[str, Any]] = {}
+    if out is None:
+        yield done, done.__setitem__
+        return
+    with _files.claimed(out, config, "out") as folder:
+        runs = folder / "runs"
+        runs.mkdir(exist_ok=True)
+        done |= {path.stem: _part(path) for path in sorted(runs.glob("*.json"))}
+
+        def add(name: str, part: dict[str, Any]) -> None:
+            done[name] = restored(plain(part))
+            _files.replace(runs / f"{name}.json", json.dumps(plain(part)) + "\n")
+
+        yield done, add
+
+
+def _part(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return dict(restored(json.loads(path.read_text("utf-8"))))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} must hold a finished part of the run as JSON, but cannot be read: {error}. "
+            "Delete the file and run the same call again: only this part is computed anew."
+        ) from None
+
+
 def csv_text(rows: np.recarray) -> str:
     """Return a record array as CSV with a header.
 
@@ -96,6 +152,7 @@ def provenance(seconds: float, resumed: bool) -> dict[str, Any]:
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
         "resumed": resumed,
+        "peak_gb": machine.peak_gb(),
     }
 
 

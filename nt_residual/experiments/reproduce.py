@@ -16,6 +16,7 @@ from nt_residual.experiments import (
     classification,
     constant_alpha,
     convergence,
+    convolution,
     finite_networks,
     landmarks,
     minimax,
@@ -34,13 +35,12 @@ CLAIMS: dict[str, types.ModuleType] = {
     "parity": parity,
     "landmarks": landmarks,
     "classification": classification,
+    "convolution": convolution,
     "finite_networks": finite_networks,
 }
 REPORT = "report.html"
 
-_ON_IMAGES = ("classification", "finite_networks")
-# The number of test images of data sets that have more.
-_MOST_TESTED = 1000
+_ON_IMAGES = ("classification", "convolution", "finite_networks")
 # Arguments that do not change the result: places of files, and a bar.
 _NOT_OPTIONS = ("root", "out", "progress")
 
@@ -113,9 +113,8 @@ def _options(name: str, setting: str, dataset: str) -> dict[str, Any]:
     chosen = dict(claim.QUICK if setting == "quick" else claim.FULL)
     if name in _ON_IMAGES:
         chosen |= {"dataset": dataset}
-        # Convolutional kernels of more would take days.
-        if dataset != "digits" and (setting == "quick" or name == "classification"):
-            chosen["n_test"] = _MOST_TESTED
+        if dataset != "digits":
+            chosen |= claim.LARGE[setting]
     parameters = inspect.signature(claim.run).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     return {key: value for key, value in (defaults | chosen).items() if key not in _NOT_OPTIONS}
@@ -131,10 +130,10 @@ def _test(
     """Run one claim, and write the outcome."""
     claim = CLAIMS[name]
     folder.mkdir(exist_ok=True)
-    networks = folder / "networks"
-    extra = {"root": root, "progress": progress, "out": networks}
+    parts = folder / "parts"
+    extra = {"root": root, "progress": progress, "out": parts}
     extra = {key: extra[key] for key in extra.keys() & inspect.signature(claim.run).parameters}
-    resumed, start = networks.exists(), time.perf_counter()
+    resumed, start = parts.exists(), time.perf_counter()
     result = claim.run(**options, **extra)
     outcome = Outcome(
         claim=name,

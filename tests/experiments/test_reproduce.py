@@ -20,7 +20,8 @@ TINY = {
     "minimax": {"sizes": (32, 64), "n_seeds": 1},
     "parity": {"sizes": (32,), "n_seeds": 1},
     "landmarks": {"sizes": (32, 64), "n_seeds": 2},
-    "classification": {"depths": (10,), "conv_depths": (1,), "n_train": 120, "n_conv": 40},
+    "classification": {"depths": (10,), "sizes": (120,)},
+    "convolution": {"depths": (1,), "n_flatten": (40,), "n_test": 60},
     "finite_networks": {
         "depths": (2,), "n_train": 100, "width": 8, "n_seeds": 1, "steps": 2, "batch_size": 20
     },
@@ -101,8 +102,8 @@ def test_all_claims_run_in_their_smallest_setting(tmp_path):
     outcomes = reproduce.run(out=tmp_path / "out", progress=True)
     assert [outcome.claim for outcome in outcomes] == list(reproduce.CLAIMS)
     page = (tmp_path / "out" / "report.html").read_text("utf-8")
-    assert page.count("<img") == 8
-    assert (tmp_path / "out" / "finite_networks" / "networks" / "table.csv").exists()
+    assert page.count("<img") == 9
+    assert (tmp_path / "out" / "finite_networks" / "parts" / "table.csv").exists()
 
 
 @pytest.mark.parametrize(
