@@ -106,8 +106,8 @@ def run(
     config = {"dataset": dataset, "landmarks": landmarks, "n_test": n_test, "seed": seed}
     config |= {"label_noise": record.plain(tuple(label_noise))}
     found = []
-    with record.kept(out, config) as (done, keep):
-        bar = tqdm(desc="kernels", total=len(sizes) * len(kernels), disable=not progress)
+    bar = tqdm(desc="kernels", total=len(sizes) * len(kernels), disable=not progress)
+    with record.kept(out, config) as (done, keep), bar:
         for size in sizes:
             images = data.load(dataset, size, n_test, root=root, seed=seed)
             sets = early_stopping.split(images, label_noise, seed)
@@ -120,7 +120,6 @@ def run(
                     keep(name, {"fits": [[of_kernel | row, curve] for row, curve in fits]})
                 found += done[name]["fits"]
                 bar.update()
-        bar.close()
     return Accuracies(table([row for row, _ in found]), np.array([curve for _, curve in found]))
 
 

@@ -1,5 +1,6 @@
 """Classification of images with the kernels of convolutional residual networks."""
 
+import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -83,28 +84,35 @@ def run(
     progress = _checks.boolean(progress, "progress")
     config = {"dataset": dataset, "n_test": n_test, "seed": seed}
     config |= {"label_noise": record.plain(tuple(label_noise))}
-    sizes = sorted({*n_flatten, *n_gap})
-    work = [(n, h, g, d) for n in sizes for h in preprocessing for g in gammas for d in depths]
-    found = []
-    with record.kept(out, config) as (done, keep):
-        for n, how, gamma, depth in tqdm(work, desc="kernels", disable=not progress):
+    sizes, found = sorted({*n_flatten, *n_gap}), []
+    pairs = [(schedules.PowerLaw(gamma), depth) for gamma in gammas for depth in depths]
+    total = len(sizes) * len(preprocessing) * len(pairs)
+    bar = tqdm(desc="kernels", total=total, disable=not progress)
+    with record.kept(out, config) as (done, keep), bar:
+        for n, how in itertools.product(sizes, preprocessing):
             images = data.load(dataset, n, n_test, root=root, seed=seed)
-            sets = early_stopping.split(images, label_noise, seed, preprocessing=how)
-            shape, schedule = images.x_train.shape[1:3], schedules.PowerLaw(gamma)
-            kernels: dict[str, Any] = {"fully connected": rntk.ResidualKernel(depth, schedule)}
-            for pooling, allowed in (("flatten", n_flatten), ("gap", n_gap)):
-                if n in allowed:
-                    options = {"image_shape": shape, "pooling": pooling}
-                    kernels[pooling] = conv.ResidualKernel(depth, schedule, **options)
-            for network, kernel in kernels.items():
-                name = f"{network}, {n} images, {how}, gamma {gamma:g}, depth {depth}"
-                if name not in done:
-                    first = {"network": network, "preprocessing": how}
-                    first |= early_stopping.of_kernel(kernel)
-                    fits = early_stopping.evaluate(kernel, sets)
-                    keep(name, {"rows": [first | row for row, _ in fits]})
-                found += done[name]["rows"]
+            sets = early_stopping.split(images, label_noise, seed, how)
+            poolings = ["flatten"] * (n in n_flatten) + ["gap"] * (n in n_gap)
+            for schedule, depth in pairs:
+                kernels = _kernels(depth, schedule, images.x_train.shape[1:3], poolings)
+                for network, kernel in kernels.items():
+                    name = f"{network}, {n} images, {how}, gamma {schedule.gamma:g}, depth {depth}"
+                    if name not in done:
+                        first = {"network": network, "preprocessing": how}
+                        first |= early_stopping.of_kernel(kernel)
+                        fits = early_stopping.evaluate(kernel, sets)
+                        keep(name, {"rows": [first | row for row, _ in fits]})
+                    found += done[name]["rows"]
+                bar.update()
     return Result(table(found))
+
+
+def _kernels(depth: Any, schedule: Any, shape: Any, poolings: Sequence[Any]) -> dict[str, Any]:
+    """Return a fully-connected kernel, and a convolutional one for each kind of pooling."""
+    found: dict[str, Any] = {"fully connected": rntk.ResidualKernel(depth, schedule)}
+    for pooling in poolings:
+        found[pooling] = conv.ResidualKernel(depth, schedule, shape, pooling=pooling)
+    return found
 
 
 def findings(result: Result) -> list[Finding]:
