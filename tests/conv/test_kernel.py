@@ -1,16 +1,21 @@
 """The convolutional kernel against enumeration, neural-tangents and finite networks."""
 
 import math
+import pathlib
 import pickle
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import full, naive_conv_kernel
+from helpers import enable_x64, full, naive_conv_kernel
 
-from nt_residual import conv, rntk, schedules, stax
+from nt_residual import conv, data, rntk, schedules, stax
 
+# isort: split
+from neural_tangents import stax as nt_stax
+
+INSTALLED = pathlib.Path("/usr/share/datasets/fashion-mnist")
 SCHEDULE = schedules.PowerLaw(0.5)
 # It takes longer to optimize these programs than to run them.
 FAST = {"xla_backend_optimization_level": 0}
@@ -119,3 +124,32 @@ def test_its_scale_counts_the_layers_that_are_trained():
     assert scale(3, trained="all") == pytest.approx(5)
     # The shortcut between the stages counts like the half of the sum it is in.
     assert scale((2, 1), trained="all") == pytest.approx(5.5)
+
+
+def _of_neural_tangents(depth, alpha, pooling):
+    """A residual network in the layers of neural-tangents alone."""
+    convolution = nt_stax.Conv(1, (3, 3), padding="SAME")
+    scaled = nt_stax.Conv(1, (3, 3), padding="SAME", W_std=2**0.5 * alpha)
+    branch = nt_stax.serial(convolution, nt_stax.Relu(), scaled)
+    block = nt_stax.serial(
+        nt_stax.FanOut(2), nt_stax.parallel(nt_stax.Identity(), branch), nt_stax.FanInSum()
+    )
+    end = nt_stax.GlobalAvgPool() if pooling == "gap" else nt_stax.Flatten()
+    return nt_stax.serial(convolution, *[block] * depth, end, nt_stax.Dense(1))[2]
+
+
+@pytest.mark.filterwarnings("ignore:.FanIn. layers assume independent inputs")
+@pytest.mark.skipif(not INSTALLED.exists(), reason="dataset-fashion-mnist is not installed")
+@pytest.mark.parametrize("pooling", ["flatten", *full("gap")])
+def test_on_real_images_it_is_that_of_layers_of_neural_tangents(pooling):
+    n = 4 if pooling == "gap" else 20
+    x = data.load("fashion_mnist", 60, root=INSTALLED).x_train[:n]
+    depth, schedule = 3, schedules.PowerLaw(0.5)
+    options = {"pooling": pooling, "trained": "all", "normalize": False}
+    got = np.asarray(conv.ResidualKernel(depth, schedule, (28, 28), **options)(x))
+    kernel_fn = _of_neural_tangents(depth, schedule(depth)[0], pooling)
+    with enable_x64():
+        wide = np.float64(x)
+        expected = np.asarray(jax.jit(lambda x: kernel_fn(x, None, "ntk"))(wide))
+    scale = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
+    np.testing.assert_allclose(got / scale, expected / scale, atol=1e-5)
