@@ -6,6 +6,7 @@ import types
 
 import jax
 import nbformat
+import numpy as np
 import pytest
 
 NOTEBOOKS = pathlib.Path(__file__).parent.parent / "examples" / "notebooks"
@@ -107,3 +108,10 @@ def test_reproduce_the_paper_runs(fast, capsys):
     printed = capsys.readouterr().out
     assert "measured: The slope is" in printed
     assert printed.endswith("1 of 1 claims agree with the paper in all their findings.\n")
+
+
+@pytest.mark.full
+def test_fashion_mnist_runs_on_few_digits(fast, capsys):
+    names = fast("fashion_mnist")
+    assert np.mean(names["predicted"] == names["flat"].y_test) > 0.9
+    assert capsys.readouterr().out.count("% right, stopped at t = ") == 3

@@ -20,7 +20,7 @@ import jupytext
 import nbformat
 
 FOLDER = pathlib.Path(__file__).parent
-NAMES = ("quickstart", "residual_kernels_on_tpu", "reproduce_the_paper")
+NAMES = ("quickstart", "residual_kernels_on_tpu", "reproduce_the_paper", "fashion_mnist")
 # Without a TPU: so many devices, simulated on the CPU.
 SIMULATED = {"residual_kernels_on_tpu": 8}
 

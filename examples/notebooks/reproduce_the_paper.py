@@ -4,7 +4,7 @@
 # *Improve Generalization Ability of Deep Wide Residual Network with A Suitable Scaling Factor*
 # ([arXiv 2403.04545](https://arxiv.org/abs/2403.04545)) shows how the scale α of residual branches
 # decides what a deep, wide network learns. This notebook runs one experiment for each claim, and
-# compares the claim with the measurements. All seven take a few minutes on two cores.
+# compares the claim with the measurements. All of them take a few minutes on two cores.
 
 # %%
 # Installs nt_residual where it is missing, as on Colab, and leaves JAX as it is.

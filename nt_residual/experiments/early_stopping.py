@@ -95,7 +95,7 @@ def evaluate(
     """Fit one kernel, and stop where the squared error on the validation set is least.
 
     All fractions of noise are fitted at once. More training images than `landmarks` are fitted
-    with as many landmarks, fewer with the whole matrix.
+    with as many landmarks, centers of clusters; fewer with the whole matrix.
 
     Returns:
       For each fraction a row, and the test accuracy at `TIMES`. The row has `n_train`, the number
@@ -112,7 +112,7 @@ def evaluate(
     x_train, x_val, x_test = images
     n_classes = 1 + int(max(map(np.max, (sets.y_train, sets.y_validation, sets.y_test))))
     count = landmarks if landmarks is not None and landmarks < len(x_train) else 0
-    k_train = gram.LowRank(kernel, x_train, count) if count else kernel(x_train)
+    k_train = gram.LowRank(kernel, x_train, count, method="kmeans") if count else kernel(x_train)
     flow = regression.GradientFlow.fit(
         k_train, _targets(sets.y_train, n_classes), solver="auto" if count else "eigh"
     )

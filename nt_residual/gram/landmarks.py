@@ -11,7 +11,7 @@ from nt_residual import _checks
 from nt_residual.gram import tiles
 from nt_residual.gram.tiles import Kernel
 
-# Randomly pivoted Cholesky keeps a matrix of candidates × landmarks. It draws so many at once.
+# Randomly pivoted Cholesky keeps a matrix of candidates × landmarks. It draws a block at once.
 _CANDIDATES, _BLOCK = 20_000, 128
 
 
@@ -22,7 +22,7 @@ def choose(kernel: Kernel, x: Any, landmarks: Any, *, seed: int, method: str) ->
       TypeError, ValueError: as `LowRank`.
     """
     seed = _checks.integer(seed, "seed", 0)
-    _checks.choice(method, "method", ("uniform", "rpcholesky"))
+    _checks.choice(method, "method", ("uniform", "kmeans", "rpcholesky"))
     if np.ndim(landmarks) > 0:
         found = np.asarray(_checks.finite_batch(landmarks, "landmarks"))
         if found.shape[1:] != x.shape[1:]:
@@ -42,7 +42,24 @@ def choose(kernel: Kernel, x: Any, landmarks: Any, *, seed: int, method: str) ->
         return np.asarray(x[np.sort(random.choice(len(x), count, replace=False))])
     few = np.sort(random.choice(len(x), min(len(x), max(_CANDIDATES, 10 * count)), replace=False))
     candidates = np.asarray(x[few])
+    if method == "kmeans":
+        return _centers(candidates, count, seed)
     return candidates[np.sort(_pivots(kernel, candidates, count, random))]
+
+
+def _centers(x: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Return the centers of clusters of inputs."""
+    try:
+        from sklearn.cluster import MiniBatchKMeans
+    except ModuleNotFoundError:
+        raise ImportError(
+            "method='kmeans' needs scikit-learn, which is not installed: pip install scikit-learn "
+            "(the extra 'estimators')"
+        ) from None
+    # Good centers need not be the best ones: a few passes over the inputs, from a random start.
+    options: dict[str, Any] = {"init": "random", "n_init": 1, "batch_size": 4096, "max_iter": 3}
+    clusters = MiniBatchKMeans(count, **options, random_state=seed).fit(x.reshape(len(x), -1))
+    return np.asarray(clusters.cluster_centers_).reshape(count, *x.shape[1:]).astype(x.dtype)
 
 
 def _pivots(kernel: Kernel, x: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:

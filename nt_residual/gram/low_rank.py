@@ -45,9 +45,11 @@ class LowRank:
         device in tiles.
       landmarks: their number M ≤ n, or an array of inputs, shape (M, …).
       seed: of the choice of landmarks.
-      method: 'uniform' draws them from the inputs. 'rpcholesky' draws them by randomly pivoted
-        Cholesky, among 20,000 inputs or 10 M: inputs far from all others are chosen more often.
-        It takes longer, and pays where inputs come in clusters of very different sizes.
+      method: 'uniform' draws them from the inputs. The others look at 20,000 inputs, or 10 M, and
+        take longer. 'kmeans' takes the centers of clusters (scikit-learn's `MiniBatchKMeans`):
+        more accurate for images and other vectors. 'rpcholesky' draws inputs by randomly pivoted
+        Cholesky, those far from all others more often: better where inputs come in clusters of
+        very different sizes.
       tile_size: the number of rows of a tile; `None` for 2048.
       mesh: spreads the rows of each tile over its devices, in all processes, which pass the same
         inputs.
@@ -77,7 +79,8 @@ class LowRank:
       >>> flow.predict(kernel(x[:2], low_rank.landmarks), t=1000.0).shape
       (2,)
 
-    Reference: Williams & Seeger 2001; arXiv 1507.04717; for 'rpcholesky' arXiv 2207.06503.
+    Reference: Williams & Seeger 2001; arXiv 1507.04717; for 'kmeans' Zhang, Tsang &
+    Kwok 2008; for 'rpcholesky' arXiv 2207.06503.
     """
 
     @sharded.no_mesh()
@@ -88,7 +91,7 @@ class LowRank:
         landmarks: int | ArrayLike = 4000,
         *,
         seed: int = 0,
-        method: Literal["uniform", "rpcholesky"] = "uniform",
+        method: Literal["uniform", "kmeans", "rpcholesky"] = "uniform",
         tile_size: int | None = None,
         mesh: Mesh | None = None,
         progress: bool = False,

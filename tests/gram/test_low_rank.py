@@ -171,6 +171,21 @@ def test_rpcholesky_finds_what_is_rare():
     assert left["rpcholesky"] < left["uniform"] / 10
 
 
+def test_centers_of_clusters_cover_the_inputs_more_evenly():
+    inputs = np.random.default_rng(0).standard_normal((2000, 3, 1)).astype(np.float32)
+    inputs /= np.linalg.norm(inputs, axis=1, keepdims=True)
+
+    def kernel(x1, x2=None):
+        return KERNEL(*(None if x is None else x.reshape(len(x), -1) for x in (x1, x2)))
+
+    def left(method):
+        low_rank = gram.LowRank(kernel, inputs, 100, method=method)
+        assert low_rank.landmarks.shape == (100, 3, 1)
+        return np.sum(kernel(inputs).diagonal()) - np.sum(low_rank.features(inputs) ** 2)
+
+    assert left("kmeans") == left("kmeans") < 0.9 * left("uniform")
+
+
 def test_pivots_are_drawn_by_what_remains_of_the_diagonal():
     """Of two orthogonal inputs of squared lengths 3 and 1 the first comes first in 3 of 4."""
 
@@ -197,7 +212,7 @@ def test_pivots_are_drawn_by_what_remains_of_the_diagonal():
             ValueError,
             "landmarks must be finite",
         ),
-        ({"method": "kmeans"}, ValueError, "method must be 'uniform' or 'rpcholesky'"),
+        ({"method": "best"}, ValueError, "method must be 'uniform', 'kmeans' or 'rpcholesky'"),
         ({"tile_size": 0}, ValueError, "tile_size must be at least 1"),
         ({"x": x[:, 0] * np.nan}, ValueError, "x must be finite"),
     ],
