@@ -33,9 +33,9 @@ FULL = QUICK | {
 LARGE = {
     "quick": {
         "gammas": (0.0, 0.5, 1.0),
-        "depths": (10, 1000, math.inf),
+        "depths": (10, 100_000),
         "sizes": (60_000,),
-        "landmarks": 2000,
+        "landmarks": 4000,
     },
     "full": {
         "gammas": (0.0, 0.25, 0.5, 0.75, 1.0),
@@ -134,17 +134,19 @@ def findings(result: Accuracies) -> list[Finding]:
             mine = mine if gamma >= 0.5 else mine[mine.depth < math.inf]
             if len(mine):
                 found.append(early_stopping.by_depth(figures.noise(noise), gamma, mine))
-        learnable = noisy[noisy.gamma >= 0.5]
-        if noise and len(learnable):
-            found.append(_gain(noise, learnable))
+    # With landmarks nothing is interpolated: they make the kernel smoother, as stopping does.
+    whole = result.of(landmarks=0)
+    whole = whole[(whole.gamma >= 0.5) & (whole.label_noise > 0)]
+    if len(whole):
+        found.append(_gain(whole[whole.n_train == max(whole.n_train)]))
     return found
 
 
-def _gain(noise: float, rows: Any) -> Finding:
+def _gain(rows: Any) -> Finding:
     gains = rows.test_accuracy - rows.test_accuracy_at_infinity
     return Finding(
-        claim=f"With {noise:.0%} of labels wrong, early stopping is better than interpolation, for "
-        "γ ≥ 1/2 (criterion: with every kernel).",
+        claim=f"With wrong labels and {rows.n_train[0]} training images, early stopping is better "
+        "than interpolation, for γ ≥ 1/2 (criterion: with every kernel).",
         measured=f"It gains {100 * min(gains):.1f} to {100 * max(gains):.1f} points of accuracy.",
         agrees=bool(min(gains) > 0),
     )
