@@ -155,6 +155,7 @@ CALLS = {
         "learning_rate": 0.1,
     },
     finite_width.width_sweep: {"kernel": KERNEL, "x": X, "widths": (1, 2), "n_seeds": 2},
+    data.class_names: {"name": "digits"},
     data.load: {"name": "digits"},
     data.centered_one_hot: {"labels": LABELS, "n_classes": 2},
     data.signs: {"labels": LABELS, "n_classes": 2},

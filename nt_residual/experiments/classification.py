@@ -106,20 +106,19 @@ def run(
     config = {"dataset": dataset, "landmarks": landmarks, "n_test": n_test, "seed": seed}
     config |= {"label_noise": record.plain(tuple(label_noise))}
     found = []
-    bar = tqdm(desc="kernels", total=len(sizes) * len(kernels), disable=not progress)
-    with record.kept(out, config) as (done, keep), bar:
+    with record.kept(out, config) as (done, keep):
         for size in sizes:
             images = data.load(dataset, size, n_test, root=root, seed=seed)
             sets = early_stopping.split(images, label_noise, seed)
-            for kernel in kernels:
+            bar = {"desc": f"{len(images.x_train)} images", "leave": False}
+            for kernel in tqdm(kernels, **bar, disable=not progress):
                 of_kernel = early_stopping.of_kernel(kernel)
-                name = f"{len(images.x_train)} images, gamma {of_kernel['gamma']:g}, "
-                name += f"depth {kernel.depth}"
+                # At depth 1, and at infinite depth, several γ give the same kernel.
+                name = f"{len(images.x_train)} images, depth {kernel.depth}, "
+                name += f"T {of_kernel['effective_time']:.6g}"
                 if name not in done:
-                    fits = early_stopping.evaluate(kernel, sets, landmarks)
-                    keep(name, {"fits": [[of_kernel | row, curve] for row, curve in fits]})
-                found += done[name]["fits"]
-                bar.update()
+                    keep(name, {"fits": early_stopping.evaluate(kernel, sets, landmarks)})
+                found += [(of_kernel | row, curve) for row, curve in done[name]["fits"]]
     return Accuracies(table([row for row, _ in found]), np.array([curve for _, curve in found]))
 
 

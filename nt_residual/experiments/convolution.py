@@ -86,14 +86,13 @@ def run(
     config |= {"label_noise": record.plain(tuple(label_noise))}
     sizes, found = sorted({*n_flatten, *n_gap}), []
     pairs = [(schedules.PowerLaw(gamma), depth) for gamma in gammas for depth in depths]
-    total = len(sizes) * len(preprocessing) * len(pairs)
-    bar = tqdm(desc="kernels", total=total, disable=not progress)
-    with record.kept(out, config) as (done, keep), bar:
+    with record.kept(out, config) as (done, keep):
         for n, how in itertools.product(sizes, preprocessing):
             images = data.load(dataset, n, n_test, root=root, seed=seed)
             sets = early_stopping.split(images, label_noise, seed, how)
             poolings = ["flatten"] * (n in n_flatten) + ["gap"] * (n in n_gap)
-            for schedule, depth in pairs:
+            bar = {"desc": f"{n} images, {how}", "leave": False}
+            for schedule, depth in tqdm(pairs, **bar, disable=not progress):
                 kernels = _kernels(depth, schedule, images.x_train.shape[1:3], poolings)
                 for network, kernel in kernels.items():
                     name = f"{network}, {n} images, {how}, gamma {schedule.gamma:g}, depth {depth}"
@@ -103,7 +102,6 @@ def run(
                         fits = early_stopping.evaluate(kernel, sets)
                         keep(name, {"rows": [first | row for row, _ in fits]})
                     found += done[name]["rows"]
-                bar.update()
     return Result(table(found))
 
 

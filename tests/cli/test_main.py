@@ -41,7 +41,10 @@ def test_unknown_words_are_refused(line, message, capsys):
         ("spectrum --dim=1", "dim must be at least 2, got 1"),
         ("spectrum --out=no/s.csv", "No such file or directory: 'no/s.csv'"),
         ("reproduce parity flight", "claims must be 'constant_alpha', 'slow_decay',"),
-        ("reproduce --dataset=svhn", "dataset must be 'digits', 'mnist', 'cifar10' or 'cifar100'"),
+        (
+            "reproduce --dataset=svhn",
+            "dataset must be 'digits', 'mnist', 'fashion_mnist', 'cifar10' or 'cifar100'",
+        ),
     ],
 )
 def test_values_that_are_wrong_are_refused_in_one_line(
