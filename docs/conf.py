@@ -11,6 +11,7 @@ import pathlib
 import re
 import shutil
 
+from docutils import nodes
 from sphinx.domains.python import PyObject
 from sphinx.util import inspect
 from sphinx.util.nodes import make_refnode
@@ -52,6 +53,7 @@ html_theme = "sphinx_book_theme"
 html_title = "nt_residual"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/alpha.svg"
 html_context = {"default_mode": "auto"}
 html_extra_path = ["../examples/report/report.html"]
 html_theme_options = {
@@ -190,9 +192,13 @@ def signature(app, what, name, obj, options, parameters, returns):
     return ("", None) if parameters and re.search(r"\b_\w", parameters) else None
 
 
+# Methods that scikit-learn adds, that only JAX calls, or that only solvers and stores call.
+HIDDEN = r"set_\w+_request|tree_(un)?flatten|place|jit|pairs|chunks|chunk_file|missing|slices"
+
+
 def skip(app, what, name, obj, skipped, options):
-    """Leave out methods that scikit-learn adds, and those that only JAX calls."""
-    return True if re.fullmatch(r"set_\w+_request|tree_(un)?flatten", name) else None
+    """Leave out methods that users do not call."""
+    return True if re.fullmatch(HIDDEN, name) else None
 
 
 def resolve(app, env, node, content):
@@ -202,6 +208,20 @@ def resolve(app, env, node, content):
     if found is None:
         return None
     return make_refnode(app.builder, node["refdoc"], found.docname, found.node_id, content, name)
+
+
+def link_code(app, doctree, page: str) -> None:
+    """Make code in pages a link to the reference, as `gram.compute(kernel, x)` and `GradientFlow`."""
+    objects = app.env.domains.python_domain.objects
+    for node in list(doctree.findall(nodes.literal)):
+        name = node.astext().partition("(")[0]
+        found = [full for full in objects if full.endswith(f".{name}")]
+        clear = "." in name or name[:1].isupper() or "_" in name
+        if clear and len(found) == 1 and not isinstance(node.parent, nodes.reference):
+            target = objects[found[0]]
+            link = make_refnode(app.builder, page, target.docname, target.node_id, node.copy())
+            link[0] += node.children
+            node.replace_self(link)
 
 
 def setup(app) -> None:
@@ -215,3 +235,4 @@ def setup(app) -> None:
     app.connect("autodoc-process-signature", signature)
     app.connect("autodoc-skip-member", skip)
     app.connect("missing-reference", resolve)
+    app.connect("doctree-resolved", link_code)
