@@ -211,15 +211,18 @@ def resolve(app, env, node, content):
 
 
 def link_code(app, doctree, page: str) -> None:
-    """Make code in pages a link to the reference, as `gram.compute(kernel, x)` and `GradientFlow`."""
+    """Make code in pages a link to the reference, as in `gram.compute(kernel, x)`."""
     objects = app.env.domains.python_domain.objects
     for node in list(doctree.findall(nodes.literal)):
         name = node.astext().partition("(")[0]
-        found = [full for full in objects if full.endswith(f".{name}")]
+        found = {
+            (entry.docname, entry.node_id)
+            for full, entry in objects.items()
+            if full.endswith(f".{name}")
+        }
         clear = "." in name or name[:1].isupper() or "_" in name
         if clear and len(found) == 1 and not isinstance(node.parent, nodes.reference):
-            target = objects[found[0]]
-            link = make_refnode(app.builder, page, target.docname, target.node_id, node.copy())
+            link = make_refnode(app.builder, page, *found.pop(), node.copy())
             link[0] += node.children
             node.replace_self(link)
 

@@ -45,8 +45,8 @@ def alphas_of(
     depth = _checks.optional_integer(depth, "depth", "Pass the number of residual blocks.")
     if callable(schedule) and depth is None:
         raise ValueError(
-            f"{name} is a function of the depth, and the depth is not known. Pass depth=, or an "
-            "array with one α per block."
+            f"{name} is a function of the depth, and the depth is not known. Pass depth= if this "
+            f"function takes it, or else {name}(depth), an array with one α per block."
         )
     values: Any = schedule(depth) if callable(schedule) else schedule  # type: ignore[arg-type]
     if is_traced(values) or (isinstance(values, list | tuple) and any(map(is_traced, values))):
@@ -72,7 +72,7 @@ def _array(values: Any, name: str) -> np.ndarray:
     if array.ndim == 0:
         raise TypeError(
             f"{name} {expected}, got {values!r}. For the same α in every block pass "
-            "schedules.Constant(α)."
+            "schedules.Constant(α)(depth)."
         )
     _checks.real_dtype(array.dtype, name, "Pass one float ≥ 0 per block.")
     return array

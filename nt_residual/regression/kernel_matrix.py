@@ -23,6 +23,10 @@ def checked(kernel: Any, name: str, n: int | None = None) -> Matrix:
 
     It must have n columns, or, if that is `None`, be square.
     """
+    wanted, remedy = "(n, n), n ≥ 1", "kernel(x_train)"
+    if n is not None:
+        wanted = f"(n_test, {n}), one column per training input"
+        remedy = "kernel(x_test, x_train)"
     # Those of `gram` hold real numbers.
     if not isinstance(kernel, MatrixFree | Sharded | Stored):
         if not isinstance(kernel, jax.Array):
@@ -30,14 +34,10 @@ def checked(kernel: Any, name: str, n: int | None = None) -> Matrix:
                 kernel = _checks.native(np.asarray(kernel))
             except ValueError as error:
                 raise TypeError(f"{name} must be an array of real numbers: {error}") from None
-        _checks.real_dtype(np.dtype(kernel.dtype), name)
+        _checks.real_dtype(np.dtype(kernel.dtype), name, f"Pass {remedy}.")
     shape = tuple(kernel.shape)
     if len(shape) == 2 and shape[1] == (n or shape[0]) > 0:
         return kernel
-    wanted, remedy = "(n, n), n ≥ 1", "kernel(x_train)"
-    if n is not None:
-        wanted = f"(n_test, {n}), one column per training input"
-        remedy = "kernel(x_test, x_train)"
     raise ValueError(f"{name} must have shape {wanted}, got shape {shape}. Pass {remedy}.")
 
 

@@ -167,9 +167,11 @@ def check_layer(layer, name):
   if not (
       isinstance(layer, tuple) and len(layer) == 3 and all(map(callable, layer))
   ):
+    got = getattr(layer, '__name__', type(layer).__name__)
     raise TypeError(
         f'`{name}` must be a layer, an `(init_fn, apply_fn, kernel_fn)` triple,'
-        f' got {layer!r}. Pass `stax.Dense(512)`, say, not `stax.Dense`.'
+        f' got {got}. Pass `stax.Dense(512)`, for example, not `stax.Dense`; join'
+        ' several layers with `stax.serial`.'
     )
 
 
