@@ -7,6 +7,7 @@ import tomllib
 import pytest
 
 import nt_residual
+from nt_residual.experiments import reproduce
 
 ROOT = pathlib.Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -87,6 +88,11 @@ def test_the_gallery_has_every_example_with_its_figure():
     assert drawn == figures - {"digits"}
     notebooks = {path.name for path in (ROOT / "examples" / "notebooks").glob("*.ipynb")}
     assert set(re.findall(r"/notebooks/(\w+\.ipynb)\)", page)) == notebooks
+
+
+def test_the_page_of_the_paper_lists_every_claim():
+    claims = re.findall(r"^\| `(\w+)`:", (DOCS / "paper.md").read_text(), re.MULTILINE)
+    assert claims == list(reproduce.CLAIMS)
 
 
 def test_every_guide_is_in_the_table_of_contents():

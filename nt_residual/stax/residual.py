@@ -170,8 +170,8 @@ def check_layer(layer, name):
     got = getattr(layer, '__name__', type(layer).__name__)
     raise TypeError(
         f'`{name}` must be a layer, an `(init_fn, apply_fn, kernel_fn)` triple,'
-        f' got {got}. Pass `stax.Dense(512)`, for example, not `stax.Dense`; join'
-        ' several layers with `stax.serial`.'
+        f' got {got}. Pass `stax.Dense(512)`, say, not `stax.Dense`, and join'
+        ' several layers by `stax.serial`.'
     )
 
 
