@@ -25,17 +25,16 @@ FULL = {
     "n_flatten": (500,),
     "label_noise": (0.0, 0.2),
 }
-# For images of 28 × 28 pixels, or 32 × 32.
+# For images of 28 × 28 pixels, or 32 × 32. One pair of them takes 0.14 ms of 'flatten' with 10
+# blocks on one core, and 130 ms of 'gap': 1000 images take minutes, 100 with 'gap' an hour.
 LARGE = {
-    "quick": {"gammas": (0.5,), "depths": (1, 5), "n_flatten": (200,), "n_test": 200},
+    "quick": {"gammas": (0.5,), "n_test": 200},
     "full": {
         "gammas": (0.5, 1.0),
-        "depths": (1, 3, 10),
-        "n_flatten": (200, 1000),
-        "n_gap": (100,),
-        "n_test": 500,
+        "depths": (1, 10),
+        "n_flatten": (100, 1000),
+        "n_test": 1000,
         "preprocessing": ("center", "zca"),
-        "label_noise": (0.0, 0.2),
     },
 }
 
