@@ -148,10 +148,13 @@ class ResidualKernel(KernelOfBlocks):
         x1, x2, dtype = check_images(x1, x2, self.image_shape)
         self._check_range(x1, x2, dtype)
         plan = self._plan
-        tile = tiles.sides(plan.network, x1, x2)
-        if is_known(x1) and len(x1.devices()) == 1:
-            memory.check_call(tiles.least_memory(plan.network, x1, x2, tile), x1.devices())
-        values = tiles.evaluate(plan, x1, x2, tile)
+        if is_known(x1):
+            tile = tiles.sides(plan.network, x1, x2, next(iter(x1.devices())).platform)
+            if len(x1.devices()) == 1:
+                memory.check_call(tiles.least_memory(plan.network, x1, x2, tile), x1.devices())
+            values = tiles.evaluate(plan, x1, x2, tile)
+        else:
+            values = tiles.evaluate_anywhere(plan, x1, x2)
         return (values * jnp.exp(jnp.asarray(plan.log_scale, values.dtype))).astype(dtype)
 
     def memory_estimate(
@@ -183,7 +186,8 @@ class ResidualKernel(KernelOfBlocks):
         dtype = jax.dtypes.canonicalize_dtype(jnp.promote_types(dtype, jnp.float32))
         x1, x2 = (n if n is None else jax.ShapeDtypeStruct((n, *shape), dtype) for n in (n1, n2))
         plan = self._plan
-        return tiles.working_memory(plan, x1, x2, tiles.sides(plan.network, x1, x2))
+        tile = tiles.sides(plan.network, x1, x2, jax.default_backend())
+        return tiles.working_memory(plan, x1, x2, tile)
 
     def at_depth(self, depth: int | float | tuple[int, ...]) -> "ResidualKernel":
         """Return the same kernel at another depth, `math.inf` included.

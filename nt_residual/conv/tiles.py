@@ -12,14 +12,14 @@ from jax import lax
 from nt_residual.conv import limit, recursion
 from nt_residual.conv.images import root_mean_squares
 from nt_residual.conv.network import Network
-from nt_residual.rntk.rows import is_known
 from nt_residual.rntk.tiles import explicit_sharding, in_automatic_axes
 
 # Covariances in a tile. On a CPU an array of them is 1 MB, and those in use lie in its caches.
 _ON_CPU = 2**18
 _ON_ACCELERATOR = 2**24
 # Rows of pairs that are shorter cannot be computed at the full width of the processor.
-_LEAST_COLUMNS = 16
+# On a TPU the memory of shorter ones is padded to 128.
+_LEAST_COLUMNS, _LEAST_COLUMNS_ON_ACCELERATOR = 16, 128
 # With fewer pairs the loops over them are too short, if their neighbors are not in the same tile.
 _LEAST_PAIRS = {"flatten": 128, "gap": 1}
 
@@ -36,14 +36,14 @@ class Plan(NamedTuple):
     log_scale: float
 
 
-def sides(network: Network, x1: Any, x2: Any) -> tuple[int, int]:
-    """Return the rows and columns of the tiles, as suits the device of the images."""
+def sides(network: Network, x1: Any, x2: Any, platform: str) -> tuple[int, int]:
+    """Return the rows and columns of the tiles, as suits a platform."""
     n1, n2 = x1.shape[0], (x1 if x2 is None else x2).shape[0]
-    known = isinstance(x1, jax.Array) and is_known(x1)
-    platform = next(iter(x1.devices())).platform if known else jax.default_backend()
-    pairs = (_ON_CPU if platform == "cpu" else _ON_ACCELERATOR) // network.positions
+    cpu = platform == "cpu"
+    pairs = (_ON_CPU if cpu else _ON_ACCELERATOR) // network.positions
     pairs = max(pairs, _LEAST_PAIRS[network.pooling])
-    columns = _even(n2, max(_LEAST_COLUMNS, math.isqrt(pairs)))
+    least = _LEAST_COLUMNS if cpu else _LEAST_COLUMNS_ON_ACCELERATOR
+    columns = _even(n2, max(least, math.isqrt(pairs)))
     return _even(n1, max(1, pairs // columns)), columns
 
 
@@ -85,6 +85,23 @@ def evaluate(plan: Plan, x1: jax.Array, x2: jax.Array | None, tile: tuple[int, i
         return _evaluate((plan.network, tile), operands, x1, x2)
     inputs = (x1,) if x2 is None else (x1, x2)
     return in_automatic_axes(out, _evaluate, (plan.network, tile), operands, *inputs)
+
+
+def evaluate_anywhere(plan: Plan, x1: jax.Array, x2: jax.Array | None) -> jax.Array:
+    """Return `evaluate` of traced images, with tiles for the platform that is compiled for."""
+    for_cpu, otherwise = (sides(plan.network, x1, x2, name) for name in ("cpu", "accelerator"))
+    if for_cpu == otherwise:
+        return evaluate(plan, x1, x2, for_cpu)
+    given = (x1,) if x2 is None else (x1, x2)
+
+    def with_tile(tile: tuple[int, int], x1: jax.Array, x2: jax.Array | None = None) -> jax.Array:
+        return evaluate(plan, x1, x2, tile)
+
+    return lax.platform_dependent(
+        *given,
+        cpu=functools.partial(with_tile, for_cpu),
+        default=functools.partial(with_tile, otherwise),
+    )
 
 
 @functools.partial(jax.jit, static_argnums=0)
