@@ -51,7 +51,7 @@ def test_rows_are_means_over_seeds(interrupted):
         assert (row.networks, row.diverged) == (2, 0)
         np.testing.assert_allclose(np.mean(np.square(runs[0].gradient_norms)), 1, rtol=1e-5)
     trained, *text = found.table().splitlines()
-    assert "blocks are trained, the first and the last layer are not" in trained
+    assert "Only the blocks are trained; the first and the last layer are fixed" in trained
     assert len({len(line) for line in text}) == 1
     assert [len(axes.get_legend().get_texts()) for axes in found.plot().axes] == [2, 2, 2]
     assert len((out / "table.csv").read_text("utf-8").splitlines()) == 3

@@ -289,7 +289,7 @@ def test_invalid_arguments_are_refused():
     for change, error, message in (
         ({"loss": "hinge"}, ValueError, "loss must be 'mse', 'half_mse', 'half_norm' or 'cross"),
         ({"loss": "half_norm"}, ValueError, r"centered_one_hot\(labels, 3\)"),
-        ({"optimizer": 0.1}, TypeError, "one of optax"),
+        ({"optimizer": 0.1}, TypeError, "an optax optimizer"),
         ({"evaluate_every": 2.0}, TypeError, "evaluate_every must be an integer, got 2.0"),
         ({"batch_size": 25}, ValueError, "at most the number of inputs, 24"),
         ({"patience": 3}, TypeError, "patience needs validation"),

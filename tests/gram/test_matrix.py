@@ -145,7 +145,7 @@ def test_tiles_are_smaller_where_memory_is_short(monkeypatch):
         (np.ones((0, 3), np.float32), None, "x1 must hold at least one input"),
         (np.float32(1), None, "x1 must hold at least one input"),
         (jnp.array([[1, 2], [3, jnp.inf]]), None, "x1 must be finite.*in input 1"),
-        (np.ones((2, 3), np.float32), np.ones((2, 4), np.float32), "inputs of one shape"),
+        (np.ones((2, 3), np.float32), np.ones((2, 4), np.float32), "inputs of the same shape"),
         (np.array([[1, 0], [0, 0]], np.float32), None, "NaN or infinity at row 0, column 1"),
     ],
 )
