@@ -71,6 +71,8 @@ class RNTKRegressor(RegressorMixin, KernelEstimator):
       solver_: 'eigh', 'lanczos' or 'landmarks'.
       x_train_: the prepared inputs, shape (n, d + 1), or (n, d) if `bias` is 0; with landmarks,
         only these.
+      x_all_: with landmarks, all prepared inputs, shape (n, d + 1) or (n, d), else None. Only
+        standard deviations and covariances need them: set it to None to save a smaller model.
       dual_coef_: the coefficients of the kernel with them, shape (n,) or (n, n_outputs).
       offset_: the mean target, a scalar or shape (n_outputs,).
       target_scale_: the standard deviation of the targets, likewise.
@@ -104,7 +106,8 @@ class RNTKRegressor(RegressorMixin, KernelEstimator):
         X, y = self._validated(X, y, multi_output=True, y_numeric=True, ensure_min_samples=2)
         y = np.asarray(y, np.float64)
         self.target_scale_ = y.std(axis=0)
-        self._fit(X, y)
+        rows = self._fit(X, y)
+        self.x_all_ = rows if self.solver_ == "landmarks" else None
         return self
 
     def predict(self, X: ArrayLike, return_std: bool = False, return_cov: bool = False) -> Any:
@@ -116,15 +119,17 @@ class RNTKRegressor(RegressorMixin, KernelEstimator):
             same shape.
           return_cov: whether to return their covariances, too: (n, n), or (n, n, n_outputs).
 
-        Both take about as long as `fit`. They describe networks that start at random, with outputs
-        scaled by the standard deviation of the training targets, and are trained for
-        `stopping_time_` (`ensemble_covariance`). With `kind='nngp'`, `stopping=math.inf` and a
+        Both take about as long as `fit`, with landmarks up to three times as long, for any number
+        of inputs. They describe networks that start at random, with outputs scaled by the standard
+        deviation of the training targets, and are trained for `stopping_time_`
+        (`ensemble_covariance`). With `kind='nngp'`, `stopping=math.inf` and a
         ridge they are those of the posterior of a Gaussian process (`posterior_covariance`), with
         noise whose variance is the ridge, in the same units. The noise of new targets is not
-        part of them.
+        part of them. With landmarks the variance that the projected kernel cannot describe is
+        that of networks without training.
 
         Raises:
-          ValueError: if both are asked for, or one of them of a model with landmarks.
+          ValueError: if both are asked for.
         """
         mean = self._estimate(X)
         if not (

@@ -8,9 +8,10 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from nt_residual import _checks, schedules, theory
+from nt_residual import _checks, gram, schedules, theory
 from nt_residual.regression import kernel_tiles, preparation
 from nt_residual.regression.gradient_flow import GradientFlow
+from nt_residual.regression.predictions import precision
 from nt_residual.regression.stopping import (
     Stopping,
     generalized_cross_validation,
@@ -45,6 +46,8 @@ _LARGEST_MATRIX, _LANDMARKS = 20_000, 4000
 
 class KernelEstimator(BaseEstimator):
     """A scikit-learn estimator whose `fit` calls `_fit`, and whose `predict` calls `_estimate`."""
+
+    x_all_: np.ndarray | None
 
     def __init__(
         self,
@@ -86,8 +89,8 @@ class KernelEstimator(BaseEstimator):
         """The kernel of the fit, whatever parameters were set since."""
         return _kernel(**self.network_)
 
-    def _fit(self, x: Any, y: np.ndarray, strata: np.ndarray | None = None) -> None:
-        """Fit targets of shape (n,) or (n, n_outputs), which are centered here."""
+    def _fit(self, x: Any, y: np.ndarray, strata: np.ndarray | None = None) -> np.ndarray:
+        """Fit targets of shape (n,) or (n, n_outputs), centered here; return prepared inputs."""
         self._check_parameters()
         # In plain types, so that skops needs to trust no others.
         names = ("depth", "gamma", "c", "kind", "trained")
@@ -121,6 +124,7 @@ class KernelEstimator(BaseEstimator):
         self.dual_coef_ = solution.value
         self.solver_ = flow.solver
         self.x_train_: Any = rows if training.stored else flow.landmarks
+        return rows
 
     def _training_kernel(
         self, x: np.ndarray, random: np.random.RandomState
@@ -180,11 +184,6 @@ class KernelEstimator(BaseEstimator):
     def _covariance(self, X: Any, *, full: bool) -> np.ndarray:
         """Return the variances of networks of unit scale at new inputs, or their covariances."""
         check_is_fitted(self)
-        if self.solver_ == "landmarks":
-            raise ValueError(
-                "standard deviations need all training rows, got a model with landmarks. Fit with "
-                "landmarks=None, or use regression.ensemble_covariance."
-            )
         x = self._validated(X, reset=False)
         rows = preparation.apply(x, **self.preparation_, dtype=self.x_train_.dtype)
         ntk, nngp = self.kernel_, _kernel(**{**self.network_, "kind": "nngp"})
@@ -193,16 +192,25 @@ class KernelEstimator(BaseEstimator):
         prior = kernel_tiles.matrix(nngp, rows) if full else np.sum(np.square(rows, dtype=float), 1)
         k, k_cross = (train, cross) if ntk == nngp else self._matrices(ntk, rows)
         # Covariances do not depend on targets.
-        flow = GradientFlow.fit(k, np.zeros(len(k)), solver="eigh", ridge=self.ridge)
-        if ntk == nngp and self.ridge > 0 and self.stopping_time_ == math.inf:
-            return posterior_covariance(flow, cross, prior)
-        kernels = {"nngp_test": prior, "nngp_test_train": cross, "nngp_train": train}
-        return ensemble_covariance(flow, k_cross, self.stopping_time_, **kernels)
+        solver = "auto" if isinstance(k, gram.LowRank) else "eigh"
+        with precision(rows.dtype):
+            flow = GradientFlow.fit(k, np.zeros(k.shape[0]), solver=solver, ridge=self.ridge)
+            if ntk == nngp and self.ridge > 0 and self.stopping_time_ == math.inf:
+                return posterior_covariance(flow, cross, prior)
+            kernels = {"nngp_test": prior, "nngp_test_train": cross, "nngp_train": train}
+            return ensemble_covariance(flow, k_cross, self.stopping_time_, **kernels)
 
-    def _matrices(self, kernel: ResidualKernel, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return a kernel of the training rows, and between new ones and them."""
+    def _matrices(
+        self, kernel: ResidualKernel, rows: np.ndarray
+    ) -> tuple[np.ndarray | gram.LowRank, np.ndarray]:
+        """Return a kernel of the training rows, and between new ones and those or landmarks."""
         between = kernel_tiles.between(kernel, rows, self.x_train_)
-        return kernel_tiles.matrix(kernel, self.x_train_), between
+        if self.solver_ != "landmarks":
+            return kernel_tiles.matrix(kernel, self.x_train_), between
+        if self.x_all_ is None:
+            raise ValueError("x_all_ must hold all training inputs, got None. Fit again.")
+        with precision(rows.dtype):
+            return gram.LowRank(kernel, self.x_all_, self.x_train_), between
 
     def _check_parameters(self) -> None:
         """Check the parameters that neither the kernel nor the flow checks."""

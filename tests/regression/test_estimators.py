@@ -176,9 +176,24 @@ def test_standard_deviations_of_several_outputs_have_their_units(points):
     assert model.sample_y(new[:5], 7).shape == (5, 2, 7)
     with pytest.raises(ValueError, match="cannot both be True"):
         model.predict(new, return_std=True, return_cov=True)
-    projected = RNTKRegressor(10, stopping=9.0, landmarks=30).fit(x, y)
-    with pytest.raises(ValueError, match="Fit with landmarks=None"):
-        projected.predict(new, return_std=True)
+
+
+@pytest.mark.parametrize(("kind", "ridge"), [("ntk", 0.0), ("nngp", 0.1)])
+def test_with_landmarks_standard_deviations_are_those_of_the_matrix_and_more(points, kind, ridge):
+    x, y, new, _ = points
+    options = {"depth": 10, "kind": kind, "ridge": ridge, "stopping": math.inf if ridge else 60.0}
+    _, expected = RNTKRegressor(**options).fit(x, y).predict(new, return_std=True)
+    found = []
+    for landmarks in (120, 60):
+        model = RNTKRegressor(**options, landmarks=landmarks).fit(x, y)
+        found.append(model.predict(new, return_std=True)[1])
+    np.testing.assert_allclose(found[0], expected, atol=2e-3 * np.max(expected))
+    assert np.all(found[1] > 0.9 * expected)
+    assert np.mean(found[1]) > 1.01 * np.mean(expected)
+    model.x_all_ = None
+    model.predict(new)
+    with pytest.raises(ValueError, match="x_all_ must hold all training inputs"):
+        model.predict(new, return_std=True)
 
 
 def test_the_same_fraction_of_each_class_is_held_out():

@@ -5,12 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from helpers import finite_difference
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import PairwiseKernel
 
 from nt_residual import gram, regression, rntk, schedules, stax
 from nt_residual import neural_tangents as nt
+from nt_residual.finite_width import ResNet
 from nt_residual.regression import (
     GradientFlow,
     ensemble_covariance,
@@ -154,6 +156,65 @@ def test_ninety_per_cent_of_new_targets_lie_in_their_intervals(x64):
     errors = flow.predict(k[100:, :100], math.inf) - targets[100:]
     covered = np.mean(np.abs(errors) < 1.645 * np.sqrt(variance)[:, None])
     assert abs(covered - 0.9) < 0.03
+
+
+@functools.partial(jax.jit, static_argnames=("graphdef", "steps"))
+def _trained_outputs(graphdef, params, rest, inputs, targets, rate, steps):
+    """Outputs at the test inputs of a network after each number of steps of gradient descent."""
+
+    def outputs(params, inputs):
+        return nnx.merge(graphdef, params, rest)(inputs)
+
+    def loss(params):
+        return jnp.sum((outputs(params, inputs) - targets) ** 2) / (2 * len(inputs))
+
+    def step(_, params):
+        return jax.tree.map(lambda p, g: p - rate * g, params, jax.grad(loss)(params))
+
+    found = []
+    for more in np.diff(steps, prepend=0).tolist():
+        params = jax.lax.fori_loop(0, more, step, params)
+        found.append(outputs(params, x_test))
+    return jnp.stack(found)
+
+
+@pytest.mark.parametrize(
+    ("width", "count"), [(256, 32), pytest.param(1024, 24, marks=pytest.mark.full)]
+)
+def test_trained_networks_differ_as_the_law_of_the_ensemble_says(width, count):
+    options = {"schedule": SCHEDULE, "normalize_blocks": True}
+    _, _, kernel_fn = stax.FullyConnectedResNet(2, width, **options)
+    ntk, nngp = (functools.partial(kernel_fn, get=kind) for kind in ("ntk", "nngp"))
+    inputs, targets = x[:16], 0.3 * y[:16]
+    flow = GradientFlow.fit(ntk(inputs), targets, solver="eigh")
+    # A fifteenth of the largest stable rate: descent follows the flow to a per cent.
+    rate, steps = flow.n_train / flow.spectral_range()[1] / 15, (0, 15, 90)
+    expected = ensemble_covariance(
+        flow,
+        ntk(x_test, inputs),
+        rate * np.array(steps),
+        nngp_test=nngp(x_test),
+        nngp_test_train=nngp(x_test, inputs),
+        nngp_train=nngp(inputs),
+    )
+    found = []
+    for seed in range(count):
+        model = ResNet(2, width, 16, **options, in_dim=3, rngs=nnx.Rngs(seed))
+        parts = nnx.split(model, nnx.Param, ...)
+        found.append(_trained_outputs(*parts, inputs, targets[:, None], rate, steps))
+    # Outputs are independent of each other in the limit: members × outputs samples.
+    samples = np.moveaxis(np.array(found, float), 3, 1).reshape(-1, len(steps), len(x_test))
+    means = flow.predict(ntk(x_test, inputs), rate * np.array(steps))
+    # Kernels of networks differ from the limit by 1/√width, covariances by 1/width.
+    finite = 0.5 * np.max(expected[0]) / width
+    for k in range(len(steps)):
+        variances = np.diagonal(expected[k])
+        errors = np.sqrt((np.outer(variances, variances) + expected[k] ** 2) / len(samples))
+        assert np.all(np.abs(np.cov(samples[:, k].T) - expected[k]) < 4.5 * errors + finite)
+        mean_errors = np.abs(samples[:, k].mean(axis=0) - means[k])
+        assert np.all(mean_errors < 4.5 * np.sqrt((variances + finite) / len(samples)))
+    # Training changes the law by far more than these errors.
+    assert np.mean(np.diagonal(expected[-1]) / np.diagonal(expected[0])) < 0.7
 
 
 # With landmarks.
