@@ -31,7 +31,7 @@ _LARGEST_REPEATED = 100_000
 def run(
     sizes: Sequence[int] = QUICK["sizes"],
     *,
-    share: float = 0.5,
+    share: float = 1 / 3,
     noise: float = 0.3,
     validation_fraction: float = 0.2,
     n_test: int = 5000,
