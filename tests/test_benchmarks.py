@@ -16,6 +16,7 @@ TINY = {
     "conv_kernel": (("flatten", 4, 4, 1),),
     "layers": (8, (2,)),
     "gram": (100, (40,)),
+    "low_rank": (100, 20),
     "regression": ((60, ("eigh", "lanczos", "neural-tangents")),),
     "estimators": (60, 3),
     "empirical_ntk": (("dense", 8, 1, 2, 3),),

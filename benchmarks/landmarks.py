@@ -1,0 +1,157 @@
+"""Measure training with landmarks: time, memory and error, each case in a process of its own.
+
+    python -m benchmarks.landmarks [--cases million …] [--fashion FOLDER] [--out FILE]
+
+`million` has n = 10⁶ points in 20 dimensions and M = 2000; `linear` three numbers of points at M =
+1000; `fashion_1000`, `fashion_4000` and `fashion_10000` the images of Fashion-MNIST at that M. Each
+case chooses among 50 times by held-out points, and predicts. Times include compilation. `seconds`
+are those on the clock, `cpu_seconds` those of all cores: on a busy machine the former exceed the
+latter divided by the number of cores. The file is written anew after each case; cases that are not
+measured keep their numbers.
+"""
+
+import argparse
+import concurrent.futures
+import gzip
+import json
+import math
+import multiprocessing
+import pathlib
+import resource
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from nt_residual import _files, data, gram, machine, regression, rntk, schedules
+
+KERNEL = rntk.ResidualKernel(math.inf, schedules.PowerLaw(0.5))
+FASHION = pathlib.Path("/usr/share/datasets/fashion-mnist")
+TIMES = 50
+
+
+def million(_: pathlib.Path) -> dict[str, Any]:
+    """Return one fit of a noisy target on the sphere, and its excess risk."""
+    return _sphere(1_000_000, 2000, n_test=100_000)
+
+
+def linear(_: pathlib.Path) -> dict[str, Any]:
+    """Return fits of more and more points. The first one compiles."""
+    sizes = (10_000, 10_000, 100_000, 1_000_000)
+    return {"fits": [_sphere(n, 1000, n_test=10_000) for n in sizes][1:]}
+
+
+def fashion_1000(folder: pathlib.Path) -> dict[str, Any]:
+    """Return the test accuracy on Fashion-MNIST."""
+    return _fashion(folder, 1000)
+
+
+def fashion_4000(folder: pathlib.Path) -> dict[str, Any]:
+    """Return the test accuracy on Fashion-MNIST."""
+    return _fashion(folder, 4000)
+
+
+def fashion_10000(folder: pathlib.Path) -> dict[str, Any]:
+    """Return the test accuracy on Fashion-MNIST."""
+    return _fashion(folder, 10_000)
+
+
+CASES = {f.__name__: f for f in (million, linear, fashion_1000, fashion_4000, fashion_10000)}
+
+
+def _sphere(n: int, landmarks: int, n_test: int) -> dict[str, Any]:
+    held_out = n // 20
+    target = {1: 1.0, 2: 1.0, 3: 1.0}
+    x_train, y_train, x_test, y_test = data.sphere.load(n + held_out, n_test, 20, target, noise=0.1)
+    x, x_val = np.split(x_train.astype(np.float32), [n])
+    y, y_val = np.split(y_train, [n])
+    found, predicted = _fit(x, y, x_val, y_val, x_test.astype(np.float32), landmarks)
+    excess = float(np.square(predicted - y_test).mean())
+    return found | {"excess_risk": excess, "of_a_constant": float(np.var(y_test)), "noise": 0.1}
+
+
+def _fashion(folder: pathlib.Path, landmarks: int) -> dict[str, Any]:
+    images, tests = (
+        _idx(folder / f"{part}-images-idx3-ubyte.gz").reshape(-1, 784).astype(np.float32)
+        for part in ("train", "t10k")
+    )
+    labels, answers = (
+        _idx(folder / f"{part}-labels-idx1-ubyte.gz").astype(int) for part in ("train", "t10k")
+    )
+    mean = images.mean(axis=0)
+    x, x_val = np.split(data.unit_norm(images - mean), [54_000])
+    codes = np.eye(10) - 0.1
+    y, y_val = np.split(codes[labels], [54_000])
+    found, scores = _fit(x, y, x_val, y_val, data.unit_norm(tests - mean), landmarks)
+    return found | {"accuracy": float(np.mean(scores.argmax(axis=1) == answers))}
+
+
+def _idx(path: pathlib.Path) -> np.ndarray:
+    """Return the array of a file of the format of MNIST."""
+    content = gzip.decompress(path.read_bytes())
+    dims = content[3]
+    shape = np.frombuffer(content, ">i4", dims, offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * dims).reshape(shape)
+
+
+def _fit(x, y, x_val, y_val, x_test, landmarks) -> tuple[dict[str, Any], np.ndarray]:
+    """Return the seconds of each part, and predictions at the time that held-out points choose."""
+    seconds, cpu, before = {}, {}, (time.perf_counter(), time.process_time())
+
+    def lap(name):
+        nonlocal before
+        now = time.perf_counter(), time.process_time()
+        seconds[name], cpu[name] = (round(b - a, 2) for a, b in zip(before, now, strict=True))
+        before = now
+
+    low_rank = gram.LowRank(KERNEL, x, landmarks, progress=True)
+    lap("landmarks")
+    moments = low_rank.moments
+    low_rank.moments = lambda targets: (moments(targets), lap("pass"))[0]
+    flow = regression.GradientFlow.fit(low_rank, y)
+    lap("eigenvalues")
+    held_out = gram.MatrixFree(KERNEL, x_val, low_rank.landmarks)
+    times = regression.time_grid(flow, TIMES)
+    stopping = regression.holdout(flow, held_out, y_val, times)
+    lap("stopping")
+    predicted = flow.predict(gram.MatrixFree(KERNEL, x_test, low_rank.landmarks), stopping.time)
+    lap("predictions")
+    sizes = {"n": len(x), "features": x.shape[1], "landmarks": landmarks, "rank": low_rank.rank}
+    sizes |= {"held_out": len(x_val), "times": TIMES, "predictions": len(x_test)}
+    found = {**sizes, "outputs": y[0].size, "time": stopping.time}
+    found |= {"seconds": seconds, "cpu_seconds": cpu}
+    return found | {"total_s": sum(seconds.values()), "total_cpu_s": sum(cpu.values())}, predicted
+
+
+def _measured(name: str, folder: pathlib.Path) -> dict[str, Any]:
+    """Return a case with the largest memory of this process, in bytes."""
+    found = CASES[name](folder)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return found | {"peak_bytes": peak * (1 if sys.platform == "darwin" else 1024)}
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.landmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--fashion", type=pathlib.Path, default=FASHION, help="its four files")
+    parser.add_argument("--out", type=pathlib.Path, help="write the numbers there, as JSON")
+    options = parser.parse_args()
+    known = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
+    spawn = multiprocessing.get_context("spawn")
+    for name in options.cases:
+        with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
+            known[name] = pool.submit(_measured, name, options.fashion).result()
+        known[name]["device"] = machine.device_name()
+        print(name, json.dumps(known[name], indent=1), flush=True)
+        if options.out:
+            _files.replace(options.out, json.dumps(known, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
