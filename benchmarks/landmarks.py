@@ -105,17 +105,18 @@ def _fit(x, y, x_val, y_val, x_test, landmarks) -> tuple[dict[str, Any], np.ndar
         seconds[name], cpu[name] = (round(b - a, 2) for a, b in zip(before, now, strict=True))
         before = now
 
-    low_rank = gram.LowRank(KERNEL, x, landmarks, progress=True)
+    low_rank: Any = gram.LowRank(KERNEL, x, landmarks, progress=True)
     lap("landmarks")
     moments = low_rank.moments
     low_rank.moments = lambda targets: (moments(targets), lap("pass"))[0]
     flow = regression.GradientFlow.fit(low_rank, y)
     lap("eigenvalues")
-    held_out = gram.MatrixFree(KERNEL, x_val, low_rank.landmarks)
+    held_out: Any = gram.MatrixFree(KERNEL, x_val, low_rank.landmarks)
     times = regression.time_grid(flow, TIMES)
     stopping = regression.holdout(flow, held_out, y_val, times)
     lap("stopping")
-    predicted = flow.predict(gram.MatrixFree(KERNEL, x_test, low_rank.landmarks), stopping.time)
+    tests: Any = gram.MatrixFree(KERNEL, x_test, low_rank.landmarks)
+    predicted = flow.predict(tests, stopping.time)
     lap("predictions")
     sizes = {"n": len(x), "features": x.shape[1], "landmarks": landmarks, "rank": low_rank.rank}
     sizes |= {"held_out": len(x_val), "times": TIMES, "predictions": len(x_test)}
