@@ -11,6 +11,9 @@ Bayesian network, which is given the noise level.
 The program also prints the evidence of networks with γ = 1/2 and γ = 1, at infinite depth, given
 targets with an odd harmonic. γ = 1 has no odd harmonics beyond degree 1, and can
 explain the target only as noise, so its evidence is lower.
+
+At the end it prints, for two data sets and both kinds of networks, the share of new targets that
+lie in 90% intervals. The noise of the ensembles is the error on held-out data.
 """
 
 import argparse
@@ -19,6 +22,7 @@ import pathlib
 
 import matplotlib.pyplot as plt
 import numpy as np
+from sklearn.datasets import load_diabetes, load_digits
 
 from nt_residual import regression, rntk, schedules
 
@@ -74,6 +78,29 @@ def evidence_by_gamma(n=60):
     return found
 
 
+def coverage(x, y):
+    """Return the share of new targets in 90% intervals, by the kind of network."""
+    order = np.random.default_rng(0).permutation(len(y))
+    train, test = np.array_split(order, 2)
+
+    def inside(model, noise):
+        mean, spread = model.predict(x[test], return_std=True)
+        return np.mean(np.abs(mean - y[test]) < 1.645 * np.sqrt(spread**2 + noise))
+
+    ensemble = regression.RNTKRegressor(math.inf, stopping="holdout", random_state=0)
+    ensemble.fit(x[train], y[train])
+    found = {"ensemble": inside(ensemble, ensemble.stopping_.error)}
+    # The noise of the Bayesian network is that with the largest evidence.
+    unit = (y[train] - y[train].mean()) / y[train].std()
+    k = kernels(0.5)[1](ensemble.x_train_)
+    levels = np.geomspace(1e-3, 3, 21)
+    values = [float(regression.log_marginal_likelihood(k, unit, level)) for level in levels]
+    noise = levels[np.argmax(values)]
+    options = {"kind": "nngp", "stopping": math.inf, "ridge": noise}
+    bayesian = regression.RNTKRegressor(math.inf, **options).fit(x[train], y[train])
+    return {**found, "Bayesian network": inside(bayesian, noise * y[train].var())}
+
+
 def main(arguments=None):
     """Draw the bands, and print the evidence."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -104,6 +131,9 @@ def main(arguments=None):
 
     for gamma, (value, noise) in evidence_by_gamma().items():
         print(f"γ = {gamma:g}: log evidence {value:.1f}, with noise of {noise:.2f}")
+    for name, load in (("diabetes", load_diabetes), ("digits", load_digits)):
+        for kind, share in coverage(*load(return_X_y=True)).items():
+            print(f"{name}, {kind}: intervals of 90% hold {100 * share:.1f}% of new targets")
     print(f"wrote {options.out}")
 
 

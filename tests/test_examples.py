@@ -113,3 +113,6 @@ def test_error_bars_are_wide_where_there_are_no_data(run):
     assert all(3 * a < b for a, b in zip(near, far, strict=True))
     first, second = _numbers(printed, "log evidence ")
     assert first > second
+    covered = _numbers(printed, "intervals of 90% hold ")
+    assert len(covered) == 4
+    assert all(70 < share < 100 for share in covered)
