@@ -33,7 +33,7 @@ def results():
             SIZES, dims=[3], gammas=[0.5], n_test=500, n_calibration=32, n_seeds=2
         ),
         parity: parity.run(SIZES, depths=[math.inf], n_test=500, n_seeds=2),
-        landmarks: landmarks.run(SIZES, n_test=500, n_seeds=2),
+        landmarks: landmarks.run(SIZES, share=0.5, n_test=500, n_seeds=2),
     }
 
 
@@ -100,9 +100,9 @@ def test_risks_are_of_the_size_that_eigenvalues_predict(results):
 def test_landmarks_are_judged_by_slopes_and_by_the_whole_kernel(results):
     result = results[landmarks]
     rows = result.rows
-    # 32 points: √32 log 32/3, rounded up.
-    assert rows.landmarks.tolist() == [7, 7, 19, 19]
-    assert np.all(rows.stopped < 5 * rows.whole)
+    # 32 points: ½ √32 log 32, rounded up.
+    assert rows.landmarks.tolist() == [10, 10, 28, 28]
+    assert np.all(rows.stopped < 3 * rows.whole)
     falling = changed(
         result, stopped=rows.expected, whole=rows.expected, trained=1 / np.sqrt(rows.n_train)
     )
