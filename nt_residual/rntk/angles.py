@@ -10,7 +10,8 @@ from jax.typing import ArrayLike
 
 from nt_residual import _checks
 from nt_residual.rntk.chebyshev import horner, powers
-from nt_residual.rntk.pairs import Rows, acute_angle, replace
+from nt_residual.rntk.pairs import acute_angle, cosines, replace, rows_of
+from nt_residual.rntk.rows import row_norms
 
 # Where |cos θ| exceeds this, the angle is taken from the difference of inputs: a dot product knows
 # cos θ to ±ε, hence a small θ only to ±ε/θ.
@@ -37,45 +38,51 @@ def angle(x1: ArrayLike, x2: ArrayLike | None = None) -> jax.Array:
       Array([1.e-06], dtype=float32)
     """
     x1 = jnp.asarray(_checks.float_array(x1, "x1", "(n1, d)"))
-    rows1, rows2 = Rows.of(x1), None
-    if x2 is not None:
-        rows2 = Rows.of(jnp.asarray(_checks.float_array(x2, "x2", "(n2, d)")))
-    acute, sign = _acute_angles(rows1, rows2)
+    x2 = None if x2 is None else jnp.asarray(_checks.float_array(x2, "x2", "(n2, d)"))
+    acute, sign = _acute_angles(x1, x2)
     return jnp.where(sign < 0, jnp.pi - acute, acute)
 
 
 @jax.custom_jvp
-def _acute_angles(rows1: Rows, rows2: Rows | None) -> tuple[jax.Array, jax.Array]:
+def _acute_angles(x1: jax.Array, x2: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """The angles in [0, π/2] between lines through inputs, and the signs of the cosines."""
-    cosine = _cosines(rows1.unit, rows2)
+    rows1, rows2 = rows_of(x1, x2)
+    cosine = cosines(rows1, rows2)
     sign = jnp.where(cosine < 0, -1, 1).astype(cosine.dtype)
     nearly_parallel = jnp.abs(cosine) > _NEARLY_PARALLEL
-    if rows2 is None:
+    if x2 is None:
         same = jnp.eye(len(cosine), dtype=bool)
         nearly_parallel, sign = nearly_parallel & ~same, jnp.where(same, 1, sign)
-    exact = functools.partial(acute_angle, rows1, rows1 if rows2 is None else rows2)
     acute = 2 * jnp.arcsin(jnp.sqrt((1 - jnp.minimum(jnp.abs(cosine), 1)) / 2))
-    acute = replace(jnp.where(nearly_parallel, sign, acute), nearly_parallel, exact)
-    return (acute if rows2 is not None else jnp.where(same, 0, acute)), sign
-
-
-def _cosines(unit1: jax.Array, rows2: Rows | None) -> jax.Array:
-    unit2 = unit1 if rows2 is None else rows2.unit
-    return jnp.matmul(unit1, unit2.T, precision="highest")
+    acute = jnp.where(nearly_parallel, sign * jnp.inf, acute)
+    acute = replace(acute, functools.partial(acute_angle, rows1, rows2))
+    return (acute if x2 is not None else jnp.where(same, 0, acute)), sign
 
 
 @_acute_angles.defjvp
 def _acute_angles_jvp(primals, tangents):
     # dθ = −du·u'/sin θ, with the angle itself from the differences of inputs. No pair of inputs is
     # visited again, and the gradient too consists of products of matrices.
-    (rows1, rows2), (moved1, moved2) = primals, tangents
-    acute, sign = _acute_angles(rows1, rows2)
-    change = _cosines(moved1.unit, rows1 if rows2 is None else rows2)
-    change += change.T if rows2 is None else _cosines(rows1.unit, moved2)
+    acute, sign = _acute_angles(*primals)
+    unit1, moved1 = jax.jvp(_unit, primals[:1], tangents[:1])
+    if primals[1] is None:
+        change = _products(moved1, unit1)
+        change += change.T
+    else:
+        unit2, moved2 = jax.jvp(_unit, primals[1:], tangents[1:])
+        change = _products(moved1, unit2) + _products(unit1, moved2)
     # At θ = 0 the angle has a cusp; zero is taken for its derivative.
     apart = acute > 0
     slope = jnp.where(apart, -sign / jnp.sin(jnp.where(apart, acute, 1)), 0)
     return (acute, sign), (slope * change, jnp.zeros_like(sign))
+
+
+def _unit(x: jax.Array) -> jax.Array:
+    return x / row_norms(x)
+
+
+def _products(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.matmul(a, b.T, precision="highest")
 
 
 def arccos(u: jax.Array) -> jax.Array:

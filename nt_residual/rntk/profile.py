@@ -84,7 +84,8 @@ class SeriesKernel:
         """A bound on the error of float32 kernels against `at_angle`, relative to the diagonal.
 
         It is about 2e-6 up to T = 10^5, where the last digit of the smallest angles begins to
-        show. Inputs of some thousand features that hardly vary can exceed it by rounding.
+        show. Where a batch holds inputs with a large constant part and others with its negative,
+        rounding can exceed it: 8e-6 was seen.
         """
         # The fit's own error, what is cut off, cosines that are taken from products and rounding;
         # and where r is so steep that it shows, half of the last digit of small angles.

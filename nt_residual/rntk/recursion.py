@@ -157,13 +157,14 @@ def run(sin2: Array, cos2: Array, alphas: Array, counts: Array) -> State:
         new = jax.tree.map(jnp.add, state, change)
         return (new, jax.tree.map(lambda n, s, c: (n - s) - c, new, state, change)), None
 
-    # Reverse mode keeps the states before 3 L^(1/3) of the blocks, and computes the others again:
-    # blocks come in segments of segments. Blocks of α = 0, which change nothing, fill the last.
-    length = max(int(len(shares) ** (1 / 3)), 1)
-    padding = (0, -len(shares) % length**2)
-    blocks = [jnp.pad(a, padding).reshape(-1, length, length) for a in (shares, counts)]
+    # Reverse mode keeps the states before 4 L^(1/4) of the blocks, and computes the others again:
+    # blocks come in segments of segments of segments. Blocks of α = 0, which change nothing, fill
+    # the last.
+    length = max(int(len(shares) ** (1 / 4)), 1)
+    padding = (0, -len(shares) % length**3)
+    blocks = [jnp.pad(a, padding).reshape(-1, length, length, length) for a in (shares, counts)]
     body: Callable = jax.checkpoint(step, prevent_cse=False)
-    for _ in range(2):
+    for _ in range(3):
         body = jax.checkpoint(functools.partial(jax.lax.scan, body), prevent_cse=False)
     start = (state, jax.tree.map(jnp.zeros_like, state))
     return jax.lax.scan(body, start, blocks)[0][0]

@@ -34,7 +34,7 @@ def recursive_kernel(
 
     For the derivative in one number, as γ or c, use forward mode (`jax.jvp`, `jax.jacfwd`), which
     stores no blocks. For the derivatives in the α of all blocks use reverse mode (`jax.grad`): it
-    stores about 90·L^(1/3) bytes an entry, 0.8 GB for 1000 blocks and 1024 inputs.
+    stores about 130·L^(1/4) bytes an entry, 0.8 GB for 1000 blocks and 1024 inputs.
 
     Args:
       x1: shape (n1, d), floats.

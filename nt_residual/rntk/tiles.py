@@ -18,12 +18,9 @@ from jax.core import Tracer
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from nt_residual.rntk.angles import angle, arccos
-from nt_residual.rntk.pairs import Rows, acute_angle, replace
+from nt_residual.rntk.pairs import Rows, acute_angle, cosines, replace, rows_of
 from nt_residual.rntk.profile import Profile
 from nt_residual.rntk.rows import row_norms
-
-# Features that one product sums over.
-_SUMMED = 1024
 
 # The side of the largest tiles on a CPU.
 CPU_TILE = 800
@@ -86,8 +83,7 @@ def gram(
     """
     profile = jax.tree.map(lambda leaf: jnp.asarray(leaf, x1.dtype), profile)
     same, n1, n2 = x2 is None, len(x1), len(x1 if x2 is None else x2)
-    rows1 = Rows.of(x1, profile.degree)
-    rows2 = Rows.of(x1 if x2 is None else x2, profile.degree, profile.scale)
+    rows1, rows2 = rows_of(x1, x2, profile.degree, profile.scale)
     whole = functools.partial(_tile, start=(0, 0), size=(n1, n2), same=same)
     if side is None:
         return whole(profile, rows1, rows2)
@@ -160,21 +156,21 @@ def _tile(
     same: bool,
 ) -> jax.Array:
     """The tile of the given start and size; if it is on the diagonal, exactly symmetric."""
-    (unit1, factors1), (unit2, factors2) = (
-        [jax.lax.dynamic_slice_in_dim(a, begin, length) for a in (rows.unit, rows.factors)]
+    part1, part2 = (
+        Rows(*(jax.lax.dynamic_slice_in_dim(a, begin, length) for a in rows))
         for rows, begin, length in zip((rows1, rows2), start, size, strict=True)
     )
-    cosine = _product(unit1, unit2)
-    factors = factors1[:, None] * factors2[None, :]
+    cosine = cosines(part1, part2)
+    factors = part1.factors[:, None] * part2.factors
     near = (cosine > profile.near_zero) | (cosine < profile.near_pi)
-    # Where an angle is taken once more, its sign alone is kept.
-    values = jnp.where(near, jnp.sign(cosine), factors * profile(arccos(cosine)))
     row, column = (jax.lax.broadcasted_iota(jnp.int32, cosine.shape, axis) for axis in (0, 1))
     row, column = start[0] + row, start[1] + column
     if same:
-        values = jnp.where(row == column, factors, values)
         # What is below the diagonal is copied from above.
         near &= row < column
+    values = jnp.where(near, jnp.copysign(jnp.inf, cosine), factors * profile(arccos(cosine)))
+    if same:
+        values = jnp.where(row == column, factors, values)
 
     def exact(row: jax.Array, column: jax.Array, sign: jax.Array) -> jax.Array:
         row, column = start[0] + row, start[1] + column
@@ -182,19 +178,5 @@ def _tile(
         theta = jnp.where(sign < 0, math.pi - acute, acute)
         return rows1.factors[row] * rows2.factors[column] * profile(theta)
 
-    values = replace(values, near, exact)
+    values = replace(values, exact)
     return jnp.where(row <= column, values, values.T) if same else values
-
-
-def _product(unit1: jax.Array, unit2: jax.Array) -> jax.Array:
-    """Cosines: sums over a thousand features each, since rounding adds up in longer ones."""
-    if len(unit1) == 1:
-        # XLA adds up the terms of a single row one by one, which is far less accurate.
-        return _product(jnp.concatenate([unit1, unit1]), unit2)[:1]
-    features = unit1.shape[1]
-    edges = range(0, features, -(-features // -(-features // _SUMMED)))
-    parts = [
-        jnp.matmul(a, b.T, precision="highest")
-        for a, b in ((u[:, i : i + edges.step] for u in (unit1, unit2)) for i in edges)
-    ]
-    return functools.reduce(jnp.add, parts)

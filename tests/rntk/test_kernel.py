@@ -150,6 +150,24 @@ def test_few_coefficients_suffice_for_an_error_within_the_bound_at_any_angle(ker
         assert np.max(error[exact > 1e-6]) <= kernel.error_bound
 
 
+@pytest.mark.parametrize("offset", [0.15, *full(-0.15, 0.3)])
+def test_what_all_inputs_share_does_not_take_the_error_beyond_the_bound(offset):
+    rng = np.random.default_rng(0)
+    background = np.arange(784) >= rng.integers(100, 500, (30, 1))
+    x = (np.where(background, 0, rng.random((30, 784))) + offset).astype(np.float32)
+    kernel = ResidualKernel(10, schedules.Constant(1.0))
+    expected = kernel.at_angle(_angles(x, x))
+    norms = _diagonal(kernel, x, x)
+    for got in (
+        kernel(x),
+        kernel(x, x),
+        kernel(x[:1], x),
+        rntk.recursive_kernel(x, schedule=np.ones(10)),
+    ):
+        error = np.abs(got / norms[: len(got)] - expected[: len(got)])
+        assert np.max(error) <= kernel.error_bound
+
+
 # Values.
 
 
