@@ -82,8 +82,8 @@ def run(
       gammas: the exponents γ.
       depths: the numbers of blocks, ascending, `math.inf` for the limit.
       sizes: numbers of images to train and validate on, ascending, `None` for all.
-      landmarks: the number of landmarks (`gram.LowRank`) for more training images than that. Fewer
-        are fitted with their whole matrix.
+      landmarks: the number of landmarks (`gram.LowRank`, centers of clusters) for more training
+        images than that. Fewer are fitted with their whole matrix.
       label_noise: fractions of training and validation labels to replace, in [0, 1).
       n_test: images to test on, `None` for all.
       root: the folder with the files of the data set, as for `data.load`.
@@ -110,6 +110,7 @@ def run(
         for size in sizes:
             images = data.load(dataset, size, n_test, root=root, seed=seed)
             sets = early_stopping.split(images, label_noise, seed)
+            centers = early_stopping.landmarks(kernels[0], sets, landmarks)
             bar = {"desc": f"{len(images.x_train)} images", "leave": False}
             for kernel in tqdm(kernels, **bar, disable=not progress):
                 of_kernel = early_stopping.of_kernel(kernel)
@@ -117,7 +118,7 @@ def run(
                 name = f"{len(images.x_train)} images, depth {kernel.depth}, "
                 name += f"T {of_kernel['effective_time']:.6g}"
                 if name not in done:
-                    keep(name, {"fits": early_stopping.evaluate(kernel, sets, landmarks)})
+                    keep(name, {"fits": early_stopping.evaluate(kernel, sets, centers)})
                 found += [(of_kernel | row, curve) for row, curve in done[name]["fits"]]
     return Accuracies(table([row for row, _ in found]), np.array([curve for _, curve in found]))
 

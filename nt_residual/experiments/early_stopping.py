@@ -10,6 +10,7 @@ import numpy as np
 from nt_residual import _checks, conv, data, gram, regression, theory
 from nt_residual.experiments import figures
 from nt_residual.experiments.claim import Finding
+from nt_residual.gram.landmarks import choose
 
 # Eigenvalues of these kernels lie between n/2 and 1e-3, so these times cover all of the learning.
 TIMES = np.append(np.geomspace(0.1, 1e7, 81), math.inf)
@@ -89,13 +90,19 @@ def with_noise(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     return np.where(generator.random(labels.shape) < fraction, wrong, labels)
 
 
+def landmarks(kernel: Any, sets: Sets, count: int) -> np.ndarray | None:
+    """Return centers of clusters of the training images, or `None` if these are not more."""
+    if count >= len(sets.x_train):
+        return None
+    return choose(kernel, data.unit_norm(sets.x_train), count, seed=0, method="kmeans")
+
+
 def evaluate(
-    kernel: Any, sets: Sets, landmarks: int | None = None
+    kernel: Any, sets: Sets, landmarks: np.ndarray | None = None
 ) -> list[tuple[dict[str, Any], list[float]]]:
     """Fit one kernel, and stop where the squared error on the validation set is least.
 
-    All fractions of noise are fitted at once. More training images than `landmarks` are fitted
-    with as many landmarks, centers of clusters; fewer with the whole matrix.
+    All fractions of noise are fitted at once, with landmarks or, without, with the whole matrix.
 
     Returns:
       For each fraction a row, and the test accuracy at `TIMES`. The row has `n_train`, the number
@@ -111,14 +118,14 @@ def evaluate(
         images = map(data.unit_norm, images)
     x_train, x_val, x_test = images
     n_classes = 1 + int(max(map(np.max, (sets.y_train, sets.y_validation, sets.y_test))))
-    count = landmarks if landmarks is not None and landmarks < len(x_train) else 0
-    k_train = gram.LowRank(kernel, x_train, count, method="kmeans") if count else kernel(x_train)
+    whole = landmarks is None
+    k_train = kernel(x_train) if whole else gram.LowRank(kernel, x_train, landmarks)
     flow = regression.GradientFlow.fit(
-        k_train, _targets(sets.y_train, n_classes), solver="auto" if count else "eigh"
+        k_train, _targets(sets.y_train, n_classes), solver="eigh" if whole else "auto"
     )
     # One call, since each shape compiles a program.
     inputs = np.concatenate([x_val, x_test])
-    others = np.asarray(kernel(inputs, x_train if flow.landmarks is None else flow.landmarks))
+    others = np.asarray(kernel(inputs, x_train if whole else landmarks))
     k_val, k_test = np.split(others, [len(x_val)])
     shape = (len(TIMES), -1, len(sets.label_noise), n_classes)
     validation, tests = (flow.predict(k, TIMES).reshape(shape) for k in (k_val, k_test))
@@ -131,7 +138,7 @@ def evaluate(
     for i, (noise, at) in enumerate(zip(sets.label_noise, best, strict=True)):
         row = {
             "n_train": len(x_train),
-            "landmarks": count,
+            "landmarks": 0 if landmarks is None else len(landmarks),
             "label_noise": float(noise),
             "stopping_time": float(TIMES[at]),
             "validation_accuracy": float(right_val[at, i]),
