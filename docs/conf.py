@@ -55,7 +55,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_favicon = "_static/alpha.svg"
 html_context = {"default_mode": "auto"}
-html_extra_path = ["../examples/report/report.html"]
+html_extra_path = ["../examples/report/report.html", "../examples/report/fashion_mnist.html"]
 html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,
@@ -70,7 +70,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 GENERATED = ROOT / "docs" / "generated"
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 NOTEBOOKS = sorted((ROOT / "examples" / "notebooks").glob("*.ipynb"))
-REPORT = ROOT / "examples" / "report" / "report.html"
+REPORTS = sorted((ROOT / "examples" / "report").glob("*.html"))
 COPIES = {
     ROOT / "benchmarks" / "README.md": GENERATED / "benchmarks.md",
     ROOT / "CONTRIBUTING.md": GENERATED / "contributing.md",
@@ -92,7 +92,7 @@ def with_links(text: str, source: pathlib.Path, page: pathlib.Path) -> str:
         if "://" in target or not target:
             return match[0]
         path = (source.parent / target).resolve()
-        if path == REPORT:
+        if path in REPORTS:
             return f"](site:{os.path.relpath(ROOT / 'docs' / path.name, page.parent)})"
         path = os.path.relpath(PAGES.get(path, path), page.parent)
         return f"]({path}{heading and '#' + heading})"

@@ -20,9 +20,9 @@ _BITS = 32
 class Rows(NamedTuple):
     """A batch of inputs x, one a row, with what is taken from them one by one.
 
-    With u = x/|x|, m the mean of u, and u', m' those of another batch,
+    With u = x/|x|, u' those of another batch, and m a vector that both have in common,
 
-        u·u' = w·w' + a + a',   w = u − m,   a = w·m' + m·m'/2
+        u·u' = w·w' + a + a',   w = u − m,   a = w·m + m·m/2
 
     Where inputs have much in common, as images have their background, the terms of u·u' are alike
     and round alike. For 784 features that has added up to 37 ε.
@@ -40,15 +40,17 @@ def rows_of(
 ) -> tuple[Rows, Rows]:
     """Return the rows of two batches, or twice those of the first if `x2` is `None`.
 
-    Their factors are |x|^degree, those of the second times `scale`.
+    Their factors are |x|^degree, those of the second times `scale`. What is taken out of both is
+    the mean of the second, so that values do not depend on other rows of the first.
     """
-    norms1, unit1, mean1 = _directions(x1)
-    norms2, unit2, mean2 = _directions(x1 if x2 is None else x2)
-    half = jnp.sum(mean1 * mean2) / 2
-    apart1, apart2 = unit1 - mean1, unit2 - mean2
+    norms1, unit1 = _directions(x1)
+    norms2, unit2 = _directions(x1 if x2 is None else x2)
+    # A row without a direction is to spoil no other.
+    mean = jnp.mean(jnp.where(jnp.isnan(unit2), 0, unit2), axis=0, keepdims=True)
+    half = jnp.sum(mean * mean) / 2
+    apart1, apart2 = unit1 - mean, unit2 - mean
     along1, along2 = (
-        jnp.matmul(apart, mean, precision="highest") + half
-        for apart, mean in ((apart1, mean2), (apart2, mean1))
+        jnp.matmul(apart, mean[0], precision="highest") + half for apart in (apart1, apart2)
     )
     return (
         Rows(x1, norms1, norms1**degree, apart1, along1),
@@ -56,12 +58,10 @@ def rows_of(
     )
 
 
-def _directions(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """|x|, x/|x| and its mean."""
+def _directions(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """|x| and x/|x|."""
     norms = row_norms(x)
-    unit = x / norms
-    # A row without a direction is to spoil no other.
-    return norms[:, 0], unit, jnp.mean(jnp.where(jnp.isnan(unit), 0, unit), axis=0)
+    return norms[:, 0], x / norms
 
 
 def cosines(a: Rows, b: Rows) -> jax.Array:
@@ -73,7 +73,7 @@ def cosines(a: Rows, b: Rows) -> jax.Array:
         cpu=functools.partial(_products, few),
         default=functools.partial(_products, _MOST_SUMMED),
     )
-    return products + (a.along[:, None] + b.along)
+    return products + (a.along[:, None] + b.along[None, :])
 
 
 def _products(summed: int, a: jax.Array, b: jax.Array) -> jax.Array:

@@ -161,7 +161,7 @@ def _tile(
         for rows, begin, length in zip((rows1, rows2), start, size, strict=True)
     )
     cosine = cosines(part1, part2)
-    factors = part1.factors[:, None] * part2.factors
+    factors = part1.factors[:, None] * part2.factors[None, :]
     near = (cosine > profile.near_zero) | (cosine < profile.near_pi)
     row, column = (jax.lax.broadcasted_iota(jnp.int32, cosine.shape, axis) for axis in (0, 1))
     row, column = start[0] + row, start[1] + column
