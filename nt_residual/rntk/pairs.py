@@ -49,9 +49,7 @@ def rows_of(
     mean = jnp.mean(jnp.where(jnp.isnan(unit2), 0, unit2), axis=0, keepdims=True)
     half = jnp.sum(mean * mean) / 2
     apart1, apart2 = unit1 - mean, unit2 - mean
-    along1, along2 = (
-        jnp.matmul(apart, mean[0], precision="highest") + half for apart in (apart1, apart2)
-    )
+    along1, along2 = (jnp.sum(apart * mean, axis=1) + half for apart in (apart1, apart2))
     return (
         Rows(x1, norms1, norms1**degree, apart1, along1),
         Rows(x1 if x2 is None else x2, norms2, scale * norms2**degree, apart2, along2),
