@@ -12,13 +12,10 @@ measured keep their numbers.
 
 import argparse
 import concurrent.futures
-import gzip
 import json
 import math
 import multiprocessing
 import pathlib
-import resource
-import sys
 import time
 from typing import Any
 
@@ -27,32 +24,31 @@ import numpy as np
 from nt_residual import _files, data, gram, machine, regression, rntk, schedules
 
 KERNEL = rntk.ResidualKernel(math.inf, schedules.PowerLaw(0.5))
-FASHION = pathlib.Path("/usr/share/datasets/fashion-mnist")
 TIMES = 50
 
 
-def million(_: pathlib.Path) -> dict[str, Any]:
+def million(_: pathlib.Path | None) -> dict[str, Any]:
     """Return one fit of a noisy target on the sphere, and its excess risk."""
     return _sphere(1_000_000, 2000, n_test=100_000)
 
 
-def linear(_: pathlib.Path) -> dict[str, Any]:
+def linear(_: pathlib.Path | None) -> dict[str, Any]:
     """Return fits of more and more points. The first one compiles."""
     sizes = (10_000, 10_000, 100_000, 1_000_000)
     return {"fits": [_sphere(n, 1000, n_test=10_000) for n in sizes][1:]}
 
 
-def fashion_1000(folder: pathlib.Path) -> dict[str, Any]:
+def fashion_1000(folder: pathlib.Path | None) -> dict[str, Any]:
     """Return the test accuracy on Fashion-MNIST."""
     return _fashion(folder, 1000)
 
 
-def fashion_4000(folder: pathlib.Path) -> dict[str, Any]:
+def fashion_4000(folder: pathlib.Path | None) -> dict[str, Any]:
     """Return the test accuracy on Fashion-MNIST."""
     return _fashion(folder, 4000)
 
 
-def fashion_10000(folder: pathlib.Path) -> dict[str, Any]:
+def fashion_10000(folder: pathlib.Path | None) -> dict[str, Any]:
     """Return the test accuracy on Fashion-MNIST."""
     return _fashion(folder, 10_000)
 
@@ -71,28 +67,14 @@ def _sphere(n: int, landmarks: int, n_test: int) -> dict[str, Any]:
     return found | {"excess_risk": excess, "of_a_constant": float(np.var(y_test)), "noise": 0.1}
 
 
-def _fashion(folder: pathlib.Path, landmarks: int) -> dict[str, Any]:
-    images, tests = (
-        _idx(folder / f"{part}-images-idx3-ubyte.gz").reshape(-1, 784).astype(np.float32)
-        for part in ("train", "t10k")
-    )
-    labels, answers = (
-        _idx(folder / f"{part}-labels-idx1-ubyte.gz").astype(int) for part in ("train", "t10k")
-    )
-    mean = images.mean(axis=0)
-    x, x_val = np.split(data.unit_norm(images - mean), [54_000])
-    codes = np.eye(10) - 0.1
-    y, y_val = np.split(codes[labels], [54_000])
-    found, scores = _fit(x, y, x_val, y_val, data.unit_norm(tests - mean), landmarks)
-    return found | {"accuracy": float(np.mean(scores.argmax(axis=1) == answers))}
-
-
-def _idx(path: pathlib.Path) -> np.ndarray:
-    """Return the array of a file of the format of MNIST."""
-    content = gzip.decompress(path.read_bytes())
-    dims = content[3]
-    shape = np.frombuffer(content, ">i4", dims, offset=4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * dims).reshape(shape)
+def _fashion(folder: pathlib.Path | None, landmarks: int) -> dict[str, Any]:
+    images = data.load("fashion_mnist", root=folder).flat
+    mean = images.x_train.mean(axis=0)
+    x, x_val = np.split(data.unit_norm(images.x_train - mean), [54_000])
+    y, y_val = np.split(data.centered_one_hot(images.y_train, 10), [54_000])
+    x_test = data.unit_norm(images.x_test - mean)
+    found, scores = _fit(x, y, x_val, y_val, x_test, landmarks)
+    return found | {"accuracy": float(np.mean(scores.argmax(axis=1) == images.y_test))}
 
 
 def _fit(x, y, x_val, y_val, x_test, landmarks) -> tuple[dict[str, Any], np.ndarray]:
@@ -125,11 +107,10 @@ def _fit(x, y, x_val, y_val, x_test, landmarks) -> tuple[dict[str, Any], np.ndar
     return found | {"total_s": sum(seconds.values()), "total_cpu_s": sum(cpu.values())}, predicted
 
 
-def _measured(name: str, folder: pathlib.Path) -> dict[str, Any]:
+def _measured(name: str, folder: pathlib.Path | None) -> dict[str, Any]:
     """Return a case with the largest memory of this process, in bytes."""
     found = CASES[name](folder)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return found | {"peak_bytes": peak * (1 if sys.platform == "darwin" else 1024)}
+    return found | {"peak_bytes": machine.peak_bytes()}
 
 
 def main() -> None:
@@ -140,7 +121,9 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--fashion", type=pathlib.Path, default=FASHION, help="its four files")
+    parser.add_argument(
+        "--fashion", type=pathlib.Path, help="folder with its files, as `root` of data.load"
+    )
     parser.add_argument("--out", type=pathlib.Path, help="write the numbers there, as JSON")
     options = parser.parse_args()
     known = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}

@@ -53,8 +53,9 @@ def devices() -> str:
     return f"{jax.device_count()} × {device_name()} ({jax.default_backend()})"
 
 
-def peak_gb() -> float | None:
-    """Return the most memory that this process has taken at a time, in GB, if it is known."""
-    if resource is None or platform.system() != "Linux":  # Others count in other units.
+def peak_bytes() -> int | None:
+    """Return the most memory that this process has taken at a time, in bytes, if it is known."""
+    if resource is None:
         return None
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else 1024 * peak

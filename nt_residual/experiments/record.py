@@ -145,6 +145,7 @@ def dicts(rows: np.recarray) -> list[dict[str, Any]]:
 
 def provenance(seconds: float, resumed: bool) -> dict[str, Any]:
     """Return `Outcome.provenance` of a run that ends now."""
+    peak = machine.peak_bytes()
     return {
         "versions": machine.versions(),
         "device": machine.devices(),
@@ -152,7 +153,7 @@ def provenance(seconds: float, resumed: bool) -> dict[str, Any]:
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
         "resumed": resumed,
-        "peak_gb": machine.peak_gb(),
+        "peak_gb": None if peak is None else round(peak / 1e9, 2),
     }
 
 
