@@ -1,4 +1,4 @@
-"""Angles: between two batches of inputs, from a cosine, and given by the user."""
+"""Angles between two batches of inputs, the arccosine, and a check of angles that users pass."""
 
 import functools
 import math
@@ -13,18 +13,18 @@ from nt_residual.rntk.chebyshev import horner, powers
 from nt_residual.rntk.pairs import acute_angle, cosines, replace, rows_of
 from nt_residual.rntk.rows import row_norms
 
-# Where |cos θ| exceeds this, the angle is taken from the difference of inputs: a dot product knows
-# cos θ to ±ε, hence a small θ only to ±ε/θ.
+# Above this |cos θ|, the angle is computed from the difference of the inputs: a dot product has an
+# error of about ε in cos θ, which is an error of about ε/θ in a small θ.
 _NEARLY_PARALLEL = 0.99
 
 
 def angle(x1: ArrayLike, x2: ArrayLike | None = None) -> jax.Array:
-    """Return the angles between all pairs of rows, accurate also where they are tiny.
+    """Return the angles between all pairs of rows. Tiny angles are accurate too.
 
     Args:
       x1: shape (n1, d), rows finite and not zero.
-      x2: shape (n2, d), likewise; `None` for `x1`, whose angles with itself are
-        exactly zero on the diagonal.
+      x2: shape (n2, d), rows finite and not zero; `None` for `x1`, which makes the
+        diagonal exactly zero.
 
     Returns:
       Radians in [0, π], shape (n1, n2). Values are not checked: a zero row gives NaN.
@@ -45,7 +45,7 @@ def angle(x1: ArrayLike, x2: ArrayLike | None = None) -> jax.Array:
 
 @jax.custom_jvp
 def _acute_angles(x1: jax.Array, x2: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """The angles in [0, π/2] between lines through inputs, and the signs of the cosines."""
+    """Return the angles in [0, π/2] between lines through inputs, and the signs of cosines."""
     rows1, rows2 = rows_of(x1, x2)
     cosine = cosines(rows1, rows2)
     sign = jnp.where(cosine < 0, -1, 1).astype(cosine.dtype)
@@ -61,8 +61,8 @@ def _acute_angles(x1: jax.Array, x2: jax.Array | None) -> tuple[jax.Array, jax.A
 
 @_acute_angles.defjvp
 def _acute_angles_jvp(primals, tangents):
-    # dθ = −du·u'/sin θ, with the angle itself from the differences of inputs. No pair of inputs is
-    # visited again, and the gradient too consists of products of matrices.
+    # dθ = −d(u·u')/sin θ, where u = x/|x| and θ is the accurate angle. So the derivative takes
+    # matrix products only, and no second loop over nearly parallel pairs.
     acute, sign = _acute_angles(*primals)
     unit1, moved1 = jax.jvp(_unit, primals[:1], tangents[:1])
     if primals[1] is None:
@@ -71,7 +71,7 @@ def _acute_angles_jvp(primals, tangents):
     else:
         unit2, moved2 = jax.jvp(_unit, primals[1:], tangents[1:])
         change = _products(moved1, unit2) + _products(unit1, moved2)
-    # At θ = 0 the angle has a cusp; zero is taken for its derivative.
+    # The angle has a cusp at θ = 0. Its derivative is set to zero there.
     apart = acute > 0
     slope = jnp.where(apart, -sign / jnp.sin(jnp.where(apart, acute, 1)), 0)
     return (acute, sign), (slope * change, jnp.zeros_like(sign))
@@ -86,15 +86,15 @@ def _products(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def arccos(u: jax.Array) -> jax.Array:
-    """Return the angle in [0, π] whose cosine is `u`, to 4e-7 in float32 and 3e-14 in float64.
+    """Return the angle in [0, π] with cosine `u`, within 4e-7 in float32 and 3e-14 in float64.
 
         arccos u = √(1 − u) P(u)   for 0 ≤ u ≤ 1,   π − arccos(−u) for u < 0
 
-    P is analytic there (its singularity is at u = −1), so a short polynomial reaches working
-    precision (Abramowitz & Stegun 1964, 4.4.45 and 4.4.46, have such polynomials of degree 3 and
-    7). XLA's own arccosine takes 6 ns an entry on one core, this one 1 ns.
+    P is analytic on [0, 1] (its singularity is at u = −1), so a short polynomial reaches working
+    precision (Abramowitz & Stegun 1964, 4.4.45 and 4.4.46, give polynomials of degree 3 and 7).
+    XLA's own arccosine takes 6 ns per entry on one core, this one 1 ns.
 
-    What lies outside [−1, 1] counts as −1 or 1.
+    Values outside [−1, 1] count as −1 or 1.
     """
     size = jnp.abs(u)
     polynomial = horner(_arccos_over_root(22 if u.dtype == jnp.float64 else 9), size)
@@ -110,11 +110,11 @@ def _arccos_over_root(degree: int) -> list[float]:
 
 
 def check_angles(theta: ArrayLike) -> np.ndarray:
-    """Return `theta` as a float64 NumPy array, having checked that it has angles in [0, π]."""
+    """Check that `theta` holds angles in [0, π], and return it as a float64 NumPy array."""
     angles = np.asarray(theta)
     _checks.real_dtype(angles.dtype, "theta", "Pass angles in radians.")
     angles = angles.astype(np.float64)
-    # π itself rounds up in lower precision.
+    # In float32, π is rounded up.
     if not np.all((angles >= 0) & (angles <= np.float32(math.pi))):
         raise ValueError(
             "theta must hold angles in radians, in [0, π], got values from "

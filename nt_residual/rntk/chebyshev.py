@@ -1,14 +1,14 @@
 """A smooth function of the angle as a short Chebyshev series.
 
 The kernel of a residual network is analytic in the angle θ on [0, π], so a few dozen
-coefficients carry it to working precision at any depth. It varies quickly at one end:
-on the scale 3π/T near θ = 0 where the effective time T is large, on the scale √T near
-θ = π where it is small. With t the distance from that end, the variable
+coefficients represent it to working precision at any depth. It varies quickly near one
+end: near θ = 0 on the scale 3π/T if the effective time T is large, and near θ = π on the
+scale √T if T is small. With t the distance of θ from that end, the variable
 
     v = (t + b)^(1/p),   p a power of two, b a fraction of the scale,
 
-spreads that region out at the price of log2(p) square roots. With z running from −1
-to 1 as v does from one end to the other, the function is Σ_k c_k T_k(z).
+stretches that region, at the cost of log2(p) square roots. With z the linear map of v
+to [−1, 1], the function is Σ_k c_k T_k(z).
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from numpy.typing import DTypeLike
 
 from nt_residual.rntk.arc_cosine import Array, namespace
 
-# The numbers of coefficients that are tried.
+# The numbers of coefficients to try.
 _COUNTS = (128, 256, 512, 1024)
 
 
@@ -38,7 +38,7 @@ _COUNTS = (128, 256, 512, 1024)
 class Variable:
     """The variable of a series: z = scale·v + shift as a function of the angle."""
 
-    end: Literal["zero", "pi"]  # The end of [0, π] that it spreads out.
+    end: Literal["zero", "pi"]  # The end of [0, π] that it stretches.
     power: int  # p
     offset: float  # b > 0
     scale: float
@@ -46,30 +46,30 @@ class Variable:
 
     @classmethod
     def spreading(cls, end: Literal["zero", "pi"], *, power: int, offset: float) -> "Variable":
-        """Return the variable of given p and b."""
+        """Return the variable that stretches one end, for given p and b."""
         first, last = offset ** (1 / power), (math.pi + offset) ** (1 / power)
         return cls(end, power, offset, 2 / (last - first), -(first + last) / (last - first))
 
     def of_angle(self, theta: Array) -> Array:
-        """Return the z of angles in radians: a NumPy or JAX array of any shape and float dtype."""
+        """Return z at angles in radians: a NumPy or JAX array of any shape and float dtype."""
         return self._root(theta)[0] * self.scale + self.shift
 
     def slope(self, theta: Array) -> Array:
-        """Return dz/dθ, for the same arguments."""
+        """Return dz/dθ at angles in radians: a NumPy or JAX array of any shape and float dtype."""
         v, shifted = self._root(theta)
         sign = 1 if self.end == "zero" else -1
         return sign * self.scale / self.power * v / shifted
 
     def to_angle(self, z: np.ndarray) -> np.ndarray:
-        """Return the angles, float64 NumPy, of given z."""
+        """Return the angles for given z, float64 NumPy."""
         v = (z - self.shift) / self.scale
         distance = np.clip(v**self.power - self.offset, 0, math.pi)
-        # Rounding would keep the ends from being exactly where they are.
+        # Set both ends exactly: rounding would move them.
         distance = np.where(z == -1, 0, np.where(z == 1, math.pi, distance))
         return distance if self.end == "zero" else math.pi - distance
 
     def _root(self, theta: Array) -> tuple[Array, Array]:
-        """v, and t + b of which it is the root."""
+        """Return v and t + b."""
         xp = namespace(theta)
         distance = theta if self.end == "zero" else math.pi - theta
         shifted = xp.maximum(distance, 0) + self.offset
@@ -87,7 +87,7 @@ def variable_for(effective_time: float) -> Variable:
     if effective_time == 0:
         return PLAIN
     if effective_time <= 3:
-        # Below 1e-16 the region cannot be seen in float64.
+        # Below T = 1e-16 the region is too small to matter in float64.
         return Variable.spreading("pi", power=4, offset=max(0.3 * math.sqrt(effective_time), 1e-8))
     power = 4 if effective_time < 1000 else 8
     return Variable.spreading("zero", power=power, offset=10 / effective_time)
@@ -100,10 +100,10 @@ def variable_for(effective_time: float) -> Variable:
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Series:
-    """A Chebyshev series, which JAX functions take as an argument: a pytree of its numbers."""
+    """A Chebyshev series as a pytree, so that it can be an argument of JAX functions."""
 
     coefficients: jax.Array | np.ndarray  # Of T_0, T_1, …, shape (count,).
-    derivative: jax.Array | np.ndarray  # Those of the derivative with respect to z.
+    derivative: jax.Array | np.ndarray  # Coefficients of the derivative with respect to z.
     variable: Variable
 
     def __call__(self, theta: jax.Array) -> jax.Array:
@@ -111,7 +111,7 @@ class Series:
         return _evaluate(self, theta)
 
 
-# The derivative is a series too, so that the reverse mode keeps no intermediate results.
+# The derivative is evaluated as a series too, so reverse mode stores no intermediate results.
 @jax.custom_jvp
 def _evaluate(series: Series, theta: jax.Array) -> jax.Array:
     return _clenshaw(series.coefficients, series.variable.of_angle(theta))
@@ -125,7 +125,7 @@ def _evaluate_jvp(primals, tangents):
 
 
 def _clenshaw(coefficients: jax.Array | np.ndarray, z: jax.Array) -> jax.Array:
-    """Σ_k c_k T_k(z) by Clenshaw's recurrence, in the dtype of `z`."""
+    """Return Σ_k c_k T_k(z) by Clenshaw's recurrence, in the dtype of `z`."""
     coefficients = jnp.asarray(coefficients).astype(z.dtype)
     current, previous = jnp.zeros_like(z), jnp.zeros_like(z)
     for k in range(len(coefficients) - 1, 0, -1):
@@ -135,18 +135,18 @@ def _clenshaw(coefficients: jax.Array | np.ndarray, z: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """A function of the angle as a series in float64, from which shorter ones are cut."""
+    """A function of the angle as a float64 series, which `cut` shortens."""
 
     coefficients: tuple[float, ...]  # Of T_0, T_1, …; a tuple is hashable.
     variable: Variable
-    error: float  # The largest difference found, at angles that are not nodes.
+    error: float  # The largest error found, at angles that are not nodes.
 
     def at_angle(self, theta: np.ndarray) -> np.ndarray:
-        """Return its values in float64 NumPy."""
+        """Return the values at angles in radians, float64 NumPy."""
         return chebyshev.chebval(self.variable.of_angle(theta), np.array(self.coefficients))
 
     def slope_at_angle(self, theta: np.ndarray) -> np.ndarray:
-        """Return its derivative with respect to the angle, in float64 NumPy."""
+        """Return the derivative with respect to the angle, float64 NumPy."""
         derivative = chebyshev.chebval(self.variable.of_angle(theta), self._derivative)
         return derivative * self.variable.slope(theta)
 
@@ -155,10 +155,10 @@ class Fit:
         return np.append(chebyshev.chebder(self.coefficients), 0.0)[: len(self.coefficients)]
 
     def cut(self, tol: float, dtype: DTypeLike = np.float64) -> Series:
-        """Return the shortest series of 4, 8, 12, … coefficients whose rest is below `tol`."""
+        """Return the shortest series of 4, 8, 12, … coefficients with truncation error ≤ `tol`."""
         coefficients = np.array(self.coefficients)
         count = _needed(coefficients, tol)
-        # Series of equal length share a compilation.
+        # Series of equal length share a compiled program.
         padding = (0, -count % 4)
         return Series(
             np.pad(coefficients[:count], padding).astype(dtype),
@@ -168,7 +168,7 @@ class Fit:
 
 
 def _needed(coefficients: np.ndarray, tol: float) -> int:
-    """The least number of coefficients that leave a rest of at most `tol`."""
+    """Return the least number of coefficients with a truncation error of at most `tol`."""
     rests = np.cumsum(np.abs(coefficients[::-1]))[::-1]
     return max(1, int(np.sum(rests > tol)))
 
@@ -176,17 +176,17 @@ def _needed(coefficients: np.ndarray, tol: float) -> int:
 def fit(
     f: Callable[[np.ndarray], np.ndarray], variable: Variable, *, tol: float, most: int = 1024
 ) -> Fit:
-    """Return a series within `tol` of a function of float64 angles in [0, π].
+    """Fit a series to a function of float64 angles in [0, π], with an error of at most `tol`.
 
-    Its `error` exceeds `tol` if 128, 256, …, `most` coefficients do not suffice.
+    `error` of the result exceeds `tol` if 128, 256, …, `most` coefficients are not enough.
 
     Raises:
       ValueError: if the function is not finite.
     """
-    # Nodes of no series, both ends among them.
+    # Test points: nodes of no series, with both ends.
     between = np.cos(math.pi * np.arange(64) / 63)
     for count in _COUNTS:
-        # In one call, since that of a deep recursion costs much at any number of angles.
+        # One call for all angles, since a call of a deep recursion is slow even for a few angles.
         sampled = f(variable.to_angle(np.concatenate([chebyshev.chebpts1(count), between])))
         if not np.all(np.isfinite(sampled)):
             raise ValueError("the function must be finite at every angle, got NaN or infinity.")
@@ -196,7 +196,7 @@ def fit(
         needed = _needed(coefficients, tol / 4)
         result = Fit(tuple(coefficients[:needed].tolist()), variable, math.inf)
         error = np.max(np.abs(result.at_angle(variable.to_angle(between)) - expected))
-        # What the last quarter holds is a measure of what was left out, at any angle.
+        # The last quarter of the coefficients estimates the truncation error at all angles.
         error = max(float(error), float(np.sum(np.abs(coefficients[3 * count // 4 :]))))
         if error <= tol or count >= most:
             break
@@ -206,13 +206,13 @@ def fit(
 def powers(
     function: Callable[[np.ndarray], np.ndarray], degree: int, domain: tuple[float, float]
 ) -> list[float]:
-    """Return the powers, of low degree first, of a polynomial that interpolates a function."""
+    """Return the coefficients, lowest degree first, of an interpolating polynomial."""
     series = Chebyshev.interpolate(function, degree, domain=list(domain))
     return series.convert(kind=Polynomial, domain=[-1, 1]).coef.tolist()
 
 
 def horner(coefficients: list[float], x: jax.Array) -> jax.Array:
-    """Return Σ_k c_k x^k."""
+    """Return the polynomial Σ_k c_k x^k."""
     value = jnp.full_like(x, coefficients[-1])
     for coefficient in coefficients[-2::-1]:
         value = value * x + coefficient

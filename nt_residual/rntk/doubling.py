@@ -1,15 +1,16 @@
-"""The kernels of a residual network whose blocks are equal, composed by doubling.
+"""The kernels of a residual network with equal blocks, by doubling the number of blocks.
 
-Blocks take sin²(θ/2) of two inputs to sin²(θ/2) e^(−q), multiply what earlier blocks put into the
-NTK by 1 − d, and add their number times s (2 − g) to it, where q, d and g are functions of θ. With
-θ' the angle after n1 blocks, those blocks and n2 more have
+For two inputs at angle θ, n blocks multiply sin²(θ/2) by e^(−q), multiply the NTK of the blocks
+before them by 1 − d, and add n s (2 − g) to it, where q, d and g are functions of θ. If n1 blocks
+with q1, d1, g1 take the angle to θ', and n2 blocks with q2, d2, g2 follow, all of them have
 
     q = q1(θ) + q2(θ')
     d = d1(θ) + d2(θ') − d1(θ) d2(θ')
     g = [n1 (g1(θ) + (2 − g1(θ)) d2(θ')) + n2 g2(θ')] / (n1 + n2)
 
-Terms are positive, so nothing cancels. The functions are kept at Chebyshev nodes of the variable
-that suits their Σ s. L blocks take less than 2 log2(L) compositions, and the error is about 1e-14.
+All terms are positive, so nothing cancels. The functions are stored by their values at Chebyshev
+nodes, in the variable that suits Σ s. L blocks take less than 2 log2(L) compositions, and the error
+is about 1e-14.
 """
 
 import functools
@@ -22,18 +23,18 @@ from nt_residual.rntk import arc_cosine, recursion
 from nt_residual.rntk.chebyshev import variable_for
 from nt_residual.rntk.recursion import BlockSums
 
-# From sin²(θ/2) and cos²(θ/2), shape (n,), to q, d and g, shape (3, n).
+# Maps sin²(θ/2) and cos²(θ/2), shape (n,), to q, d and g, shape (3, n).
 _Blocks = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 # Chebyshev nodes, enough for 1e12 blocks of any α.
 _PHASE = (np.arange(192) + 0.5) * math.pi / 192
 _NODES = -np.cos(_PHASE)
-# Of the barycentric formula of interpolation.
+# The weights of barycentric interpolation.
 _WEIGHTS = np.sin(_PHASE) * (-1.0) ** np.arange(192)
 
 
 def sums_of_equal_blocks(sin2: np.ndarray, cos2: np.ndarray, alpha: float, depth: int) -> BlockSums:
-    """Return `recursion.sums_of_blocks` for `depth` blocks of one α, in float64."""
+    """Return `recursion.sums_of_blocks` for `depth` blocks of equal α, in float64."""
     share = float(recursion.branch_share(np.float64(alpha)))
     start = sin2.ravel(), cos2.ravel()
     fall, loss, gap = _equal_blocks(share, depth)(*start)
@@ -79,11 +80,11 @@ def _composed(first: _Blocks, second: _Blocks, n1: int, n2: int) -> _Blocks:
 
 
 def _interpolated(blocks: _Blocks, time: float) -> _Blocks:
-    """Return the same functions from their values at the nodes, for Σ s = `time`."""
+    """Return `blocks` as interpolated from its values at the nodes, for Σ s = `time`."""
     variable = variable_for(time)
 
-    # All three functions behave like this one near θ = 0. Their ratio to it is interpolated, so
-    # that they keep their relative accuracy there.
+    # Near θ = 0 all three functions are proportional to this one. Their ratio to it is
+    # interpolated, which keeps their relative accuracy there.
     def scale(theta: np.ndarray) -> np.ndarray:
         return theta / (1 + time * theta)
 
@@ -92,7 +93,7 @@ def _interpolated(blocks: _Blocks, time: float) -> _Blocks:
 
     def interpolated(sin2: np.ndarray, cos2: np.ndarray) -> np.ndarray:
         theta = arc_cosine.half_angle_to_angle(sin2, cos2)
-        # In parts, since the matrix of all differences may not fit in memory.
+        # In parts, since the matrix of all differences z − node may not fit in memory.
         parts = np.array_split(variable.of_angle(theta), 1 + len(theta) // 4096)
         return np.concatenate([_interpolate(values, z) for z in parts], axis=1) * scale(theta)
 
@@ -101,6 +102,6 @@ def _interpolated(blocks: _Blocks, time: float) -> _Blocks:
 
 def _interpolate(values: np.ndarray, z: np.ndarray) -> np.ndarray:
     difference = z[:, None] - _NODES
-    # At a node, its value outweighs all others.
+    # At a node, the weight of its own value then exceeds all others.
     weights = _WEIGHTS / np.where(difference == 0, 1e-200, difference)
     return values @ weights.T / weights.sum(axis=1)

@@ -1,4 +1,4 @@
-"""Kernels of other networks without biases, at the price of a matrix product."""
+"""Fast kernels of other fully-connected networks, at about the cost of a matrix product."""
 
 import dataclasses
 import functools
@@ -20,12 +20,12 @@ from nt_residual.rntk.rows import check_memory, check_pair, check_range, is_know
 
 KernelFn = Callable[..., Any]
 
-# The variables that are tried: none, and those for regions of several sizes at either end.
+# The variables to try: one that stretches nothing, and those for several effective times.
 _VARIABLES = (
     chebyshev.PLAIN,
     *(chebyshev.variable_for(time) for time in (1e-4, 1e-2, 1.0, 10.0, 100.0, 1000.0)),
 )
-# Angles computed at once, so that every call of the kernel has the same shape.
+# The number of angles in each call of the kernel, so that all calls have the same shape.
 _CHUNK = 256
 
 
@@ -34,7 +34,7 @@ _CHUNK = 256
 class HomogeneousKernel(SeriesKernel):
     """The kernel scale·(|x| |x'|/d)^degree r(θ), made by `compile_homogeneous`.
 
-    It is immutable and hashable, and static where it passes through `jax.jit`.
+    It is immutable and hashable, and a static argument of `jax.jit`.
 
     Attributes:
       fit: r as a series, r(0) = 1.
@@ -56,8 +56,8 @@ class HomogeneousKernel(SeriesKernel):
         Arguments, result and errors are those of `ResidualKernel.__call__`.
 
         Raises:
-          ValueError: also if an input has not the norm or the number of features that the
-            kernel was compiled for.
+          ValueError: also if an input does not have the norm or the number of features that
+            the kernel was compiled for.
         """
         x1, x2, dtype = check_pair(x1, x2)
         check_memory(x1, x2, 1)
@@ -69,7 +69,7 @@ class HomogeneousKernel(SeriesKernel):
         return tiles.evaluate(profile, x1, x2).astype(dtype)
 
     def at_angle(self, theta: ArrayLike) -> np.ndarray:
-        """Return r(θ) from the series in float64, which is within `fit.error` of the network's.
+        """Return r(θ) from the float64 series, whose error is at most `fit.error`.
 
         Args:
           theta: angles in radians, in [0, π], any shape.
@@ -111,21 +111,21 @@ def compile_homogeneous(
     norm: float | None = None,
     dim: int | None = None,
 ) -> HomogeneousKernel:
-    """Turn the kernel of a fully-connected network into one that costs a matrix product.
+    """Convert the kernel of a fully-connected network to one that costs a matrix product.
 
     Without biases, and with activations for which σ(cx) = c^p σ(x) for every c > 0 (ReLU,
     leaky ReLU, the absolute value, monomials), a kernel is a power of |x| |x'| times a
-    function of the angle between the inputs. That function is sampled here, in float64,
-    and kept as a Chebyshev series that is as long as `tol` needs.
+    function of the angle between the inputs. `compile_homogeneous` samples that function in
+    float64, and stores a Chebyshev series that is as long as `tol` requires.
 
     Args:
-      kernel_fn: of `neural_tangents.stax`, called as `kernel_fn(x1, x2, get)`.
+      kernel_fn: a kernel function of `neural_tangents.stax`, called as `kernel_fn(x1, x2, get)`.
       get: 'ntk' or 'nngp'.
-      tol: the error of the series wanted, as a fraction of the diagonal. Kernels with
-        `neural_tangents.stax.Relu` are themselves known to about 1e-8 times their slope
-        at θ = 0 only; `nt_residual.stax.Relu` has no such limit.
+      tol: the largest error of the series, as a fraction of the diagonal. Kernels with
+        `neural_tangents.stax.Relu` have an error of about 1e-8 times their slope at θ = 0
+        themselves; kernels with `nt_residual.stax.Relu` do not.
       norm: for networks with biases or other activations: the norm that all inputs will have.
-      dim: the number of features d that inputs will have; `norm` needs it.
+      dim: the number of features d that inputs will have; required with `norm`.
 
     Raises:
       TypeError: if `kernel_fn` is not callable or an argument not a number.
@@ -142,8 +142,8 @@ def compile_homogeneous(
     """
     if not callable(kernel_fn):
         raise TypeError(
-            f"kernel_fn must be callable, got {type(kernel_fn).__name__}. It is the third of the "
-            "functions that a layer of neural_tangents.stax gives."
+            f"kernel_fn must be callable, got {type(kernel_fn).__name__}. Pass the third function "
+            "that a layer of neural_tangents.stax returns."
         )
     _checks.choice(get, "get", ("ntk", "nngp"))
     if not 1e-12 <= _checks.number(tol, "tol") < 1:
@@ -154,8 +154,8 @@ def compile_homogeneous(
         dim = _checks.integer(dim, "dim", 2, "Pass the number of features of inputs.")
     if norm is not None and dim is None:
         raise ValueError(
-            "norm needs dim, the number of features that inputs will have: what a network makes "
-            "of an input depends on |x|²/d."
+            "norm needs dim, since the kernel depends on |x|²/d. Pass dim=, the number of features "
+            "that inputs will have."
         )
     sampler = _Sampler(kernel_fn, get, norm, dim or 2)
     degree, scale = sampler.degree_and_scale()
@@ -180,40 +180,40 @@ class _Sampler:
         return np.concatenate(values)[: len(flat)].reshape(theta.shape)
 
     def degree_and_scale(self) -> tuple[float, float]:
-        """The p with k(ax, bx') = (ab)^p k(x, x'), 0 for inputs of one norm, and k(x, x)."""
+        """Return p with k(ax, bx') = (ab)^p k(x, x'), or 0 for a fixed norm; and k(x, x)."""
         x = self._inputs(np.zeros(1))
         scale = float(self.between(x, x)[0, 0])
         if scale <= 0:
             raise ValueError(
-                f"kernel_fn must be positive between an input and itself, got {scale:.4g}. A "
-                "network with random weights has such a kernel; is any layer trained?"
+                f"kernel_fn must be positive between an input and itself, got {scale:.4g}. Check "
+                "that its layers have random weights, and that some layer is trained."
             )
         if not self.any_norm:
             return 0.0, scale
         return round(float(np.log2(self.between(2 * x, 2 * x)[0, 0] / scale) / 2), 6), scale
 
     def between(self, x1: np.ndarray, x2: np.ndarray) -> np.ndarray:
-        """The kernel between two batches, float64."""
+        """Return the kernel between two batches, float64."""
         with enable_x64():
             try:
                 values = np.asarray(self._compiled(jnp.asarray(x1), jnp.asarray(x2)))
             except Exception as error:
                 raise ValueError(
                     f"kernel_fn cannot be called as kernel_fn(x1, x2, {self.get!r}) with inputs of "
-                    f"shapes {x1.shape} and {x2.shape}: {error} It must be that of a "
+                    f"shapes {x1.shape} and {x2.shape}: {error} Pass the kernel_fn of a "
                     "fully-connected network."
                 ) from error
         if values.shape != (len(x1), len(x2)) or values.dtype.kind != "f":
             raise ValueError(
-                f"kernel_fn must give real floats of shape {(len(x1), len(x2))} for "
+                f"kernel_fn must return real floats of shape {(len(x1), len(x2))} for "
                 f"{len(x1)} and {len(x2)} inputs, got {values.dtype} of shape {values.shape}. "
-                "(Where no layer is trained the NTK is a scalar.)"
+                "(If no layer is trained, the NTK is a scalar.)"
             )
         if not np.all(np.isfinite(values)):
             raise ValueError(
-                f"kernel_fn gives values that are not finite, for inputs of shape {x2.shape}. "
-                "Deep residual networks must be normalized, or their variances overflow; some "
-                "activations, as RectifiedMonomial, have no kernel between an input and itself."
+                f"kernel_fn must be finite, got NaN or infinity for inputs of shape {x2.shape}. "
+                "Normalize deep residual networks, since their variances overflow. Some "
+                "activations, like RectifiedMonomial, have no kernel between an input and itself."
             )
         return values
 
@@ -232,12 +232,12 @@ def _shortest_fit(f: Callable[[np.ndarray], np.ndarray], tol: float) -> chebyshe
     raise ValueError(
         f"no series of up to 1024 coefficients reaches tol={tol:g}: the best is within "
         f"{min(fit.error for fit in fits):.1e}. Pass a larger tol. (neural_tangents.stax.Relu "
-        "limits what can be reached in deep networks; nt_residual.stax.Relu does not.)"
+        "limits the accuracy in deep networks; nt_residual.stax.Relu does not.)"
     )
 
 
 def _check_on_random_inputs(kernel: HomogeneousKernel, sampler: _Sampler) -> None:
-    """Refuse a kernel that is not a power of the norms times a function of the angle."""
+    """Raise `ValueError` unless a kernel is a power of the norms times a function of the angle."""
     unit = np.random.default_rng(0).standard_normal((8, sampler.dim))
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     lengths = np.array([0.5, 2.0, 1.0, 3.0, 0.1, 10.0, 7.0, 0.3])[:, None]
@@ -245,16 +245,16 @@ def _check_on_random_inputs(kernel: HomogeneousKernel, sampler: _Sampler) -> Non
     actual = sampler.between(sampler.norm * lengths * unit, sampler.norm * unit)
     r = kernel.at_angle(np.arccos(np.clip(unit @ unit.T, -1, 1)))
     error = np.abs(actual / (kernel.scale * lengths**kernel.degree) - r)
-    # Between an input and a multiple of itself rounding of the cosine shows in deep networks.
+    # Skip pairs of an input and its multiple: in deep networks, rounding of cos θ shows there.
     np.fill_diagonal(error, 0)
     if not np.max(error) <= 10 * kernel.fit.error + 1e-6:
         raise ValueError(
             f"kernel_fn is not (|x| |x'|)^{kernel.degree:g} times a function of the angle: between "
             f"random inputs of {sampler.dim} features it is off by {np.max(error):.1e} of the "
-            "diagonal. Biases (b_std) and activations such as Erf, Gelu or Sin cause that: if all "
-            "inputs have one norm, pass norm= and dim=. So does parameterization='standard', with "
-            "which kernels depend on the number of features: pass dim=. Layers that treat features "
-            "differently have no such kernel."
+            "diagonal. Biases (b_std) and activations such as Erf, Gelu or Sin cause this: if all "
+            "inputs have one norm, pass norm= and dim=. parameterization='standard' causes it too, "
+            "since kernels then depend on the number of features: pass dim=. Networks with layers "
+            "that treat features differently cannot be compiled."
         )
 
 

@@ -1,4 +1,4 @@
-"""The kernel of an infinitely wide residual network, at any depth, infinity included."""
+"""The kernel of an infinitely wide residual network of any depth, also infinite."""
 
 import dataclasses
 import functools
@@ -16,9 +16,9 @@ from nt_residual.rntk.blocks import KernelOfBlocks
 from nt_residual.rntk.profile import Profile, SeriesKernel, profile_of
 from nt_residual.rntk.rows import check_memory, check_pair, check_range
 
-# Beyond it float64 overflows. Such kernels are refused when they are called.
+# The largest log_diagonal: beyond it float64 overflows, and a call raises an error.
 _LARGEST_LOG = 700.0
-# As a fraction of the diagonal. Kernels that are further off are refused.
+# The largest error of a series, as a fraction of the diagonal. Beyond it a call raises an error.
 _LARGEST_ERROR = 1e-7
 
 
@@ -28,35 +28,35 @@ class ResidualKernel(SeriesKernel, KernelOfBlocks):
     r"""The neural tangent (or NNGP) kernel of a fully-connected residual network.
 
     The network has L blocks `x + α_ℓ √(1/m) V_ℓ σ(√(2/m) W_ℓ x)` between an input and
-    an output layer, σ = ReLU, no biases, infinite width m. With θ the angle between
-    two inputs, s_ℓ = α_ℓ²/(1 + α_ℓ²) and ρ_ℓ the correlation after ℓ blocks,
+    an output layer, σ = ReLU, no biases, infinite width m. With θ the angle between two inputs,
+    s_ℓ = α_ℓ²/(1 + α_ℓ²), ρ_ℓ the correlation after ℓ blocks, and κ0, κ1 of `rntk.arc_cosine`,
 
         r(θ) = Σ_ℓ s_ℓ [κ1(ρ_{ℓ−1}) + ρ_{ℓ−1} κ0(ρ_{ℓ−1})] Π_{i>ℓ} (1 − s_i θ_{i−1}/π) / (2 Σ s_ℓ)
 
     and the kernel is |x| |x'| r(θ). The first call computes r on the host in float64 (0.1 s for
-    up to 10^12 blocks of one α, 0.2 s for 10,000 others) and keeps it as a Chebyshev series of
-    about 20 (float32) or 60 (float64) terms. After that a call costs little more than the matrix
-    product of its inputs, at every depth.
+    up to 10^12 blocks of equal α, 0.2 s for 10,000 different α) and stores it as a Chebyshev
+    series of about 20 (float32) or 60 (float64) terms. After that a call costs little more than
+    the matrix product of its inputs, at every depth.
 
-    Kernels are immutable and hashable, and may be passed through `jax.jit` as arguments,
-    where they are static.
+    Kernels are immutable and hashable. You can pass them to functions under `jax.jit`, as static
+    arguments.
 
     Args:
       depth: the number of blocks L ≥ 1, or `math.inf` for the limit.
       schedule: a callable that returns one α per block, given the depth; or an array of these α,
         shape (depth,), which becomes a `schedules.Explicit`. `depth=math.inf` needs
-        a callable with a `limiting_effective_time`, as `schedules.PowerLaw` has, or
+        a callable with a `limiting_effective_time`, such as `schedules.PowerLaw`, or
         `effective_time`.
       kind: 'ntk', or 'nngp' for the covariance of the outputs at initialization.
-      trained: 'blocks' if only the V_ℓ, W_ℓ are trained, as in the paper; 'all' if
-        the input and the output layer are too. 'nngp' does not depend on it.
-      normalize: whether the kernel of an input with itself is |x|². If not, it is that
-        of the network as written, and grows like Π(1 + α²).
-      effective_time: the limit of T = Σ log(1 + α²), in [0, ∞], for `depth=math.inf` and
-        a schedule that does not know it. The α may tend to zero uniformly, as c·L^(−1/2)
-        does, or each stay as it is when blocks are added, as 1/ℓ does. Then the first
-        16384 blocks are computed one by one, and α² of those after them is taken to be
-        small. At finite depth it is T of the network, and need not be passed.
+      trained: 'blocks' if only the V_ℓ, W_ℓ are trained, as in the paper; 'all' if the
+        input and the output layer are trained too. 'nngp' does not depend on it.
+      normalize: whether to scale the kernel of an input with itself to |x|². If not, it
+        is the kernel of the network as written, which grows like Π(1 + α²).
+      effective_time: the limit of T = Σ log(1 + α²), in [0, ∞]. Pass it with
+        `depth=math.inf` for a schedule without `limiting_effective_time`. The α must tend
+        to zero uniformly, like c·L^(−1/2), or each α must not depend on the depth, like
+        1/ℓ. In the second case the first 16384 blocks are computed one by one, and the
+        others in the limit of small α. At finite depth it is T of the network; leave it out.
 
     Raises:
       TypeError: if `depth` is not a number, or `schedule` neither a callable nor an array.
@@ -97,8 +97,8 @@ class ResidualKernel(SeriesKernel, KernelOfBlocks):
         """Return the kernel between two batches of inputs.
 
         Works under `jax.jit`, `jax.vmap` and `jax.grad`, where values are not checked and a zero
-        row gives NaN. The derivative of the angle between two equal inputs, where the kernel has a
-        cusp, is taken to be zero.
+        row gives NaN. Between two equal inputs the kernel has a cusp, and the derivative of their
+        angle is set to zero.
 
         Args:
           x1: shape (n1, d), floats.
@@ -106,10 +106,10 @@ class ResidualKernel(SeriesKernel, KernelOfBlocks):
             matrix with an exact diagonal.
 
         Returns:
-          Shape (n1, n2), the dtype of `x1`; at least float32 is used to compute it.
+          Shape (n1, n2), in the dtype of `x1`; it is computed in at least float32.
 
         Raises:
-          MemoryError: if the matrix of inputs that are not traced does not fit in free memory.
+          MemoryError: if inputs are not traced and the matrix does not fit in free memory.
           TypeError: if an input does not hold real floats.
           ValueError: if an input is not two-dimensional, is empty, has NaN, infinity or a zero
             row, if the widths differ, or if the kernel would leave the range of the dtype.
@@ -124,9 +124,9 @@ class ResidualKernel(SeriesKernel, KernelOfBlocks):
     def at_angle(self, theta: ArrayLike) -> np.ndarray:
         """Return the kernel of two unit inputs at a given angle, from the recursion itself.
 
-        This is the reference for the compiled form. If the α of blocks differ, its cost grows with
-        depth. Its error is 1e-12 of the diagonal, 1e-10 at infinite depth; where blocks stay as
-        they are (see `effective_time`), about Σ α⁴ of those that are not computed one by one.
+        This is the reference for the compiled form. If the blocks have different α, its cost grows
+        with depth. The error is 1e-12 of the diagonal, and 1e-10 at infinite depth. If each α does
+        not depend on depth (see `effective_time`), it is about Σ α⁴ of the blocks in the limit.
 
         Args:
           theta: angles in radians, in [0, π], any shape.
@@ -194,11 +194,11 @@ class ResidualKernel(SeriesKernel, KernelOfBlocks):
         return chebyshev.fit(self._at_angle, variable, tol=tol)
 
     def _at_angle(self, theta: np.ndarray) -> np.ndarray:
-        """The normalized kernel as a function of the angle, 1 at θ = 0."""
+        """Return the normalized kernel r(θ), which is 1 at θ = 0."""
         return self._of_half_angle(*recursion.half_angle(theta))
 
     def _of_half_angle(self, sin2: np.ndarray, cos2: np.ndarray) -> np.ndarray:
-        """The same from sin²(θ/2) and cos²(θ/2), which may be complex."""
+        """Return r from sin²(θ/2) and cos²(θ/2), which may be complex."""
         if self.depth == math.inf:
             head, rest = self._head_and_rest
             sums = limits.sums_of_blocks(sin2, cos2, rest, head)
@@ -212,13 +212,13 @@ class ResidualKernel(SeriesKernel, KernelOfBlocks):
 
 @functools.lru_cache(maxsize=256)
 def device_profile(kernel: ResidualKernel, dtype: str) -> Profile:
-    """The kernel as it is evaluated on the device."""
+    """Return the form of the kernel that is evaluated on the device, for inputs of a dtype."""
     error = kernel.fit.error
     if not error < _LARGEST_ERROR:
         raise ValueError(
             f"the effective time T = {kernel.effective_time:.3g} is more than can be resolved: the "
-            f"kernel falls within angles of 3π/T, and is known to {error:.1g} of the diagonal "
-            "only. Pass smaller α, or take the limit, 1/4 between different inputs "
+            f"kernel falls within angles of 3π/T, and its error is {error:.1g} of the diagonal. "
+            "Pass smaller α, or the limit, which is 1/4 between different inputs "
             "(depth=math.inf, effective_time=math.inf)."
         )
     scale = 1.0 if kernel.normalize else math.exp(min(kernel.log_diagonal, _LARGEST_LOG))

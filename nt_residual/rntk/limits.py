@@ -1,14 +1,14 @@
 """The kernels of residual networks of infinite depth, one per regime.
 
-With α = c·L^(−γ) the effective time T = Σ log(1 + α²) decides (arXiv 2403.04545):
+With α = c·L^(−γ), the limit of T = Σ log(1 + α²) determines it (arXiv 2403.04545):
 
-* T → 0 (γ > 1/2): the network stays linear and its blocks act on the input
-  alone, so r is the NTK of one hidden layer, (κ1 + u κ0)/2;
+* T → 0 (γ > 1/2): the blocks hardly change the input, and each acts on the input
+  itself, so r is the NTK of one hidden layer, (κ1 + u κ0)/2;
 * T finite (γ = 1/2): the recursion over blocks becomes a differential equation;
 * T → ∞ (γ < 1/2): r is 1/4 for every θ > 0, and 1 at θ = 0.
 
-Where the first blocks keep their α as more are added, as with α_ℓ = 1/ℓ, they stay
-blocks, and only the rest becomes one of these.
+If the α of each block do not depend on depth, as with α_ℓ = 1/ℓ, the first blocks are
+computed one by one, and only the blocks after them are replaced by a limit.
 """
 
 import math
@@ -25,8 +25,8 @@ def sums_of_blocks(
 ) -> BlockSums:
     """Return the sums of `recursion.sums_of_blocks` for infinitely many blocks.
 
-    T ≤ ∞ is that of blocks whose α tend to zero uniformly; `head` has the α of those before them
-    that stay as they are, if any. sin²(θ/2) and cos²(θ/2) are float64 or complex.
+    `effective_time` is T ≤ ∞ of the blocks whose α tend to zero uniformly. `head` holds the α of
+    the blocks before them, if any. `sin2` is sin²(θ/2), `cos2` cos²(θ/2), float64 or complex.
     """
     if effective_time == math.inf:
         same = sin2 == 0
@@ -44,15 +44,15 @@ def _integrate(
 ) -> BlockSums:
     """Integrate the recursion's continuous form over the effective time t in [0, T].
 
-    With s_ℓ = dt the recursion becomes
+    With s_ℓ = dt the recursion for ρ, R and P (see `recursion`) becomes
 
         d sin²(θ/2)/dt = −(κ1 − ρ)/2,   dR/dt = κ1 + ρ κ0 − R θ/π,   d log P/dt = −θ/π.
 
-    The state holds q = −log(sin²(θ_t/2)/sin²(θ_0/2)) rather than an angle, which keeps
-    relative accuracy for the smallest angles and the longest times. Near θ = π the
-    angle moves like √t, which is not smooth at t = 0: in τ with t = T τ² everything is.
-    All angles take the same steps, so that the error of complex ones is analytic as r is, and as
-    small in high coefficients of its power series as in low ones.
+    The state holds q = −log(sin²(θ_t/2)/sin²(θ_0/2)) instead of the angle, which keeps
+    relative accuracy for the smallest angles and the longest times. Near θ = π the angle
+    changes like √t, which is not smooth at t = 0. With t = T τ² the solution is smooth in τ.
+    All angles take the same steps. So the error at complex angles is an analytic function, as r
+    is, and it is as small in high coefficients of the power series as in low ones.
     """
     n, shape = sin2.size, sin2.shape
     total = float(recursion.branch_share(head).sum()) + effective_time
@@ -64,7 +64,7 @@ def _integrate(
 
     def derivative(tau: float, state: np.ndarray) -> np.ndarray:
         q, blocks, _ = state.reshape(3, n)
-        # Steps that will be rejected may leave the range of real solutions.
+        # In steps that will be rejected, q may be negative, outside the range of real solutions.
         sin2_t, cos2_t = half_angle(q if np.iscomplexobj(q) else np.maximum(q, 0))
         gain, lost = arc_cosine.gain_and_loss(sin2_t, cos2_t)
         branch = arc_cosine.branch_kernel(cos2_t - sin2_t, gain, lost)

@@ -10,27 +10,28 @@ from jax.typing import DTypeLike
 
 from nt_residual.rntk.rows import row_norms
 
-# Features that one product sums over, since rounding adds up in longer ones: 400, and more where
-# products are many, which takes long to compile, or on accelerators, which write each to memory.
+# The number of features that one matrix product sums over. Longer sums round more. The first is for
+# CPUs, and grows if there are many products, which compile slowly. The second is its limit, and the
+# number on accelerators, which write each product to memory.
 _LEAST_SUMMED, _MOST_SUMMED = 400, 1024
-# Rows of marks that one word holds, a bit each.
+# The number of rows of marks in one word, one bit each.
 _BITS = 32
 
 
 class Rows(NamedTuple):
-    """A batch of inputs x, one a row, with what is taken from them one by one.
+    """A batch of inputs x, one per row, with the parts of the kernel that depend on one input.
 
-    With u = x/|x|, u' those of another batch, and m a vector that both have in common,
+    With u = x/|x|, u' for another batch, and m one vector for both batches,
 
         u·u' = w·w' + a + a',   w = u − m,   a = w·m + m·m/2
 
-    Where inputs have much in common, as images have their background, the terms of u·u' are alike
-    and round alike. For 784 features that has added up to 37 ε.
+    If all inputs are similar, such as images with one background, the terms of u·u' are nearly
+    equal, and so are their rounding errors. For 784 features these have added up to 37 ε.
     """
 
     x: jax.Array
     norms: jax.Array  # |x|, shape (n,).
-    factors: jax.Array  # What they contribute to the kernel, shape (n,).
+    factors: jax.Array  # The factors of the inputs in the kernel, shape (n,).
     apart: jax.Array  # w
     along: jax.Array  # a, shape (n,).
 
@@ -38,14 +39,14 @@ class Rows(NamedTuple):
 def rows_of(
     x1: jax.Array, x2: jax.Array | None, degree: float = 1.0, scale: float | jax.Array = 1.0
 ) -> tuple[Rows, Rows]:
-    """Return the rows of two batches, or twice those of the first if `x2` is `None`.
+    """Return the `Rows` of two batches. If `x2` is `None`, the second batch is `x1` too.
 
-    Their factors are |x|^degree, those of the second times `scale`. What is taken out of both is
-    the mean of the second, so that values do not depend on other rows of the first.
+    Factors are |x|^degree, in the second batch times `scale`. The vector m is the mean of the
+    second batch, so that a value does not depend on other rows of the first batch.
     """
     norms1, unit1 = _directions(x1)
     norms2, unit2 = _directions(x1 if x2 is None else x2)
-    # A row without a direction is to spoil no other.
+    # A zero row has NaN for its direction, which must not change other rows.
     mean = jnp.mean(jnp.where(jnp.isnan(unit2), 0, unit2), axis=0, keepdims=True)
     half = jnp.sum(mean * mean) / 2
     apart1, apart2 = unit1 - mean, unit2 - mean
@@ -57,13 +58,13 @@ def rows_of(
 
 
 def _directions(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """|x| and x/|x|."""
+    """Return |x| and x/|x|."""
     norms = row_norms(x)
     return norms[:, 0], x / norms
 
 
 def cosines(a: Rows, b: Rows) -> jax.Array:
-    """Return the cosines of the angles between two batches of `rows_of`, shape (n1, n2)."""
+    """Return the cosines of the angles between two batches from `rows_of`, shape (n1, n2)."""
     few = min(max(_LEAST_SUMMED, a.x.shape[1] // 8), _MOST_SUMMED)
     products = jax.lax.platform_dependent(
         a.apart,
@@ -75,7 +76,7 @@ def cosines(a: Rows, b: Rows) -> jax.Array:
 
 
 def _products(summed: int, a: jax.Array, b: jax.Array) -> jax.Array:
-    """The products of all pairs of rows, from sums over as many features at most."""
+    """Return the products of all pairs of rows, from sums over at most `summed` features."""
     features = a.shape[1]
     step = -(-features // -(-features // summed))
     parts = [
@@ -89,27 +90,27 @@ def replace(
     values: jax.Array,
     exact: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
 ) -> jax.Array:
-    """Return `values` with exact(row, column, sign) wherever they are ±∞.
+    """Return `values` with each ±∞ replaced by exact(row, column, sign).
 
-    So marked, they need no second matrix; whatever else overflows is computed again, to no avail.
-    A list of so many pairs is worked off at once, and another one only if there are more. Pair k is
-    found by a search among the numbers of marks up to each word of 32 marks, and as the bit of that
-    word that is its k-th mark, counted from the word's first.
+    Infinities mark the pairs to replace, so no second matrix is needed. Entries that overflowed are
+    computed again too, without effect. Each round of the loop replaces up to `capacity` pairs.
+    Marks are packed into words of 32 bits. To find pair k, a binary search in the running count of
+    marks finds its word, and `_mark` finds its bit in that word.
     """
     height, width = values.shape
     words = _packed(jnp.isinf(values)).ravel()
     capacity = min(max(values.size // 1024, 32), 2**17)
-    # The matrix itself takes no part in the condition, whose branches would copy it.
+    # The matrix is not an argument of the condition, whose branches would copy it.
     ends = jax.lax.cond((words > 0).any(), _running_count, jnp.zeros_like, words)
 
     def step(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         first, values = state
-        # With the zero it varies over devices as `ends` does, which JAX 0.7 asks of a search.
+        # Adding 0 * ends[0] makes k vary over devices as `ends` does: JAX 0.7 requires it below.
         k = first + jnp.arange(capacity, dtype=words.dtype) + 0 * ends[0]
         place = jnp.searchsorted(ends, k, side="right").astype(jnp.int32)
         bit = _mark(words[place], ends[place] - k)
         row, column = place // width * _BITS + bit, place % width
-        # Of pairs beyond the last `row` is out of range, and they are dropped.
+        # For k beyond the last pair, `row` is out of range, and the update is dropped.
         row = jnp.where(k < ends[-1], row, height)
         new = exact(row, column, jnp.sign(values[row, column]))
         return first + capacity, values.at[row, column].set(new, mode="drop")
@@ -119,12 +120,12 @@ def replace(
 
 
 def _running_count(words: jax.Array) -> jax.Array:
-    """The number of marks up to and with each word."""
+    """Return the number of marks up to and including each word."""
     return jnp.cumsum(jax.lax.population_count(words), dtype=words.dtype)
 
 
 def _packed(marked: jax.Array) -> jax.Array:
-    """Words of 32 marks of one column each, shape (⌈n1/32⌉, n2)."""
+    """Return words of 32 bits, each with the marks of 32 rows, shape (⌈n1/32⌉, n2)."""
     height, width = marked.shape
     marked = jnp.pad(marked, ((0, -height % _BITS), (0, 0))).reshape(-1, _BITS, width)
     bits = jnp.uint32(1) << jnp.arange(_BITS, dtype=jnp.uint32)
@@ -132,7 +133,7 @@ def _packed(marked: jax.Array) -> jax.Array:
 
 
 def _mark(word: jax.Array, left: jax.Array) -> jax.Array:
-    """The place of the mark of a word with `left` marks from it on."""
+    """Return the position of the mark of a word that has `left` marks from it on, with itself."""
     place = jnp.zeros(word.shape, jnp.int32)
     for half in (16, 8, 4, 2, 1):
         above = jax.lax.population_count(word >> (place + half).astype(word.dtype))
@@ -141,18 +142,18 @@ def _mark(word: jax.Array, left: jax.Array) -> jax.Array:
 
 
 def acute_angle(a: Rows, b: Rows, row: jax.Array, column: jax.Array, sign: jax.Array) -> jax.Array:
-    """Return the angle between lines through inputs of two batches, where it is small.
+    """Return small angles between the lines through inputs `row` and `column` of two batches.
 
-    `sign` is that of their cosine. With any number c ≈ ±|x|/|x'| and d = x − c x',
+    `sign` is the sign of their cosine. With any number c ≈ ±|x|/|x'| and d = x − c x',
 
         sin² θ = (|d|² − (d·x')²/|x'|²) / |x|²
 
-    Rounding errors of d are relative to d, which is short, if all products are exact. They are if
-    c = c1 + c0 and x' = h + (x' − h) are split into parts of half of the digits each. Then
-    d = x − c1 h − c1 (x' − h) − … has lost nothing, by Sterbenz' lemma.
+    If all products are exact, the rounding error of d is relative to |d|, which is small. Products
+    are exact if c = c1 + c0 and x' = h + (x' − h) are split into parts with half of the digits
+    each. Then d = x − c1 h − c1 (x' − h) − … loses no digits, by Sterbenz' lemma.
 
-    In decimals of four digits: x = 1.003, x' = 1.234, c1 = 0.81 (of 0.8128), h = 1.2. The products
-    0.972 and 0.02754 are exact, and d = 1.003 − 0.972 − 0.02754 = 0.00346 has lost nothing.
+    Example with four decimal digits: x = 1.003, x' = 1.234, c1 = 0.81 (of 0.8128), h = 1.2. The
+    products 0.972 and 0.02754 are exact, and so is d = 1.003 − 0.972 − 0.02754 = 0.00346.
     """
     (x1, norms1), (x2, norms2) = _near_one(a, row), _near_one(b, column)
     ratio = (sign * norms1 / norms2)[:, None]
@@ -165,20 +166,20 @@ def acute_angle(a: Rows, b: Rows, row: jax.Array, column: jax.Array, sign: jax.A
 
 
 def _near_one(rows: Rows, indices: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Inputs and their norms, multiplied by a power of 2 that takes the norms close to 1."""
+    """Return inputs and their norms, times powers of 2 that bring the norms close to 1."""
     norms = rows.norms[indices]
-    # The power itself must be in range.
+    # The power of 2 itself must be in range.
     exponent = jnp.clip(jnp.frexp(norms)[1], -100, 100)
     power = jnp.ldexp(jnp.ones_like(norms), -exponent)
     return rows.x[indices] * power[:, None], norms * power
 
 
 def _half(x: jax.Array) -> jax.Array:
-    """The first half of the binary digits of x."""
+    """Return x rounded to half of its binary digits."""
     bits = jnp.finfo(x.dtype).nexp, half_digits(x.dtype) - 1
     return jax.lax.reduce_precision(x, exponent_bits=bits[0], mantissa_bits=bits[1])
 
 
 def half_digits(dtype: DTypeLike) -> int:
-    """Return half of the binary digits of a dtype: products of such numbers are exact."""
+    """Return half the number of binary digits of a dtype. Numbers this short multiply exactly."""
     return (jnp.finfo(dtype).nmant + 1) // 2

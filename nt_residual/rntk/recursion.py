@@ -1,16 +1,16 @@
 """The kernels of a residual network of finite depth, block by block.
 
-For two inputs at angle θ, with u = cos θ, s_ℓ = α_ℓ²/(1 + α_ℓ²) and ρ_0 = u:
+For two inputs at angle θ, with ρ_0 = cos θ, s_ℓ = α_ℓ²/(1 + α_ℓ²), and κ0, κ1 of `arc_cosine`:
 
     ρ_ℓ = ρ_{ℓ−1} + s_ℓ (κ1(ρ_{ℓ−1}) − ρ_{ℓ−1})                 correlation of x_ℓ and x'_ℓ
     R_ℓ = R_{ℓ−1} (1 − s_ℓ θ_{ℓ−1}/π) + s_ℓ (κ1 + ρ κ0)(ρ_{ℓ−1})   NTK of the blocks so far
-    P_ℓ = P_{ℓ−1} (1 − s_ℓ θ_{ℓ−1}/π)                           what reaches the input layer
+    P_ℓ = P_{ℓ−1} (1 − s_ℓ θ_{ℓ−1}/π)                           factor of the input layer's NTK
 
-each divided by the variance Π_{i≤ℓ}(1 + α_i²), so that nothing overflows.
+All are divided by the variance Π_{i≤ℓ}(1 + α_i²), so that nothing overflows.
 
-The correlation is carried as sin²(θ/2) and cos²(θ/2), both updated by adding
-s_ℓ (κ1 − ρ)/2: the first is accurate near θ = 0, the second near θ = π, and
-neither suffers from cancellation. In NumPy they may be complex, as `taylor` needs them.
+The correlation is stored as sin²(θ/2) and cos²(θ/2). Each block subtracts s_ℓ (κ1 − ρ)/2
+from the first and adds it to the second. The first is accurate near θ = 0, the second near
+θ = π, and nothing cancels. In NumPy they may be complex, which `taylor` needs.
 """
 
 import functools
@@ -31,7 +31,7 @@ class BlockSums(NamedTuple):
     """The three functions of the angle that make up all kernels of a residual network.
 
     Each is 1 at θ = 0: ρ_L, the `correlation` of the last hidden layer; R_L/(2 Σ s_ℓ), the NTK of
-    the `blocks`; and cos θ · P_L, that of the `input_layer`.
+    the `blocks`; and cos θ · P_L, the NTK of the `input_layer`.
     """
 
     correlation: Array
@@ -45,19 +45,19 @@ def branch_share(alphas: Array) -> Array:
 
 
 def _branch_norm(alphas: Array) -> Array:
-    """α/√(1 + α²), without overflow where α is huge."""
+    """Return α/√(1 + α²), without overflow for large α."""
     xp = arc_cosine.namespace(alphas)
     return alphas / xp.hypot(xp.ones_like(alphas), alphas)
 
 
 def check_options(kind: str, trained: str) -> None:
-    """Refuse unknown options of a kernel."""
+    """Raise an error if an option of a kernel is unknown."""
     _checks.choice(kind, "kind", ("ntk", "nngp"))
     _checks.choice(trained, "trained", ("blocks", "all"))
 
 
 def combine(sums: BlockSums, kind: str, trained: str, total_share: Array) -> Array:
-    """Return the normalized kernel of given options, 1 at θ = 0; `total_share` is Σ s_ℓ ≤ ∞."""
+    """Return the normalized kernel, which is 1 at θ = 0; `total_share` is Σ s_ℓ ≤ ∞."""
     if kind == "nngp":
         return sums.correlation
     if trained == "blocks":
@@ -68,15 +68,15 @@ def combine(sums: BlockSums, kind: str, trained: str, total_share: Array) -> Arr
 
 
 def block_sums(theta: Array, schedule: schedules.Schedule, depth: int | None = None) -> BlockSums:
-    """Return the sums over the blocks of a network that all its kernels are made of.
+    """Return the sums over blocks from which all kernels of a network are computed.
 
     Args:
       theta: angles between inputs in radians, in [0, π], any shape. A NumPy array
         is computed with NumPy in float64; a JAX array with one `lax.scan`,
         which can be jitted and differentiated with respect to α.
       schedule: an array with one α per block, shape (depth,), or a callable of the depth.
-        Where all are zero, the NTK of the blocks is zero, rather than 1 at θ = 0. Values traced
-        by JAX are not checked.
+        If all are zero, `blocks` of the result is zero, and not 1 at θ = 0. Values traced by
+        JAX are not checked.
       depth: the number of blocks; may be left out if `schedule` is an array.
 
     Returns:
@@ -105,7 +105,7 @@ def half_angle(theta: Array) -> tuple[Array, Array]:
 
 
 def sums_of_blocks(sin2: Array, cos2: Array, alphas: Array) -> BlockSums:
-    """Return `block_sums` at given sin²(θ/2) and cos²(θ/2), for known or traced α."""
+    """Return the result of `block_sums` from sin²(θ/2) and cos²(θ/2), for known or traced α."""
     xp = arc_cosine.namespace(sin2)
     state = run(sin2, cos2, alphas, weights(xp.asarray(alphas, sin2.real.dtype)))
     return BlockSums(
@@ -116,24 +116,24 @@ def sums_of_blocks(sin2: Array, cos2: Array, alphas: Array) -> BlockSums:
 
 
 class State(NamedTuple):
-    """The numbers that the recursion carries from block to block."""
+    """The state of the recursion after a block."""
 
     sin2: Array  # sin²(θ_ℓ/2)
     cos2: Array  # cos²(θ_ℓ/2)
-    blocks: Array  # R_ℓ/(Σ s), of all blocks
+    blocks: Array  # R_ℓ/Σ s, with the sum over all blocks
     remainder: Array  # P_ℓ
 
 
 def weights(alphas: Array, effective_time: float = 0.0) -> Array:
-    """Return what each branch counts in r: s_ℓ/(Σ s + T), all zero where every α is.
+    """Return the weight of each branch in r, s_ℓ/(Σ s + T), or zeros if every α is zero.
 
-    T is the `effective_time` of blocks that follow.
+    T is the `effective_time` of blocks that follow in the continuum limit.
     """
     xp = arc_cosine.namespace(alphas)
     norm = _branch_norm(alphas)
     if effective_time > 0:
         return norm**2 / (xp.sum(norm**2) + effective_time)
-    # The largest of them is taken out, since s itself underflows for tiny α.
+    # Divide by the largest first, since s itself underflows for tiny α.
     largest = xp.max(norm, initial=0)
     squares = (norm / xp.where(largest > 0, largest, 1)) ** 2
     total = xp.sum(squares)
@@ -141,7 +141,7 @@ def weights(alphas: Array, effective_time: float = 0.0) -> Array:
 
 
 def run(sin2: Array, cos2: Array, alphas: Array, counts: Array) -> State:
-    """Return the state after all blocks, of which `counts` are the `weights`."""
+    """Return the state after all blocks; `counts` are their `weights`."""
     xp = arc_cosine.namespace(sin2)
     shares = branch_share(xp.asarray(alphas, sin2.real.dtype))
     state = State(sin2, cos2, xp.zeros_like(sin2), xp.ones_like(sin2))
@@ -151,15 +151,15 @@ def run(sin2: Array, cos2: Array, alphas: Array, counts: Array) -> State:
         return state
 
     def step(carry, block):
-        # Kahan's summation, without which float32 loses a digit and a half in 1000 blocks.
+        # Kahan summation: without it, float32 loses one and a half digits in 1000 blocks.
         state, error = carry
         change = jax.tree.map(jnp.subtract, _change(state, *block), error)
         new = jax.tree.map(jnp.add, state, change)
         return (new, jax.tree.map(lambda n, s, c: (n - s) - c, new, state, change)), None
 
-    # Reverse mode keeps the states before 4 L^(1/4) of the blocks, and computes the others again:
-    # blocks come in segments of segments of segments. Blocks of α = 0, which change nothing, fill
-    # the last.
+    # Blocks are grouped in three nested levels of segments, with a checkpoint at each. So reverse
+    # mode stores the states before 4 L^(1/4) of the blocks, and computes the others again. The last
+    # segment is filled with blocks of α = 0, which change nothing.
     length = max(int(len(shares) ** (1 / 4)), 1)
     padding = (0, -len(shares) % length**3)
     blocks = [jnp.pad(a, padding).reshape(-1, length, length, length) for a in (shares, counts)]
@@ -171,7 +171,7 @@ def run(sin2: Array, cos2: Array, alphas: Array, counts: Array) -> State:
 
 
 def _change(state: State, share: Array, weight: Array) -> State:
-    """The change of the state by one block."""
+    """Return the change of the state in one block."""
     gain, lost = arc_cosine.gain_and_loss(state.sin2, state.cos2)
     moved = share / 2 * gain
     branch = arc_cosine.branch_kernel(state.cos2 - state.sin2, gain, lost)

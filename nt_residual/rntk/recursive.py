@@ -1,4 +1,4 @@
-"""The kernel of a residual network by its recursion on the device, differentiable in α."""
+"""The kernel of a residual network, block by block on the device and differentiable in α."""
 
 import functools
 from typing import Literal
@@ -13,7 +13,7 @@ from nt_residual.rntk.angles import angle
 from nt_residual.rntk.rows import check_memory, check_pair, row_norms
 from nt_residual.rntk.tiles import explicit_sharding, in_automatic_axes
 
-# Of the result's size: what the recursion carries, and its sums.
+# The number of arrays of the result's size that the recursion and its sums need.
 _MATRICES = 12
 
 
@@ -29,12 +29,12 @@ def recursive_kernel(
 ) -> jax.Array:
     """Return the kernel of `ResidualKernel`, computed block by block on the device.
 
-    It can be differentiated in α as well as in the inputs, and is accurate in float32 at any
+    You can differentiate it with respect to α and to the inputs. It is accurate in float32 at any
     depth. Its cost grows with depth: for known α, `ResidualKernel` is much faster.
 
-    For the derivative in one number, as γ or c, use forward mode (`jax.jvp`, `jax.jacfwd`), which
-    stores no blocks. For the derivatives in the α of all blocks use reverse mode (`jax.grad`): it
-    stores about 130·L^(1/4) bytes an entry, 0.8 GB for 1000 blocks and 1024 inputs.
+    For the derivative with respect to one number, such as γ or c, use forward mode (`jax.jvp`,
+    `jax.jacfwd`), which stores no blocks. For the α of all blocks use reverse mode (`jax.grad`),
+    which stores about 130·L^(1/4) bytes per entry: 0.8 GB for 1000 blocks and 1024 inputs.
 
     Args:
       x1: shape (n1, d), floats.
@@ -48,13 +48,13 @@ def recursive_kernel(
       normalize: whether the kernel of an input with itself is |x|².
 
     Returns:
-      Shape (n1, n2), the dtype of `x1`; at least float32 is used to compute it.
+      Shape (n1, n2), in the dtype of `x1`; it is computed in at least float32.
 
     Raises:
-      MemoryError: as `ResidualKernel`, for twelve times the matrix.
+      MemoryError: as `ResidualKernel.__call__`, for twelve matrices of the result's size.
       TypeError: if the inputs or α are not real numbers.
-      ValueError: for inputs as `ResidualKernel`; for an α that is not finite or is negative; for
-        an unknown option.
+      ValueError: as `ResidualKernel.__call__` for inputs; if an α is negative or not finite; if
+        an option is unknown.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -1,6 +1,6 @@
-"""Batches of inputs, one a row: their checks and norms.
+"""Checks and norms of batches of inputs, one input per row.
 
-Values are checked where they are known: outside `jax.jit` and its like, and on this host.
+Values are checked where they are known: not inside `jax.jit` or similar, and not on other hosts.
 """
 
 import math
@@ -17,9 +17,9 @@ from nt_residual import _checks, memory
 
 
 def check_pair(x1: ArrayLike, x2: ArrayLike | None) -> tuple[jax.Array, jax.Array | None, np.dtype]:
-    """Return two checked batches in the dtype to compute in, and the dtype of the first.
+    """Check two batches; return them in the dtype to compute in, and the dtype of the first.
 
-    As everywhere in JAX a float64 array becomes float32 unless `jax_enable_x64` is set.
+    As everywhere in JAX, a float64 array becomes float32 unless `jax_enable_x64` is set.
 
     Raises `TypeError` and `ValueError` as `ResidualKernel.__call__`.
     """
@@ -37,7 +37,7 @@ def check_pair(x1: ArrayLike, x2: ArrayLike | None) -> tuple[jax.Array, jax.Arra
 def in_one_dtype(
     x1: jax.Array, x2: jax.Array | None, check_values: Callable[[jax.Array, str], None]
 ) -> tuple[jax.Array, jax.Array | None, np.dtype]:
-    """Return both batches in the dtype to compute in, at least float32, and the first's own."""
+    """Return both batches in one dtype, at least float32, and the given dtype of the first."""
     given, dtype = x1.dtype, jnp.promote_types(x1.dtype, jnp.float32)
     if x2 is not None and x2.dtype != dtype:
         x2 = x2.astype(dtype)
@@ -58,8 +58,8 @@ def _check_batch(x: ArrayLike, name: str) -> jax.Array:
 
 
 def converted(array: Any, name: str, check: Callable[[jax.Array, str], None]) -> jax.Array:
-    """Return `array` as a JAX array, with the dtype of JAX's configuration, after `check`."""
-    # Inside a function that JAX traces a NumPy array would become a traced one.
+    """Convert `array` to a JAX array, in a dtype that JAX's configuration allows, and check it."""
+    # Inside a function that JAX traces, a NumPy array would otherwise become a traced one.
     with jax.ensure_compile_time_eval():
         given, array = array.dtype, jnp.asarray(array)
     check(array, name if array.dtype == given else f"{name}, converted to {array.dtype},")
@@ -74,7 +74,7 @@ def is_known(x: jax.Array) -> bool:
 def _check_values(x: jax.Array, name: str) -> None:
     if not is_known(x):
         return
-    # Inside a function that JAX traces, where `x` may be a known array that it closes over.
+    # Inside a function that JAX traces, `x` may be a known array that the function closes over.
     with jax.ensure_compile_time_eval():
         sizes = np.asarray(_row_sizes(x))
     not_finite, zero = ~np.isfinite(sizes), sizes == 0
@@ -93,8 +93,8 @@ def _check_values(x: jax.Array, name: str) -> None:
 
 @jax.jit
 def _row_sizes(x: jax.Array) -> jax.Array:
-    """The largest absolute value of each row: NaN where one is NaN or infinite."""
-    # XLA's maximum may leave NaN out.
+    """Return the largest absolute value of each row; NaN if the row has NaN or infinity."""
+    # XLA's maximum may ignore NaN.
     finite = jnp.isfinite(x).all(axis=1)
     return jnp.where(finite, jnp.max(jnp.abs(x), axis=1), jnp.nan)
 
@@ -107,9 +107,9 @@ def row_norms(x: jax.Array) -> jax.Array:
 
 
 def check_memory(x1: jax.Array, x2: jax.Array | None, matrices: int) -> None:
-    """Refuse known inputs if `matrices` arrays of the result's size do not fit in memory.
+    """Raise `MemoryError` if `matrices` arrays of the result's size do not fit in memory.
 
-    Of sharded inputs the rows on one device count.
+    Traced inputs are not checked. If inputs are sharded, only the rows on one device count.
     """
     batches = [x1] if x2 is None else [x1, x2]
     if not all(map(is_known, batches)):
@@ -131,9 +131,9 @@ def check_range(
     degree: float = 1.0,
     remedy: str = "",
 ) -> None:
-    """Refuse known inputs if exp(log_scale)·(|x| |x'|)^degree leaves the range of `dtype`.
+    """Raise `ValueError` if exp(log_scale)·(|x| |x'|)^degree leaves the range of `dtype`.
 
-    Inputs are rows or images; `remedy` tells what can be done besides scaling the inputs.
+    Inputs are rows or images. The error advises to scale them down, and adds `remedy`.
     """
     limit = math.log(float(jnp.finfo(dtype).max))
     batches = [x1, x1 if x2 is None else x2]
@@ -149,7 +149,7 @@ def check_range(
 
 @jax.jit
 def _log_largest_norm(x: jax.Array) -> jax.Array:
-    # In two factors, neither of which overflows. Images may be zero.
+    # The norm is a product of two factors that do not overflow. Images may be zero.
     largest = jnp.max(jnp.abs(x), initial=jnp.finfo(x.dtype).tiny)
     norms = row_norms((x / largest).reshape(len(x), -1))
     return jnp.log(largest) + jnp.log(jnp.maximum(jnp.max(norms), 1))

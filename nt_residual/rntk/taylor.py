@@ -4,14 +4,14 @@ As a function of u = cos θ the kernel of every network is
 
     r = Σ_j a_j u^j,   a_j ≥ 0
 
-since it is positive definite on the spheres of all dimensions. The a_j do not depend on the
-dimension, and what they contribute to the eigenvalues is positive, so that eigenvalues far
-below the rounding of r itself follow from them.
+because it is positive definite on the spheres of all dimensions. The a_j do not depend on the
+dimension, and their contributions to the eigenvalues are positive. So they give eigenvalues
+that are far below the rounding error of r itself.
 
-They are Fourier coefficients of r on a circle |u| < 1: there the recursion runs in complex
-numbers. Power series without negative coefficients that sum to 1 map the unit disc into
-itself, so that every ρ_ℓ stays inside, where the arc-cosine functions are analytic; their
-branch points are met at u = ±1 only.
+The a_j are Fourier coefficients of r on a circle |u| < 1, computed by the recursion in complex
+numbers. A power series whose coefficients are not negative and sum to 1 maps the unit disc
+into itself, so every ρ_ℓ stays inside. The arc-cosine functions are analytic there, with
+branch points only at u = ±1.
 """
 
 import functools
@@ -27,13 +27,13 @@ from nt_residual.rntk.kernel import ResidualKernel
 from nt_residual.rntk.recursion import BlockSums
 
 _EPS = float(np.finfo(np.float64).eps)
-# Points on the circle for every coefficient: the more, the nearer the circle is to |u| = 1,
-# and the less rounding is amplified, 1e7 times for the last coefficient if they are two.
+# Points on the circle per coefficient. With more points the circle is closer to |u| = 1, and
+# rounding is amplified less. With two points it is amplified 1e7 times in the last coefficient.
 _POINTS_PER_COEFFICIENT = 2
 _LEAST_POINTS = 4096
-# The radius to the power of the number of points, the relative error by aliasing.
+# The relative error by aliasing, which is the radius to the power of the number of points.
 _ALIASING = 1e-14
-# Relative errors of coefficients that do not show as noise, and absolute ones of r(π).
+# Errors that do not show as noise: relative ones of coefficients, absolute ones of r(π).
 _BLOCK_ERROR, _CONTINUUM_ERROR = 1e-14, 1e-11
 
 
@@ -50,12 +50,12 @@ def power_series(kernel: ResidualKernel, count: int) -> np.ndarray:
 
         r(θ) = Σ_j a_j cos^j θ,   a_j ≥ 0,   Σ_j a_j = 1
 
-    of the normalized kernel r, whatever `kernel.normalize` is. In the limit of infinite T they
-    sum to 1/4, since r jumps to 1 at θ = 0. In dimension d much larger than k², harmonics of
-    degree k have the share a_k.
+    where r is the normalized kernel, whatever `kernel.normalize` is. In the limit of infinite T
+    the a_j sum to 1/4, since r jumps to 1 at θ = 0. If the dimension d is much larger than k²,
+    harmonics of degree k have the share a_k of the kernel.
 
-    Rounding adds about 1e-17 to the first coefficients, and 1e-14 to the last. The cost is that of
-    `at_angle` for 2·count angles, at least 2000.
+    Rounding adds about 1e-17 to the first coefficients, and 1e-14 to the last. The cost is the
+    same as for `at_angle` with 2·count angles, at least 2000.
 
     Args:
       kernel: a kernel of any depth.
@@ -80,11 +80,11 @@ def power_series(kernel: ResidualKernel, count: int) -> np.ndarray:
     """
     if not isinstance(kernel, ResidualKernel):
         raise TypeError(
-            f"kernel must be a ResidualKernel, got {type(kernel).__name__}. A function of real "
-            "angles does not tell its power series accurately."
+            f"kernel must be a ResidualKernel, got {type(kernel).__name__}. Values at real angles "
+            "do not determine a power series accurately."
         )
     count = _checks.integer(count, "count", 1, "Pass the number of terms.")
-    # Twice as many, the latter half of which rounding takes most of.
+    # Compute twice as many, since rounding spoils most of the second half.
     return expand(kernel, 2 * count).coefficients[:count].copy()
 
 
@@ -92,11 +92,11 @@ def power_series(kernel: ResidualKernel, count: int) -> np.ndarray:
 def expand(kernel: ResidualKernel, count: int) -> Series:
     """Return the first `count` terms of a kernel's power series, with their errors.
 
-    The arrays are shared between calls: leave them as they are.
+    The arrays are shared between calls: do not modify them.
     """
     head, time = kernel._head_and_rest
     if time == math.inf:
-        # The same at every θ > 0.
+        # r is constant for θ > 0.
         coefficients = np.append(kernel._at_angle(np.array([1.0])), np.zeros(count - 1))
         return Series(coefficients, np.zeros(count), (0.0, 0.0))
     # Relative error of coefficients, absolute error of r(π).
@@ -113,9 +113,9 @@ def expand(kernel: ResidualKernel, count: int) -> Series:
 
 
 def _vanishing_time(count: int) -> BlockSums:
-    """The series of the limit T → 0, where r = (κ1 + u κ0)/2.
+    """Return the series in the limit T → 0, where r = (κ1 + u κ0)/2.
 
-    From those of arcsin u and √(1 − u²), with p_n = C(2n, n)/4^n,
+    From the series of arcsin u and √(1 − u²), with p_n = C(2n, n)/4^n,
 
         r = u/2 + (1/2π) Σ_n p_n (2n + 1)/(2n − 1)² u^(2n)
     """
@@ -130,8 +130,8 @@ def _vanishing_time(count: int) -> BlockSums:
 def rest(coefficients: np.ndarray, opposite: float, error: float) -> tuple[float, float]:
     """Return bounds on the sums of all further a_j, those with even j and those with odd j.
 
-    The even and the odd part of r at u = 1 are (r(1) ± r(−1))/2, where r(1) = 1, r(−1) is
-    `opposite`, and `error` is how far that may be off.
+    The even and the odd part of r at u = 1 are (r(1) ± r(−1))/2, where r(1) = 1 and r(−1) is
+    `opposite`, with an error of at most `error`.
     """
     even = (1 + opposite) / 2 - math.fsum(coefficients[0::2])
     odd = (1 - opposite) / 2 - math.fsum(coefficients[1::2])
@@ -139,7 +139,7 @@ def rest(coefficients: np.ndarray, opposite: float, error: float) -> tuple[float
 
 
 def _on_circle(kernel: ResidualKernel, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients by Cauchy's integral, and the noise in them.
+    """Return the coefficients by Cauchy's integral, and the noise in them.
 
     The trapezoidal rule on a circle of radius ϱ with N points is a Fourier transform,
 
@@ -148,13 +148,13 @@ def _on_circle(kernel: ResidualKernel, count: int) -> tuple[np.ndarray, np.ndarr
     points = max(_LEAST_POINTS, _POINTS_PER_COEFFICIENT * count)
     points = 2 * int(scipy.fft.next_fast_len(points // 2))  # type: ignore[arg-type]
     log_radius = math.log(_ALIASING) / points
-    # r at conjugate points is conjugate, so half of the circle will do. sin²(θ/2) = (1 − u)/2
-    # without cancellation near u = 1.
+    # r at conjugate points is conjugate, so half of the circle is enough. sin²(θ/2) = (1 − u)/2 is
+    # computed without cancellation near u = 1.
     phase = 2 * math.pi * np.arange(points // 2 + 1) / points
     sin2 = -np.expm1(log_radius + 1j * phase) / 2
     scaled = np.fft.hfft(kernel._of_half_angle(sin2, 1 - sin2), points) / points
-    # The last are far below rounding: what is found there is noise. Single ones, at fractions of
-    # N of small denominator, have up to 16 times as much as is typical.
+    # The last coefficients are far below rounding error, so they show the noise. At indices that
+    # are simple fractions of N, the noise is up to 16 times the typical one.
     noise = 20 * float(np.sqrt(np.mean(scaled[-points // 16 :] ** 2)))
     growth = np.exp(-log_radius * np.arange(count))
     return np.maximum(scaled[:count] * growth, 0.0), noise * growth

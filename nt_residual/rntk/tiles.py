@@ -1,10 +1,10 @@
-"""The kernel |x| |x'| r(θ) between all pairs of inputs, for the price of their products.
+"""The kernel |x| |x'| r(θ) between all pairs of inputs, at about the cost of a matrix product.
 
-On a CPU the matrix is made tile by tile, so that what lies between the matrix product and
-the kernel stays in cache; between a batch and itself only half of the tiles are computed.
+On a CPU the matrix is computed tile by tile, so that intermediate results stay in cache.
+Between a batch and itself only half of the tiles are computed.
 
-A product of unit vectors knows cos θ to a few ε, hence θ itself only to ε/sin θ. Where
-that would show, the angle is computed once more from the difference of the two inputs.
+A product of unit vectors has an error of a few ε in cos θ, which is ε/sin θ in θ. Where this
+would show in the kernel, the angle is computed again from the difference of the two inputs.
 """
 
 import functools
@@ -27,7 +27,7 @@ CPU_TILE = 800
 
 
 def evaluate(profile: Profile, x1: jax.Array, x2: jax.Array | None) -> jax.Array:
-    """Return `gram`, compiled, in tiles unless the inputs are known to be sharded."""
+    """Return the result of `gram`, compiled, in tiles unless inputs are known to be sharded."""
     inputs = [x1] if x2 is None else [x1, x2]
     out = explicit_sharding(x1, x2)
     if out is not None:
@@ -38,9 +38,9 @@ def evaluate(profile: Profile, x1: jax.Array, x2: jax.Array | None) -> jax.Array
 
 
 def explicit_sharding(x1: jax.Array, x2: jax.Array | None) -> NamedSharding | None:
-    """Return how the matrix is sharded on a mesh with explicit axes: as rows of the inputs are.
+    """Return the sharding of the matrix if an input is on a mesh with explicit axes, else `None`.
 
-    `None` if neither input is on such a mesh.
+    Rows and columns of the matrix are sharded like the rows of the two inputs.
     """
     types = [jax.typeof(x).sharding for x in (x1, x1 if x2 is None else x2)]
     meshes = [kind.mesh for kind in types if AxisType.Explicit in kind.mesh.axis_types]
@@ -59,7 +59,7 @@ def in_automatic_axes(
     def automatic(operands, *inputs):
         return function(options, operands, inputs[0], inputs[1] if len(inputs) > 1 else None)
 
-    # Operands too may have the type of an explicit mesh, that of the context.
+    # Operands too may be on an explicit mesh, the one of the context.
     return jax.sharding.auto_axes(automatic, out_sharding=out)(operands, *inputs)
 
 
@@ -76,10 +76,10 @@ def gram(
     Args:
       profile: scale and r.
       x1: shape (n1, d), float32 or float64. Nothing is checked: a zero row gives NaN.
-      x2: shape (n2, d), likewise; `None` for `x1`, which gives an exactly symmetric
-        matrix, and its exact diagonal.
-      side: of the largest tiles on a CPU, `None` for none. Accelerators do without, since they
-        fuse what tiles would keep in cache, and inputs sharded over devices must.
+      x2: shape (n2, d), as `x1`; `None` for `x1`, which gives an exactly symmetric matrix with
+        an exact diagonal.
+      side: the side of the largest tiles on a CPU; `None` for no tiles, as inputs sharded over
+        devices require. Accelerators use no tiles, since they fuse the operations.
     """
     profile = jax.tree.map(lambda leaf: jnp.asarray(leaf, x1.dtype), profile)
     same, n1, n2 = x2 is None, len(x1), len(x1 if x2 is None else x2)
@@ -107,7 +107,7 @@ _compiled_gram = jax.jit(gram, static_argnums=3)
 
 
 def _from_angles(profile: Profile, x1: jax.Array, x2: jax.Array | None) -> jax.Array:
-    """The same matrix, from operations that can be differentiated."""
+    """Return the same matrix as `gram`, from operations that JAX can differentiate."""
     values = profile(angle(x1, x2))
     if x2 is None:
         values = jnp.where(jnp.eye(len(x1), dtype=bool), 1, values)
@@ -117,9 +117,9 @@ def _from_angles(profile: Profile, x1: jax.Array, x2: jax.Array | None) -> jax.A
 
 
 def _starts(n: int, largest: int) -> tuple[int, list[int]]:
-    """The size of equal tiles that cover n rows, and where they start; the last may overlap.
+    """Return the size of equal tiles that cover n rows, and where they start; the last may overlap.
 
-    Seven rows in tiles of at most three are tiles of three that start at 0, 3 and 4.
+    For example, seven rows in tiles of at most three give tiles of three that start at 0, 3 and 4.
     """
     count = -(-n // largest)
     size = -(-n // count)
@@ -127,7 +127,7 @@ def _starts(n: int, largest: int) -> tuple[int, list[int]]:
 
 
 def _fill(profile: Profile, rows1: Rows, rows2: Rows, side: int, same: bool) -> jax.Array:
-    """The matrix, tile by tile: those on and above the diagonal if it is symmetric."""
+    """Compute the matrix tile by tile; if it is symmetric, only tiles on and above the diagonal."""
     (height, row_starts), (width, column_starts) = (_starts(len(r.x), side) for r in (rows1, rows2))
     corners = [(i, j) for i in row_starts for j in column_starts if i <= j or not same]
     starts = jnp.asarray(corners, jnp.int32)
@@ -136,12 +136,12 @@ def _fill(profile: Profile, rows1: Rows, rows2: Rows, side: int, same: bool) -> 
         row, column = starts[k]
         values = _tile(profile, rows1, rows2, (row, column), (height, width), same)
         if same:
-            # The last tile of a ragged row has entries below the diagonal too. They are wrong until
-            # the last tile on the diagonal, which comes after it, covers them.
+            # A last tile that overlaps may have entries below the diagonal. They are wrong until
+            # the last tile on the diagonal, which is computed later, overwrites them.
             out = jax.lax.dynamic_update_slice(out, values.T, (column, row))
         return jax.lax.dynamic_update_slice(out, values, (row, column))
 
-    # Zeros that vary over the devices as the inputs do, as `jax.shard_map` wants them.
+    # Zeros that vary over devices as the inputs do, which `jax.shard_map` requires.
     zero = 0 * (rows1.factors[0] + rows2.factors[0])
     out = jnp.full((len(rows1.x), len(rows2.x)), zero)
     return jax.lax.fori_loop(0, len(starts), step, out)
@@ -155,7 +155,7 @@ def _tile(
     size: tuple[int, int],
     same: bool,
 ) -> jax.Array:
-    """The tile of the given start and size; if it is on the diagonal, exactly symmetric."""
+    """Return the tile of the given start and size, exactly symmetric if it is on the diagonal."""
     part1, part2 = (
         Rows(*(jax.lax.dynamic_slice_in_dim(a, begin, length) for a in rows))
         for rows, begin, length in zip((rows1, rows2), start, size, strict=True)
@@ -166,7 +166,7 @@ def _tile(
     row, column = (jax.lax.broadcasted_iota(jnp.int32, cosine.shape, axis) for axis in (0, 1))
     row, column = start[0] + row, start[1] + column
     if same:
-        # What is below the diagonal is copied from above.
+        # Entries below the diagonal are copied from above it.
         near &= row < column
     values = jnp.where(near, jnp.copysign(jnp.inf, cosine), factors * profile(arccos(cosine)))
     if same:
