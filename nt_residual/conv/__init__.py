@@ -1,4 +1,4 @@
-"""The kernel of convolutional residual networks, fast."""
+"""A fast kernel of infinitely wide convolutional residual networks."""
 
 from nt_residual.conv.kernel import ResidualKernel as ResidualKernel
 

@@ -1,6 +1,6 @@
-"""Batches of images: their checks and sizes.
+"""Checks and sizes of batches of images.
 
-Values are checked where they are known: outside `jax.jit` and its like, and on this host.
+Values are checked where they are known: not inside `jax.jit` or similar, and not on other hosts.
 """
 
 import jax
@@ -15,11 +15,11 @@ from nt_residual.rntk.rows import converted, in_one_dtype, is_known
 def check_images(
     x1: ArrayLike, x2: ArrayLike | None, shape: tuple[int, int]
 ) -> tuple[jax.Array, jax.Array | None, np.dtype]:
-    """Return both batches, checked, in the dtype to compute in, and the dtype of the first.
+    """Check two batches; return them in the dtype to compute in, and the dtype of the first.
 
     Raises:
       TypeError: if an input does not hold real floats.
-      ValueError: if a shape is not as expected, or an image has NaN or infinity.
+      ValueError: if a shape is wrong, or an image has NaN or infinity.
     """
     x1 = _check_batch(x1, "x1", shape)
     if x2 is not None:
@@ -58,18 +58,18 @@ def _check_batch(x: ArrayLike, name: str, shape: tuple[int, int]) -> jax.Array:
 def _check_finite(x: jax.Array, name: str) -> None:
     if not is_known(x):
         return
-    # Inside a function that JAX traces, where `x` may be a known array that it closes over.
+    # Inside a function that JAX traces, `x` may be a known array that the function closes over.
     with jax.ensure_compile_time_eval():
         _checks.finite_batch(x, name)
 
 
 @jax.jit
 def root_mean_squares(x: jax.Array) -> jax.Array:
-    """Return that of each image, shape (n,), without overflow or underflow."""
+    """Return the root mean square of each image, shape (n,), without overflow or underflow."""
     axes = (1, 2, 3)
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axes, keepdims=True))
     some = largest > 0
     mean_square = jnp.mean((x / jnp.where(some, largest, 1)) ** 2, axes, keepdims=True)
-    # The side of `where` that is not taken must have a derivative, too.
+    # The unused branch of `where` must have a finite derivative too.
     sizes = largest * jnp.sqrt(jnp.where(some, mean_square, 1))
     return sizes[:, 0, 0, 0]

@@ -19,9 +19,9 @@ from nt_residual.rntk import recursion
 from nt_residual.rntk.blocks import KernelOfBlocks
 from nt_residual.rntk.rows import check_range, is_known
 
-# Smaller shares are scaled up to it, which does not change the shape of a kernel.
+# A smaller `ntk_scale` is scaled up to this, which does not change the normalized kernel.
 _LEAST_SHARE = 1e-20
-# What `gram.compute` is to spend on a tile, in seconds, and what a pair of pixels costs in a block.
+# The time that `gram.compute` should take for a tile, and a pair of pixels in a block, in seconds.
 _TILE_SECONDS, _PAIR_SECONDS = 1.0, 4e-9
 
 
@@ -30,7 +30,7 @@ _TILE_SECONDS, _PAIR_SECONDS = 1.0, 4e-9
 class ResidualKernel(KernelOfBlocks):
     r"""The neural tangent (or NNGP) kernel of a convolutional residual network.
 
-    The network is that of `stax.ConvResNet` with the same arguments: a convolution, L blocks
+    The network is `stax.ConvResNet` with the same arguments: a convolution, L blocks
     `x + α·branch(x)`, pooling and a dense layer, without biases, of infinite width. The branch
     of a two-layer block is convolution, ReLU, convolution. For pixels i, j of two images, with K
     the covariance and Θ the NTK, A the average over a filter and s = α²/(1 + α²), a block is
@@ -38,42 +38,42 @@ class ResidualKernel(KernelOfBlocks):
         K ← (1 − s) K + s A(M),   M = √(K̃_ii K̃_jj) κ1(θ),
         Θ ← (1 − s) Θ + s A(M + κ0(θ) (K̃ + Θ̃))
 
-    where K̃ = A(K), Θ̃ = A(Θ), and θ is the angle of K̃. For the same images the result is,
-    with
+    where K̃ = A(K), Θ̃ = A(Θ), and θ is the angle of K̃, with κ0, κ1 of `rntk.arc_cosine`. The
+    result for the same images is, with
 
         normalize=False:  the kernel of stax.ConvResNet(…, normalize_blocks=False);
-        normalize=True:   for 'nngp' that of stax.ConvResNet(…, normalize_blocks=True); for 'ntk'
-                          the same divided by `ntk_scale`, so that it is of order 1 at every depth.
+        normalize=True:   the kernel of stax.ConvResNet(…, normalize_blocks=True), for 'ntk'
+                          divided by `ntk_scale`, so that it is of order 1 at every depth.
 
-    With circular padding, `flatten` and one stage the normalized kernel of an image with itself is
-    the mean square of its values. With zeros around the images ('SAME') each convolution
-    loses variance at the borders, and the kernel falls with depth.
+    With circular padding, `flatten` and one stage, the normalized kernel of an image with itself is
+    the mean square of its values. With zero padding ('SAME'), each convolution loses variance at
+    the borders, and the kernel falls with depth.
 
-    Compile time and memory do not depend on depth, and the time of a call is linear in it. In
+    Compile time and memory do not depend on depth. The time of a call is linear in the depth. In
     float32 the error is 1e-6 of the diagonal if α falls at least like L^(-1/2). With constant α it
     grows with depth: 6e-6 for 200 blocks, 2e-5 for 1000.
 
-    Kernels are immutable and hashable, and static arguments of `jax.jit`. They may be called under
+    Kernels are immutable and hashable, and static arguments of `jax.jit`. You can call them under
     `jax.vmap`, `jax.shard_map` and, at finite depth, `jax.grad`. For large matrices and several
     devices use `gram.compute`.
 
     Args:
-      depth: the number of blocks L ≥ 1; a tuple of them, one for each stage, of which each but
-        the first halves the resolution; or `math.inf` for the limit, within 1e-5 of the diagonal
-        in float32, 1e-8 in float64.
+      depth: the number of blocks L ≥ 1; a tuple with the number of each stage, where each stage
+        after the first halves the resolution; or `math.inf` for the limit, with an error of 1e-5
+        of the diagonal in float32, 1e-8 in float64.
       schedule: the α of all blocks; see `rntk.ResidualKernel`.
-      effective_time: T of all blocks; see there.
+      effective_time: T of all blocks; see `rntk.ResidualKernel`.
       image_shape: (height, width).
       kind: 'ntk', or 'nngp' for the covariance of the outputs at initialization.
-      pooling: 'flatten' for a dense layer on all pixels, or 'gap' for global average pooling,
-        of which time and memory grow with the square of the number of pixels.
+      pooling: 'flatten' for a dense layer on all pixels, or 'gap' for global average pooling.
+        With 'gap', time and memory grow with the square of the number of pixels.
       trained: 'blocks' if only the branches are trained; 'all' if the first and the last layer
-        and the shortcuts are too. 'nngp' does not depend on it.
+        and the shortcuts are trained too. 'nngp' does not depend on it.
       normalize: see above.
       block: the branch: 'two_layer' for convolution, ReLU, convolution; 'one_layer' for ReLU,
         convolution; 'preactivation' for ReLU, convolution, ReLU, convolution.
-      filter_shape: of all convolutions but those of shortcuts, odd.
-      padding: 'SAME', with zeros, or 'CIRCULAR'.
+      filter_shape: the shape of all filters except those of shortcuts, odd in each direction.
+      padding: 'SAME' (zeros) or 'CIRCULAR'.
 
     Raises:
       TypeError: if an argument is of the wrong type.
@@ -122,27 +122,27 @@ class ResidualKernel(KernelOfBlocks):
         self._check_blocks()
         if self.effective_time == math.inf:
             raise ValueError(
-                "the kernel has no limit of use at infinite depth, since the effective time "
+                "the kernel has no useful limit at infinite depth, since the effective time "
                 "diverges. Pass a finite depth, or α that fall at least like L^(-1/2)."
             )
         if self.kind == "ntk":
             self._check_not_zero(self.ntk_scale)
 
     def __call__(self, x1: ArrayLike, x2: ArrayLike | None = None) -> jax.Array:
-        """Return the kernel between two batches of images, shape (n1, n2), the dtype of `x1`.
+        """Return the kernel between two batches of images, shape (n1, n2), in the dtype of `x1`.
 
-        Values are checked only outside of `jax.jit` and its like. The kernel of a zero image is
-        zero. The derivative of the angle between equal patches, a cusp, is taken to be zero.
+        Values are not checked inside `jax.jit` or similar. The kernel of a zero image is zero. The
+        angle between equal patches has a cusp, and its derivative is set to zero there.
 
         Args:
-          x1: shape (n1, height, width, channels), floats; at least float32 is used to compute.
+          x1: shape (n1, height, width, channels), floats; it is computed in at least float32.
           x2: shape (n2, height, width, channels), or `None` for `x1`, which takes half of the
             time and gives an exactly symmetric matrix.
 
         Raises:
-          MemoryError: if there is not enough of it, see `memory_estimate`.
+          MemoryError: if there is not enough memory; see `memory_estimate`.
           TypeError: if an input does not hold real floats.
-          ValueError: if a shape is not that of the kernel, an input has NaN or infinity, or the
+          ValueError: if a shape does not match the kernel, an input has NaN or infinity, or the
             kernel would leave the range of the dtype.
         """
         x1, x2, dtype = check_images(x1, x2, self.image_shape)
@@ -160,19 +160,19 @@ class ResidualKernel(KernelOfBlocks):
     def memory_estimate(
         self, n1: int, n2: int | None = None, *, in_channels: int, dtype="float32"
     ) -> int:
-        """Return the bytes that a call takes, its result included and its inputs not.
+        """Return the memory that a call needs in bytes, with its result and without its inputs.
 
-        It is what the compiler reserves. The program is compiled, not run.
+        This is the memory that the compiler reserves. The program is compiled, not run.
 
         Args:
           n1: the number of images of the first batch.
-          n2: that of the second, or `None` if there is only one.
+          n2: the number of images of the second batch, or `None` if there is only one batch.
           in_channels: the number of channels of the images.
-          dtype: of the images.
+          dtype: the dtype of the images.
 
         Raises:
           TypeError: if a number is not an integer.
-          ValueError: if one is less than 1.
+          ValueError: if a number is less than 1.
 
         Example:
           >>> from nt_residual import schedules
@@ -202,9 +202,10 @@ class ResidualKernel(KernelOfBlocks):
 
     @functools.cached_property
     def ntk_scale(self) -> float:
-        """The divisor of the NTK of `stax.ConvResNet(…, normalize_blocks=True)` if `normalize`.
+        """The number that `normalize=True` divides the NTK of the normalized network by.
 
-        2 Σ α²/(1 + α²), plus 2 if all layers are trained, for blocks of two layers and one stage.
+        It is 2 Σ α²/(1 + α²) for blocks of two layers and one stage, plus 2 if all layers are
+        trained. The normalized network is `stax.ConvResNet(…, normalize_blocks=True)`.
         """
         network = self._network
         total = network.layers * self._total_share
@@ -216,7 +217,7 @@ class ResidualKernel(KernelOfBlocks):
 
     @property
     def preferred_tile_size(self) -> int:
-        """The side of the tiles of `gram.compute`, in images: about a second's work each."""
+        """The side of the tiles of `gram.compute`, in images, so that each takes about 1 s."""
         blocks = 100 if self.depth == math.inf else self._n_blocks
         pairs = _TILE_SECONDS / (_PAIR_SECONDS * self._network.positions * blocks)
         return max(8, min(2048, math.isqrt(int(pairs))))
@@ -253,7 +254,7 @@ class ResidualKernel(KernelOfBlocks):
         shares = recursion.branch_share(np.zeros(0) if alphas is None else alphas)
         total = self.ntk_scale
         if total < _LEAST_SHARE:
-            # The kernel is that of vanishing α. In this dtype they might underflow.
+            # The kernel is the limit of vanishing α, and shares might underflow in its dtype.
             more = _LEAST_SHARE / total if total > 0 else 1.0
             shares, time, total = shares * more, time * more, _LEAST_SHARE
             if network.continuum and time == 0:

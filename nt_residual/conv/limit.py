@@ -1,9 +1,9 @@
 """Infinitely many blocks of vanishing α: an integration over the effective time.
 
-With s_ℓ = dt the recursion becomes dK/dt = B(K) − K, B the branch of a block, for t from 0 to T.
-As B is homogeneous, K = exp(−t) M where dM/dt = B(M), and a step only adds up branches. Where two
-patches coincide at first, or are opposite, their angle moves like √t; in τ with t = T τ²
-everything is smooth.
+With s_ℓ = dt the recursion becomes dK/dt = B(K) − K for t from 0 to T, where B is the branch of a
+block. Since B is homogeneous, K = exp(−t) M with dM/dt = B(M), so a step only adds branches. If two
+patches are equal or opposite at t = 0, their angle changes like √t, which is not smooth. With
+t = T τ² the solution is smooth in τ.
 """
 
 import jax
@@ -14,7 +14,7 @@ from nt_residual.conv import recursion
 from nt_residual.conv.covariances import State, weighted_sum
 from nt_residual.conv.network import Network
 
-# The pair of orders 5 and 4 of Dormand & Prince 1980, the last row of order 5.
+# The Runge-Kutta pair of orders 5 and 4 of Dormand & Prince 1980; the last row has order 5.
 _NODES = (0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1)
 _ROWS = (
     (1 / 5,),
@@ -32,18 +32,18 @@ _MOST_STEPS = 10_000
 def integrate(network: Network, state: State, time: jax.Array, own: jax.Array) -> State:
     """Return the state after a continuum of blocks.
 
-    Steps are as long as the tolerance allows to the pair of images with the largest error,
-    averaged over its pixels. The result is NaN if that takes more than 10,000 steps.
+    The largest error of a pair of images, averaged over its pixels, determines the length of
+    steps. The result is NaN if more than 10,000 steps are needed.
     """
     kept = network.kept(0)
-    # What one step may add to the error, relative to the state.
+    # The error that one step may add, relative to the state.
     tol = 1e-6 if state.minus.dtype == jnp.float32 else 1e-10
 
     def step(carry):
         tau, length, state, count = carry
-        # The last step ends at 1, whatever rounding makes of the sum.
+        # The last step ends at exactly 1, in spite of rounding.
         length, end = jnp.minimum(length, 1 - tau), jnp.where(length < 1 - tau, tau + length, 1)
-        # dt/dτ at the nodes, times the step.
+        # dt/dτ at the nodes, times the length of the step.
         speeds = [2 * time * (tau + node * length) * length for node in _NODES]
 
         def moved(row):
@@ -56,7 +56,7 @@ def integrate(network: Network, state: State, time: jax.Array, own: jax.Array) -
             new = moved(row)
             branches.append(recursion.branch(network, new, own))
         error = _size(jax.tree.map(jnp.subtract, moved(_FOURTH_ORDER), new), new) / tol
-        # An error that is NaN is accepted, so that it ends.
+        # An error of NaN is accepted, so that the loop ends.
         accept = ~(error > 1)
         grown = jnp.exp(-kept * time * (end - tau) * (end + tau))
         state = jax.tree.map(lambda a, b: jnp.where(accept, grown * b, a), state, new)
@@ -67,8 +67,8 @@ def integrate(network: Network, state: State, time: jax.Array, own: jax.Array) -
         tau, _, _, count = carry
         return (tau < 1) & (count < _MOST_STEPS)
 
-    # Steps depend on all images, and so vary over devices as they do, which `jax.shard_map` is to
-    # know from the start.
+    # Steps depend on the images, and so vary over devices as the images do. `jax.shard_map` must
+    # know this from the start.
     zero = 0 * time * state.minus[(0,) * state.minus.ndim]
     start = (zero, zero + _FIRST_STEP, jax.tree.map(lambda x: x + zero, state), 0)
     tau, _, state, _ = lax.while_loop(unfinished, step, start)
@@ -76,14 +76,14 @@ def integrate(network: Network, state: State, time: jax.Array, own: jax.Array) -
 
 
 def _size(error: State, new: State) -> jax.Array:
-    """The largest error of a pair of images: of covariances relative to them, else to variances."""
+    """Return the largest error of a pair of images, relative to r r' ∓ K; for Θ, to variances."""
 
     def mean(field):
         return jnp.mean(jnp.abs(field), tuple(range(field.ndim - 2)))
 
     minus, plus = mean(new.minus), mean(new.plus)
     variance = (minus + plus) / 2
-    # Between an image and itself, rounding leaves something of the order of ε².
+    # Between an image and itself r r' − K should be zero, but is of the order of ε² by rounding.
     least = 10 * jnp.finfo(variance.dtype).eps * variance
     sizes = [(error.minus, minus + least), (error.plus, plus + least), (error.ntk, variance)]
     relative = [mean(e) / jnp.where(size > 0, size, 1) for e, size in sizes if e is not None]

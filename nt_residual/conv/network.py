@@ -1,4 +1,4 @@
-"""The architecture of a convolutional residual network, and what its blocks keep of variances."""
+"""The architecture of a convolutional residual network, and the variance that its blocks keep."""
 
 import dataclasses
 import functools
@@ -11,15 +11,15 @@ import numpy as np
 class Network:
     """The architecture of a network, without its α. For the options see `conv.ResidualKernel`."""
 
-    stages: tuple[int, ...]  # The number of blocks of each; none before a mere continuum.
+    stages: tuple[int, ...]  # The number of blocks of each stage; empty for a continuum alone.
     image_shape: tuple[int, int]
     filter_shape: tuple[int, int]
     padding: str
     pooling: str
     block: str
     trains_all: bool
-    ntk: bool  # Not the NNGP.
-    continuum: bool  # Infinitely many blocks of small α follow.
+    ntk: bool  # Whether to compute the NTK, not only the NNGP.
+    continuum: bool  # Whether infinitely many blocks of small α follow.
 
     @property
     def positions(self) -> int:
@@ -32,7 +32,7 @@ class Network:
         return 1 if self.block == "one_layer" else 2
 
     def kept(self, stage: int) -> float:
-        """Return what a branch keeps of the variance, at most: less than 1 if borders lose some."""
+        """Return the largest share of variance that a branch keeps: 1, or less if zero-padded."""
         if self.padding == "CIRCULAR":
             return 1.0
         sizes = (size >> stage for size in self.image_shape)
@@ -41,24 +41,24 @@ class Network:
 
 @functools.cache
 def _largest_eigenvalue(size: int, width: int) -> float:
-    """Of the average over `width` pixels of a row of `size`, with zeros around it."""
+    """Return the largest eigenvalue of averaging `width` pixels in a zero-padded row of `size`."""
     apart = np.abs(np.subtract.outer(np.arange(size), np.arange(size)))
     return float(np.linalg.eigvalsh((apart <= width // 2) / width)[-1])
 
 
 def shares_of(network: Network, shares: np.ndarray) -> tuple[list[np.ndarray], float]:
-    """Return how far each block goes toward its branch, and the logarithm of what is lost in all.
+    """Return s/μ of all blocks, an array per stage, and log Π μ, the total loss of variance.
 
-    A block takes K to (1 − s) K + s B, B its branch, s = α²/(1 + α²). Of the variance there
-    remains at most μ = 1 − s (1 − κ), where κ = `Network.kept`. Divided by it, that is
-    K + (s/μ) (B − κ K). `shares` has s of all blocks.
+    A block maps K to (1 − s) K + s B, where B is its branch and s = α²/(1 + α²). At most the
+    share μ = 1 − s (1 − κ) of the variance remains, where κ = `Network.kept`. Divided by μ, the
+    result is K + (s/μ) (B − κ K). `shares` holds s of all blocks.
     """
     stages = np.split(shares, np.cumsum(network.stages)[:-1]) if network.stages else []
     log_lost, out = 0.0, []
     for stage, of_blocks in enumerate(stages):
         remains = 1 - of_blocks * (1 - network.kept(stage))
         if stage:
-            remains[0] = 1.0  # The first block of such a stage is not divided.
+            remains[0] = 1.0  # The first block of a later stage is not divided by μ.
         log_lost += float(np.log(remains).sum())
         out.append(of_blocks / remains)
     return out, log_lost

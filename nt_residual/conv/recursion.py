@@ -1,7 +1,7 @@
 """The covariances of two batches of images, from layer to layer of a residual network.
 
-All is divided by Π(1 + α²), so that nothing overflows; and by what padding with zeros loses at
-the borders, so that nothing underflows.
+All covariances are divided by Π(1 + α²), so that nothing overflows. They are also divided by the
+share of variance that zero padding leaves (see `Network.kept`), so that nothing underflows.
 """
 
 import functools
@@ -25,14 +25,14 @@ from nt_residual.conv.covariances import (
 from nt_residual.conv.network import Network
 from nt_residual.conv.relu import arc_cosines
 
-# From here on rounding adds up over blocks, and sums are compensated for it.
+# From this number of blocks on, sums over blocks are compensated for rounding.
 _DEEP = 32
 
 
 def first_state(network: Network, x1: jax.Array, x2: jax.Array, own: jax.Array) -> State:
     """Return the state after the first convolution of images (channels, height, width, n).
 
-    `own` is what a layer's own parameters count in the NTK.
+    `own` is the weight of a layer's own parameters in the NTK.
     """
     var1, var2 = (jnp.mean(x**2, axis=0) for x in (x1, x2))
     (r1, over1), (r2, over2) = map(deviations, (var1, var2))
@@ -42,7 +42,7 @@ def first_state(network: Network, x1: jax.Array, x2: jax.Array, own: jax.Array) 
         a, b = pairs(network, *channel)
         return (sums[0] + (a - b) ** 2, sums[1] + (a + b) ** 2), None
 
-    # Zeros that vary over devices as the images do, as `jax.shard_map` wants them.
+    # Zeros that vary over devices as the images do, which `jax.shard_map` requires.
     zero = 0 * half_norms
     (minus, plus), _ = lax.scan(add, (zero, zero), (x1 * over1[None], x2 * over2[None]), unroll=4)
     ntk = zero if network.ntk else None
@@ -51,7 +51,7 @@ def first_state(network: Network, x1: jax.Array, x2: jax.Array, own: jax.Array) 
 
 
 def run(network: Network, state: State, shares: Sequence[jax.Array], own: jax.Array) -> State:
-    """Return the state after all blocks; `shares` are those of each stage, of `shares_of`."""
+    """Return the state after all blocks; `shares` are the arrays per stage from `shares_of`."""
     for stage, of_blocks in enumerate(shares):
         if stage:
             state = _strided_block(network, state, of_blocks[0], own)
@@ -62,7 +62,7 @@ def run(network: Network, state: State, shares: Sequence[jax.Array], own: jax.Ar
 
 
 def branch(network: Network, state: State, own: jax.Array, stride: int = 1) -> State:
-    """Return the state after a branch, of which the first convolution has the stride."""
+    """Return the state after a branch. Its first convolution has the given stride."""
     if network.block == "two_layer":
         state = _convolution(network, state, stride, own)
         return _relu_and_convolution(network, state, 1, own)
@@ -73,7 +73,7 @@ def branch(network: Network, state: State, own: jax.Array, stride: int = 1) -> S
 
 
 def pooled(network: Network, state: State, own: jax.Array) -> jax.Array:
-    """Return the kernel between the images, shape (n1, n2), of the last state."""
+    """Return the kernel between the images, shape (n1, n2), from the last state."""
     nngp = _mean_over_pixels(covariance(state))
     if state.ntk is None:
         return nngp
@@ -82,7 +82,7 @@ def pooled(network: Network, state: State, own: jax.Array) -> jax.Array:
 
 
 def _mean_over_pixels(x: jax.Array) -> jax.Array:
-    """Axis by axis, since adding up thousands of numbers one by one loses digits."""
+    """Return the mean, axis by axis: adding thousands of numbers one by one loses digits."""
     while x.ndim > 2:
         x = lax.optimization_barrier(jnp.mean(x, axis=0))
     return x
@@ -91,10 +91,10 @@ def _mean_over_pixels(x: jax.Array) -> jax.Array:
 def _blocks(
     network: Network, state: State, shares: jax.Array, own: jax.Array, kept: float
 ) -> State:
-    """The state after blocks that keep the resolution, in one loop.
+    """Return the state after blocks that keep the resolution, computed in one loop.
 
-    A block with share s takes K to K + s (B − κ K), with B the branch and κ = `kept`. That is the
-    sum of K and B with the weights 1 − s κ and s, to which E belongs.
+    A block with share s maps K to K + s (B − κ K), with B the branch and κ = `kept`. This is the
+    weighted sum of K and B, with weights 1 − s κ and s. So its excess E must be added.
     """
 
     def change(state: State, share: jax.Array) -> State:
@@ -110,7 +110,7 @@ def _blocks(
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def compensated_step(carry: tuple[State, State], share: jax.Array):
-        # Kahan's summation: `lost` is what the last sum has lost by rounding, with a minus.
+        # Kahan summation: `lost` is the rounding error of the last sum, computed minus exact.
         state, lost = carry
         moved = jax.tree.map(jnp.subtract, change(state, share), lost)
         new = jax.tree.map(jnp.add, state, moved)
@@ -122,7 +122,7 @@ def _blocks(
 
 
 def _strided_block(network: Network, state: State, share: jax.Array, own: jax.Array) -> State:
-    """The first block of a stage, with a 1x1 convolution of stride 2 on its shortcut."""
+    """Return the state after the first block of a stage, with a strided 1x1 shortcut."""
     shortcut = jax.tree.map(
         every_second_pixel, _with_own(state, own) if network.trains_all else state
     )
@@ -131,7 +131,7 @@ def _strided_block(network: Network, state: State, share: jax.Array, own: jax.Ar
 
 
 def _with_own(state: State, own: jax.Array | None) -> State:
-    """The state with the share of a linear layer's own parameters in the NTK."""
+    """Return the state with the NTK of a linear layer's own parameters added."""
     if state.ntk is None or own is None:
         return state
     return state._replace(ntk=state.ntk + own * covariance(state))
@@ -142,13 +142,13 @@ def _convolution(network: Network, state: State, stride: int, own: jax.Array | N
 
 
 def _relu_and_convolution(network: Network, state: State, stride: int, own: jax.Array) -> State:
-    """ReLU, of which twice the covariances are taken, so that variances stay, and a convolution."""
+    """Return the state after ReLU, with covariances doubled to keep variances, and convolution."""
     (r1, over1), (r2, over2) = map(deviations, (state.var1, state.var2))
     norms, half_over = products(network, r1, r2), products(network, over1, over2) / 2
     loss, kappa1, kappa0 = arc_cosines(state.minus * half_over, state.plus * half_over)
     ntk = None if state.ntk is None else own * norms * kappa1 + kappa0 * state.ntk
     state = state._replace(minus=norms * loss, plus=None, ntk=ntk)
     state = average_over_filter(network, state, stride)
-    # No covariance is negative now, and `plus` is as accurate as the rest.
+    # After ReLU no covariance is negative, so this difference does not cancel.
     r1, r2 = (deviations(var)[0] for var in (state.var1, state.var2))
     return state._replace(plus=2 * products(network, r1, r2) - state.minus)

@@ -1,12 +1,12 @@
-"""ReLU between two images, in half the angle between two patches.
+"""ReLU between two images, as a function of half the angle between two patches.
 
-For Gaussians of deviations r, r' and correlation u = cos θ, with t = sin²(θ/2):
+For Gaussians a, b of standard deviations r, r' and correlation u = cos θ, with t = sin²(θ/2):
 
     2 E[σ(a) σ(b)]   = r r' κ1(u)           κ1(u) = (u (π − θ) + sin θ)/π
     2 E[σ'(a) σ'(b)] = κ0(u)                κ0(u) = 1 − θ/π
 
-Neither t nor its root is a difference of numbers that nearly coincide, as 1 − u is, and in
-them both functions are short polynomials: θ/√t and (κ1 − u)/√t³ are analytic in t up to 1.
+Unlike 1 − u, t and √t are not computed as differences of nearly equal numbers. Short polynomials
+in t give both functions, since θ/√t and (κ1 − u)/√t³ are analytic in t, up to t = 1.
 """
 
 import functools
@@ -22,7 +22,7 @@ from nt_residual.rntk.chebyshev import horner, powers
 
 @functools.cache
 def _coefficients(degree: int) -> tuple[list[float], list[float]]:
-    """Of θ/√t and (κ1 − u)/√t³ on [0, 1/2], in powers of t, of low degree first."""
+    """Return polynomials in t for θ/√t and (κ1 − u)/√t³ on [0, 1/2], lowest degree first."""
 
     def angle(t: np.ndarray) -> np.ndarray:
         return 2 * np.arcsin(np.sqrt(t))
@@ -39,11 +39,11 @@ def _coefficients(degree: int) -> tuple[list[float], list[float]]:
 def arc_cosines(sin2: jax.Array, cos2: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return 1 − κ1, κ1 and κ0 of the angle θ between two Gaussians.
 
-    For obtuse angles the polynomials are those of π − θ, by κ1(−u) = κ1(u) − u.
+    For obtuse angles the polynomials are evaluated for π − θ, and κ1(−u) = κ1(u) − u is used.
 
-    The smaller of sin²(θ/2) and cos²(θ/2) decides: what rounding adds to the larger one does not
-    matter, and what is below zero counts as zero. The results are within 4e-7 in float32 and 1e-14
-    in float64, 1 − κ1 relative to itself near θ = 0. The derivative of θ is zero where θ is 0 or π.
+    Only the smaller of sin²(θ/2) and cos²(θ/2) is used, so rounding of the larger one does not
+    matter. Negative values count as zero. Errors are at most 4e-7 in float32 and 1e-14 in float64;
+    near θ = 0 this is the relative error of 1 − κ1. The derivative of θ is set to zero at 0 and π.
     """
     obtuse = cos2 < sin2
     obtuse, root = _root_and_flag(jnp.clip(jnp.where(obtuse, cos2, sin2), 0, 0.5), obtuse)
@@ -56,12 +56,12 @@ def arc_cosines(sin2: jax.Array, cos2: jax.Array) -> tuple[jax.Array, jax.Array,
 
 
 def _root_and_flag(t: jax.Array, flag: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`flag` and √t for t in [0, 1/2], such that XLA computes their arguments only once.
+    """Return `flag` and √t for t in [0, 1/2], so that XLA computes both arguments only once.
 
-    XLA keeps the result of an expensive operation, such as a root, and computes cheap ones anew for
-    each array that needs them. So the root carries the flag: where it is true, t is multiplied by
-    m² with m = 2/ε, and the root is m √t ≥ 2, as √t ≥ ε, while roots without the flag are at most
-    √(1/2). In float32, m = 2^24: t = 1/4 gives 1/2 or, with the flag, 2^23.
+    XLA stores the result of an expensive operation, such as a root, and recomputes cheap operations
+    for each array that uses them. So the root also encodes the flag. If it is true, t is raised to
+    at least ε² and multiplied by m², m = 2/ε, so the root is m √t ≥ 2. Otherwise the root is at
+    most √(1/2). In float32 m = 2^24: t = 1/4 gives 1/2 without the flag, and 2^23 with the flag.
     """
     least = jnp.finfo(t.dtype).eps
     mark = 2 / least
@@ -72,7 +72,7 @@ def _root_and_flag(t: jax.Array, flag: jax.Array) -> tuple[jax.Array, jax.Array]
 
 @jax.custom_jvp
 def _root(x: jax.Array) -> jax.Array:
-    """The square root, with a derivative of zero at zero."""
+    """Return the square root, with a derivative of zero at zero."""
     return jnp.sqrt(x)
 
 

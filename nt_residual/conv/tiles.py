@@ -1,4 +1,4 @@
-"""The matrix between all pairs of images, in tiles that stay in cache."""
+"""The kernel matrix of all pairs of images, computed in tiles that stay in cache."""
 
 import functools
 import math
@@ -14,21 +14,21 @@ from nt_residual.conv.images import root_mean_squares
 from nt_residual.conv.network import Network
 from nt_residual.rntk.tiles import explicit_sharding, in_automatic_axes
 
-# Covariances in a tile. On a CPU an array of them is 1 MB, and those in use lie in its caches.
+# The number of covariances in a tile. On a CPU an array of them takes 1 MB, and stays in cache.
 _ON_CPU = 2**18
 _ON_ACCELERATOR = 2**24
-# Rows of pairs that are shorter cannot be computed at the full width of the processor.
-# On a TPU the memory of shorter ones is padded to 128.
+# The least number of columns in a tile. Shorter rows do not fill the vector units of a CPU, and on
+# a TPU their memory is padded to 128.
 _LEAST_COLUMNS, _LEAST_COLUMNS_ON_ACCELERATOR = 16, 128
-# With fewer pairs the loops over them are too short, if their neighbors are not in the same tile.
+# The least number of pairs of images in a tile. Without 'gap', fewer make inner loops too short.
 _LEAST_PAIRS = {"flatten": 128, "gap": 1}
 
 
 class Plan(NamedTuple):
-    """A network in numbers, and the logarithm of the factor of the result.
+    """A network, the numbers that its recursion needs, and the logarithm of the result's scale.
 
     The operands are the shares of the blocks of each stage; T of the continuum of blocks after
-    them; and what a layer's own parameters count in the NTK.
+    them; and the weight of a layer's own parameters in the NTK.
     """
 
     network: Network
@@ -37,7 +37,7 @@ class Plan(NamedTuple):
 
 
 def sides(network: Network, x1: Any, x2: Any, platform: str) -> tuple[int, int]:
-    """Return the rows and columns of the tiles, as suits a platform."""
+    """Return the number of rows and columns of the tiles for a platform."""
     n1, n2 = x1.shape[0], (x1 if x2 is None else x2).shape[0]
     cpu = platform == "cpu"
     pairs = (_ON_CPU if cpu else _ON_ACCELERATOR) // network.positions
@@ -50,7 +50,7 @@ def sides(network: Network, x1: Any, x2: Any, platform: str) -> tuple[int, int]:
 def least_memory(
     network: Network, x1: jax.Array, x2: jax.Array | None, tile: tuple[int, int]
 ) -> dict[str, int]:
-    """Return what a call needs at least, in bytes, by name; the compiler plans about as much."""
+    """Return the least memory of a call, bytes by name. The compiler reserves about as much."""
     batches, size = ([x1] if x2 is None else [x1, x2]), x1.dtype.itemsize
     return {
         "copies of the images": sum(x.size for x in batches) * size,
@@ -60,25 +60,25 @@ def least_memory(
 
 
 def working_memory(plan: Plan, x1: Any, x2: Any, tile: tuple[int, int]) -> int:
-    """Return the bytes that the compiled program takes, its result included."""
+    """Return the memory that the compiled program needs, with its result, in bytes."""
     compiled = _evaluate.lower((plan.network, tile), plan.operands, x1, x2).compile()
     analysis = compiled.memory_analysis()
-    if analysis is None:  # Not every backend tells.
+    if analysis is None:  # Some backends do not report it.
         return sum(least_memory(plan.network, x1, x2, tile).values())
     return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
 
 
 def _even(n: int, largest: int) -> int:
-    """The size of as few equal pieces of n as `largest` allows."""
+    """Return the size of equal pieces of n, as few as a size of at most `largest` allows."""
     return -(-n // -(-n // largest))
 
 
 def evaluate(plan: Plan, x1: jax.Array, x2: jax.Array | None, tile: tuple[int, int]) -> jax.Array:
     """Return the normalized kernel, shape (n1, n2), between two batches of images.
 
-    `tile` has the rows and columns of a tile. If `x2` is `None`, the result is exactly symmetric.
+    `tile` is the rows and columns of a tile. If `x2` is `None`, the result is exactly symmetric.
     """
-    # JAX 0.10 takes a float64 constant for float32 once a program without float64 has held it.
+    # JAX 0.10 treats a float64 constant as float32 after a program without float64 has used it.
     operands = jax.tree.map(lambda a: np.asarray(a, x1.dtype), plan.operands)
     out = explicit_sharding(x1, x2)
     if out is None:
@@ -88,7 +88,7 @@ def evaluate(plan: Plan, x1: jax.Array, x2: jax.Array | None, tile: tuple[int, i
 
 
 def evaluate_anywhere(plan: Plan, x1: jax.Array, x2: jax.Array | None) -> jax.Array:
-    """Return `evaluate` of traced images, with tiles for the platform that is compiled for."""
+    """Return the result of `evaluate` for traced images, with tiles of the target platform."""
     for_cpu, otherwise = (sides(plan.network, x1, x2, name) for name in ("cpu", "accelerator"))
     if for_cpu == otherwise:
         return evaluate(plan, x1, x2, for_cpu)
@@ -118,7 +118,7 @@ def _evaluate(
         (i, j)
         for i in _starts(n1, rows)
         for j in _starts(n2, columns)
-        # Those below the diagonal are mirrored.
+        # Tiles below the diagonal are not computed, but mirrored.
         if not same or i < j + columns
     ]
 
@@ -144,12 +144,12 @@ def _evaluate(
 
 
 def _starts(n: int, size: int) -> list[int]:
-    """The first indices of pieces of n; the last may overlap the one before it."""
+    """Return the first indices of pieces of n; the last piece may overlap the one before it."""
     return [min(k, n - size) for k in range(0, n, size)]
 
 
 def _layout(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Images of mean square 1 as (channels, height, width, n), and their root mean squares."""
+    """Return images of mean square 1, (channels, height, width, n), and their root mean squares."""
     sizes = root_mean_squares(x)
     unit = x / jnp.where(sizes > 0, sizes, 1)[:, None, None, None]
     # Without the barrier JAX 0.7.2 mistakes the order of the axes in a loop, if `x` is a constant.

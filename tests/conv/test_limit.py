@@ -106,7 +106,7 @@ def test_first_blocks_that_keep_their_alpha_are_blocks(x64):
 
 
 def test_it_does_not_exist_where_time_diverges():
-    with pytest.raises(ValueError, match="no limit of use at infinite depth"):
+    with pytest.raises(ValueError, match="no useful limit at infinite depth"):
         conv.ResidualKernel(math.inf, schedules.PowerLaw(0.25), (3, 3))
     with pytest.raises(ValueError, match=r"or math.inf alone"):
         conv.ResidualKernel((2, math.inf), schedules.PowerLaw(0.5), (4, 4))
