@@ -1,4 +1,4 @@
-"""Classification of images by depth and α, with early-stopped kernel regression."""
+"""Classification of images with early-stopped kernel regression, for several depths and α."""
 
 import dataclasses
 import math
@@ -48,7 +48,7 @@ LARGE = {
 
 @dataclasses.dataclass(frozen=True)
 class Accuracies(Result):
-    """The outcome of `run`.
+    """The accuracies that `run` measures.
 
     Attributes:
       curves: the test accuracy at each of `early_stopping.TIMES`, shape (len(rows), T).
@@ -74,32 +74,32 @@ def run(
     """Classify images with the kernels of fully-connected residual networks.
 
     Gradient flow fits each kernel to one-hot labels. It stops at the time with the least squared
-    error on validation images, a quarter of the training set or 6000. Images are centered by the
-    mean of the training images, and scaled to unit norm.
+    error on validation images: a quarter of the training set, but at most 6000. Images are centered
+    by the mean of the training images, and scaled to unit norm.
 
     Args:
       dataset: a name of `data.load`.
       gammas: the exponents γ.
       depths: the numbers of blocks, ascending, `math.inf` for the limit.
       sizes: numbers of images to train and validate on, ascending, `None` for all.
-      landmarks: the number of landmarks (`gram.LowRank`, centers of clusters) for more training
-        images than that. Fewer are fitted with their whole matrix.
+      landmarks: the number of landmarks (`gram.LowRank`, centers of clusters). They are used for
+        more training images than this; fewer images are fitted with the whole matrix.
       label_noise: fractions of training and validation labels to replace, in [0, 1).
-      n_test: images to test on, `None` for all.
+      n_test: the number of images to test on, `None` for all.
       root: the folder with the files of the data set, as for `data.load`.
-      seed: of the choice and split of images, and of the noise.
-      out: a new folder, or that of an earlier run of the same configuration, whose kernels are not
-        fitted again.
+      seed: the seed of the choice and split of images, and of the noise.
+      out: a new folder, or the folder of an earlier run of the same configuration, whose kernels
+        are not fitted again.
       progress: whether to show a progress bar.
 
     Returns:
       A row per number of images, kernel and fraction of noise:
 
-      * `depth` and `gamma`, γ in α = L^(−γ); `effective_time`, T = Σ log(1 + α²), and `regime`,
-        that of this γ;
+      * `depth` and `gamma`, γ in α = L^(−γ); `effective_time`, T = Σ log(1 + α²); and `regime`,
+        the regime of this γ;
       * the columns of `early_stopping.evaluate`.
 
-    Errors are those of `data.load`, of `gram.LowRank` and of the kernels.
+    It raises the errors of `data.load`, of `gram.LowRank` and of the kernels.
     """
     progress = _checks.boolean(progress, "progress")
     kernels = [rntk.ResidualKernel(d, schedules.PowerLaw(g)) for g in gammas for d in depths]
@@ -124,17 +124,17 @@ def run(
 
 
 def findings(result: Accuracies) -> list[Finding]:
-    """Return the predictions of the paper beside measurements, for the largest training set."""
+    """Compare the predictions of the paper with measurements, for the largest training set."""
     rows, found = result.of(n_train=max(result.rows.n_train)), []
     for noise in dict.fromkeys(rows.label_noise.tolist()):
         noisy = rows[rows.label_noise == noise]
         for gamma in dict.fromkeys(noisy.gamma.tolist()):
             mine = noisy[noisy.gamma == gamma]
-            # The limit of γ < 1/2 is a constant by definition: its accuracy proves nothing.
+            # The limit for γ < 1/2 is a constant kernel by definition: its accuracy proves nothing.
             mine = mine if gamma >= 0.5 else mine[mine.depth < math.inf]
             if len(mine):
                 found.append(early_stopping.by_depth(figures.noise(noise), gamma, mine))
-    # With landmarks nothing is interpolated: they make the kernel smoother, as stopping does.
+    # A fit with landmarks does not interpolate: they make the kernel smoother, as stopping does.
     whole = result.of(landmarks=0)
     whole = whole[(whole.gamma >= 0.5) & (whole.label_noise > 0)]
     if len(whole):
@@ -155,9 +155,9 @@ def _gain(rows: Any) -> Finding:
 def plot(result: Accuracies) -> Any:
     """Draw test accuracy against depth for the largest training set, a panel per noise.
 
-    If there are several sizes, a second row of panels shows it against the number of images, at
-    the largest depth for γ ≥ 1/2, and at the largest finite one for γ < 1/2, where the limit is
-    constant.
+    If there are several sizes, a second row of panels shows the accuracy against the number of
+    images: at the largest depth for γ ≥ 1/2, and at the largest finite depth for γ < 1/2, where
+    the limit is constant.
     """
     noises = list(dict.fromkeys(result.rows.label_noise.tolist()))
     sizes = sorted(set(result.rows.n_train))
@@ -185,7 +185,7 @@ def plot(result: Accuracies) -> Any:
 def plot_times(result: Accuracies) -> Any:
     """Draw test accuracy against stopping time, a panel per depth, a curve per γ.
 
-    They are those of the largest training set and the largest noise.
+    Curves are for the largest training set and the largest noise.
     """
     largest = {name: max(result.rows[name]) for name in ("n_train", "label_noise")}
     depths = list(dict.fromkeys(result.rows.depth.tolist()))

@@ -19,14 +19,14 @@ STATEMENT = (
 )
 QUICK = {"gammas": (0.5, 1.0), "depths": (1, 10, 100), "n_flatten": (200,), "label_noise": (0.2,)}
 FULL = {
-    # With a constant α accuracy is lost where fully-connected networks lose it, beyond 1000 blocks.
+    # With constant α, accuracy falls beyond 1000 blocks, as it does in fully-connected networks.
     "gammas": (0.0, 0.5, 1.0),
     "depths": (10, 100, 1000, 10_000),
     "n_flatten": (500,),
     "label_noise": (0.0, 0.2),
 }
-# For images of 28 × 28 pixels, or 32 × 32. One pair of them takes 0.14 ms of 'flatten' with 10
-# blocks on one core, and 130 ms of 'gap': 1000 images take minutes, 100 with 'gap' an hour.
+# For images of 28 × 28 or 32 × 32 pixels. With 10 blocks, a pair of images takes 0.14 ms with
+# 'flatten' and 130 ms with 'gap' on one core: minutes for 1000 images, an hour for 100 with 'gap'.
 LARGE = {
     "quick": {"gammas": (0.5,), "n_test": 200},
     "full": {
@@ -54,7 +54,7 @@ def run(
     out: str | os.PathLike | None = None,
     progress: bool = False,
 ) -> Result:
-    """Classify images with convolutional kernels, and with fully-connected ones beside them.
+    """Classify images with convolutional kernels, and with fully-connected ones to compare.
 
     Gradient flow fits each kernel to one-hot labels, and stops as in `classification.run`.
 
@@ -63,14 +63,14 @@ def run(
       gammas: the exponents γ.
       depths: the numbers of blocks, ascending. `math.inf`, the limit, needs γ ≥ 1/2.
       n_flatten: numbers of images to train and validate 'flatten' kernels on. The time grows with
-        their square.
-      n_gap: likewise for 'gap' kernels, with global average pooling, which take about as many
-        times as long as an image has pixels.
+        the square of this number.
+      n_gap: numbers of images for 'gap' kernels, with global average pooling. They take longer
+        than 'flatten' kernels, by a factor of about the number of pixels.
       preprocessing: 'center', 'zca' or both; see `early_stopping.split`.
       label_noise: fractions of training and validation labels to replace, in [0, 1).
-      n_test: images to test on, `None` for all.
+      n_test: the number of images to test on, `None` for all.
       root: the folder with the files of the data set, as for `data.load`.
-      seed: of the choice and split of images, and of the noise.
+      seed: the seed of the choice and split of images, and of the noise.
       out: as for `classification.run`.
       progress: whether to show a progress bar.
 
@@ -78,7 +78,7 @@ def run(
       A row per kernel, number of images, preprocessing and fraction of noise: `network`, 'flatten',
       'gap' or 'fully connected', `preprocessing`, and the columns of `classification.run`.
 
-    Errors are those of `data.load` and of the kernels.
+    It raises the errors of `data.load` and of the kernels.
     """
     progress = _checks.boolean(progress, "progress")
     config = {"dataset": dataset, "n_test": n_test, "seed": seed}
@@ -113,7 +113,7 @@ def _kernels(depth: Any, schedule: Any, shape: Any, poolings: Sequence[Any]) -> 
 
 
 def findings(result: Result) -> list[Finding]:
-    """Return the predictions of the paper beside measurements, for the largest training sets."""
+    """Compare the predictions of the paper with measurements, for the largest training sets."""
     found, rows = [], result.rows
     kinds = dict.fromkeys(rows[["network", "preprocessing", "label_noise", "gamma"]].tolist())
     for network, how, noise, gamma in kinds:

@@ -15,7 +15,7 @@ from nt_residual.gram.landmarks import choose
 # Eigenvalues of these kernels lie between n/2 and 1e-3, so these times cover all of the learning.
 TIMES = np.append(np.geomspace(0.1, 1e7, 81), math.inf)
 
-# A quarter of the training images is held out, but not more than that.
+# A quarter of the training images is held out, but at most this number.
 _MOST_VALIDATION = 6000
 
 
@@ -25,8 +25,8 @@ Preprocessing = Literal["center", "zca"]
 class Sets(NamedTuple):
     """Images of shape (n, height, width, channels) with |x|² = height · width, and labels.
 
-    Those for training and validation have a column for each of `label_noise`: the fraction of
-    labels that were replaced by another one.
+    `y_train` and `y_validation` have a column for each entry of `label_noise`, the fraction of
+    labels that were replaced by another label.
     """
 
     x_train: np.ndarray
@@ -44,15 +44,15 @@ def split(
     seed: int,
     preprocessing: Preprocessing = "center",
 ) -> Sets:
-    """Split off validation images, center all, and replace some labels.
+    """Split off validation images, center all images, and replace some labels.
 
     Args:
       dataset: images (n, height, width, channels) with integer labels from 0.
       label_noise: the fractions of training and validation labels, in [0, 1), to replace by
         another label drawn at random.
-      seed: of the noise.
+      seed: the seed of the noise.
       preprocessing: 'center' subtracts the mean of the training images; 'zca' also makes the
-        pixels uncorrelated, as `data.zca`.
+        pixels uncorrelated (see `data.zca`).
 
     Example:
       >>> sets = split(data.load("digits", 100), label_noise=[0.0, 0.2], seed=0)
@@ -83,7 +83,7 @@ def normalized(images: np.ndarray) -> np.ndarray:
 
 
 def with_noise(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Return labels of which a random fraction is replaced by another label, drawn at random."""
+    """Replace a random fraction of labels by another label, drawn at random."""
     generator = np.random.default_rng(seed)
     n_classes = 1 + int(labels.max())
     wrong = (labels + generator.integers(1, n_classes, labels.shape)) % n_classes
@@ -91,7 +91,7 @@ def with_noise(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
 
 
 def landmarks(kernel: Any, sets: Sets, count: int) -> np.ndarray | None:
-    """Return centers of clusters of the training images, or `None` if these are not more."""
+    """Return `count` centers of clusters of training images, or `None` if it has no more images."""
     if count >= len(sets.x_train):
         return None
     return choose(kernel, data.unit_norm(sets.x_train), count, seed=0, method="kmeans")
@@ -100,12 +100,12 @@ def landmarks(kernel: Any, sets: Sets, count: int) -> np.ndarray | None:
 def evaluate(
     kernel: Any, sets: Sets, landmarks: np.ndarray | None = None
 ) -> list[tuple[dict[str, Any], list[float]]]:
-    """Fit one kernel, and stop where the squared error on the validation set is least.
+    """Fit one kernel, and stop at the time with the least squared error on the validation set.
 
-    All fractions of noise are fitted at once, with landmarks or, without, with the whole matrix.
+    All fractions of noise are fitted at once, with `landmarks` or, for `None`, the whole matrix.
 
     Returns:
-      For each fraction a row, and the test accuracy at `TIMES`. The row has `n_train`, the number
+      A row, and the test accuracy at `TIMES`, for each fraction. The row has `n_train`, the number
       of training images without those of the validation set; `landmarks`, 0 for the whole matrix;
       `label_noise`; `stopping_time`; `validation_accuracy` and `test_accuracy` at that time,
       `test_accuracy_at_infinity`; and `seconds`, the time for all fractions, compilation included.
@@ -114,7 +114,7 @@ def evaluate(
     start = time.perf_counter()
     images = sets.x_train, sets.x_validation, sets.x_test
     if not isinstance(kernel, conv.ResidualKernel):
-        # Flat inputs of unit norm have the same scale of time.
+        # Flat inputs need unit norm for the same scale of time.
         images = map(data.unit_norm, images)
     x_train, x_val, x_test = images
     n_classes = 1 + int(max(map(np.max, (sets.y_train, sets.y_validation, sets.y_test))))
@@ -151,12 +151,12 @@ def evaluate(
 
 
 def _targets(labels: np.ndarray, n_classes: int) -> np.ndarray:
-    """Return the targets of all columns of labels side by side."""
+    """Return the targets of all columns of labels, side by side."""
     return np.hstack([data.centered_one_hot(column, n_classes) for column in labels.T])
 
 
 def of_kernel(kernel: Any) -> dict[str, Any]:
-    """Return the depth, γ, effective time and regime of a kernel, for a row."""
+    """Return the depth, γ, effective time and regime of a kernel, as columns of a row."""
     return {
         "depth": kernel.depth,
         "gamma": kernel.schedule.gamma,
@@ -166,12 +166,12 @@ def of_kernel(kernel: Any) -> dict[str, Any]:
 
 
 def by_depth(name: str, gamma: float, rows: Any) -> Finding:
-    """Return whether accuracy is kept at all depths, for γ ≥ 1/2, or is lost, for γ < 1/2.
+    """Check that accuracy does not depend on depth, for γ ≥ 1/2, or falls with it, for γ < 1/2.
 
     Args:
-      name: of the kernels.
+      name: the name of the kernels.
       gamma: γ of all rows.
-      rows: by ascending depth.
+      rows: rows by ascending depth.
     """
     accuracy, deepest = rows.test_accuracy, rows[-1].depth
     steps = [f"{row.test_accuracy:.1%} at {figures.depth(row.depth)}" for row in rows]

@@ -1,4 +1,4 @@
-"""Early-stopped regression with √n log n landmarks has the risk of the whole kernel."""
+"""Early-stopped regression with √n log n landmarks, compared with the whole kernel matrix."""
 
 import math
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ FULL = {"sizes": (1000, 3162, 10_000, 31_623, 100_000, 316_228, 1_000_000), "n_s
 
 _DIM, _MAX_DEGREE = 3, 100
 _KERNEL = rntk.ResidualKernel(math.inf, schedules.PowerLaw(0.5))
-# The whole kernel takes n² entries: it is measured up to this number of points.
+# The whole kernel has n² entries. It is measured up to this number of points.
 _LARGEST_WHOLE = 4000
-# Of more points one set is enough: the risk hardly differs between sets, and takes minutes.
+# Above this number of points one set is used: sets hardly differ, and each takes minutes.
 _LARGEST_REPEATED = 100_000
 
 
@@ -37,29 +37,29 @@ def run(
     n_test: int = 5000,
     n_seeds: int = 3,
 ) -> Result:
-    """Measure the excess risk with landmarks, stopped by held-out points and at t = ∞.
+    """Measure the excess risk with M landmarks, with early stopping and at t = ∞.
 
-    The points lie on the sphere in three dimensions, γ is 1/2 and the depth infinite. The target
-    is that of the claim `minimax`: of unit mean square, as rough as targets in the RKHS are.
+    The points lie on the sphere in three dimensions, γ is 1/2 and the depth is infinite. The target
+    is the one of the claim `minimax`: of unit mean square, and as rough as functions in the RKHS.
 
     Args:
       sizes: numbers of training points, two or more.
-      share: M = share · √n log n.
+      share: the factor in M = share · √n log n.
       noise: σ, the standard deviation of the noise in training and held-out targets.
-      validation_fraction: the number of held-out points, in units of n. They are others.
-      n_test: fresh points to measure the risk on.
-      n_seeds: the number of sets of points of each size; beyond 100,000 points it is one.
+      validation_fraction: the number of held-out points, in units of n. They are not among the n.
+      n_test: the number of test points that the risk is measured on.
+      n_seeds: the number of sets of points of each size; it is one for more than 100,000 points.
 
     Returns:
       A row per number of points and seed:
 
-      * `n_train`, n, `landmarks`, M, and `seed`, of points, noise and landmarks;
+      * `n_train` (n), `landmarks` (M), and `seed`, the seed of points, noise and landmarks;
       * `time`, the stopping time, and `stopped`, the excess risk E (f_t − f)² at that time over
-        fresh inputs, without noise;
+        test inputs, without noise;
       * `trained`, the excess risk at t = ∞;
-      * `whole`, the excess risk with the whole kernel, stopped likewise, up to 4000 points, and
-        NaN beyond;
-      * `expected`, the risk of the whole kernel at the best time, from its eigenvalues.
+      * `whole`, the excess risk with the whole kernel and the same way of stopping, for up to 4000
+        points, else NaN;
+      * `expected`, the risk that the eigenvalues of the whole kernel predict for the best time.
     """
     spectrum = theory.spectrum(_KERNEL, _DIM, _MAX_DEGREE)
     target = data.sphere.source(spectrum, 1.0)
@@ -83,10 +83,10 @@ def run(
 
 
 def _risks(points: data.Dataset, n: int, k_train: Any) -> dict[str, float]:
-    """Return the time chosen on all but the first n points, and the excess risks."""
+    """Train on the first n points, and return the time chosen on the others and the risks."""
     flow = regression.GradientFlow.fit(k_train, points.y_train[:n], center_targets=False)
     centers = points.x_train[:n] if flow.landmarks is None else flow.landmarks
-    # All at once, since each number of inputs takes another program.
+    # All inputs at once, since each number of inputs compiles another program.
     inputs = np.concatenate([points.x_train[n:], points.x_test])
     kernel: Any = gram.MatrixFree(_KERNEL, inputs, centers)
     times = regression.time_grid(flow)
@@ -99,7 +99,7 @@ def _risks(points: data.Dataset, n: int, k_train: Any) -> dict[str, float]:
 
 
 def findings(result: Result) -> list[Finding]:
-    """Return the predictions beside measurements."""
+    """Compare the predictions with the measurements."""
     rows: Any = result.rows
     rate = -theory.minimax_rate(_DIM)
     stopped, trained = (slope(rows.n_train, rows[name]) for name in ("stopped", "trained"))
@@ -139,7 +139,7 @@ def findings(result: Result) -> list[Finding]:
 
 
 def plot(result: Result) -> Any:
-    """Draw the excess risk against the number of points: dots are single sets of points."""
+    """Draw the excess risk against the number of points. Dots are single sets of points."""
     figure, (axes,) = figures.panels(1)
     rows = result.rows
     sizes = np.unique(rows.n_train)
