@@ -1,5 +1,5 @@
-"""The cost of the parts of `nt_residual`: `python -m benchmarks`, from the root of a clone.
+"""Benchmarks of `nt_residual`: run `python -m benchmarks` from the root of a clone.
 
-`suite` has the families of cases and what checks and times them. `report` makes README.md of the
-results.
+`suite` holds the families of cases, and the code that checks and times them. `report` writes
+README.md from the results.
 """

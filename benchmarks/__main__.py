@@ -3,15 +3,15 @@
     python -m benchmarks [--cases fc_kernel …] [--sizes quick] [--out FILE]
 
 Every result is checked before it is timed. Times are medians of several calls after the first,
-with quartiles; compile time stands apart. Rates are those of the least work that a result takes,
-as fractions of what the device reaches in a copy and in a float32 product of precision
-'highest', measured in the same run. The file is written anew after each case. `python -m
-benchmarks.report` makes README.md of the files in `benchmarks/results`.
+with quartiles; compile time is separate. Rates count the least work that a result needs, and are
+fractions of the rates that the device reaches in a copy and in a float32 product with precision
+'highest' in the same run. FILE is rewritten after each case. `python -m benchmarks.report` writes
+README.md from the files in `benchmarks/results`.
 
 On a CPU, XLA_FLAGS=--xla_force_host_platform_device_count=8 simulates devices for `scaling`.
 
-`--compile-for h200` runs nothing. It compiles the cases for a chip that need not be there, and says
-what the compiler makes of them.
+`--compile-for h200` runs nothing. It compiles the cases for a chip that this machine need not have,
+and reports what the compiled programs do.
 """
 
 import argparse
@@ -56,7 +56,7 @@ FAMILIES = {
 
 
 def cases(names: Iterable[str], size: str, float64: bool, devices: int) -> list[Case]:
-    """Return all cases of some families; with `float64`, kernels in that, too."""
+    """Return all cases of some families; with `float64`, also the kernels in float64."""
     result = []
     for name in names:
         options = (size, devices) if name == "scaling" else (size,)
@@ -70,19 +70,19 @@ def main(arguments: list[str] | None = None) -> int:
     """Print a table, and write the numbers as JSON if asked to.
 
     Returns:
-      0 if all cases were right and timed, or all compiled, else 1.
+      0 if all cases passed their check and were timed, or all were compiled; else 1.
     """
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.compile_for:
-        # Other platforms would take seconds to find that they have no devices.
+        # JAX takes seconds to find that other platforms have no devices.
         jax.config.update("jax_platforms", "cpu")
         try:
             targets.devices(options.compile_for)
         except ModuleNotFoundError as error:
             parser.error(str(error))
     with warnings.catch_warnings(), jax.default_matmul_precision("highest"):
-        # neural-tangents says so of every sum of branches.
+        # neural-tangents warns of this at every sum of branches.
         warnings.filterwarnings("ignore", message=".FanIn. layers assume independent")
         return _run(options)
 
@@ -103,7 +103,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _measurement(options: argparse.Namespace) -> tuple[dict[str, Any], list[Case], Callable]:
-    """Return the head of the results, the cases, and what measures one."""
+    """Return the head of the results, the cases, and the function that measures one."""
     result = runner.described()
     print(result["device"], f"({result['devices']} × {result['platform']})", result["versions"])
     dtypes = ("float32", "float64") if options.float64 else ("float32",)
@@ -114,7 +114,7 @@ def _measurement(options: argparse.Namespace) -> tuple[dict[str, Any], list[Case
 
 
 def _compilation(options: argparse.Namespace) -> tuple[dict[str, Any], list[Case], Callable]:
-    """Return the same for a chip that need not be there, of which four are connected."""
+    """Return the same for four connected chips that this machine need not have."""
     result = targets.described(options.compile_for)
     print(result["device"], "(nothing is run)", result["versions"])
     some = cases(options.cases, options.sizes, float64=False, devices=4)

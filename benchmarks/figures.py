@@ -1,4 +1,4 @@
-"""One figure of a run of the suite: a panel a family."""
+"""The figure of a run of the suite, with one panel per family."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ import matplotlib
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
-# Keys of a row beside the sizes of its case.
+# The keys of a row that are not sizes of its case.
 NUMBERS = (
     *("error", "tolerance", "compile_s", "median_s", "q1_s", "q3_s", "min_s", "repeats"),
     *("temporary_bytes", "entries", "entries_per_s", "bytes", "flops"),
@@ -27,29 +27,29 @@ def sizes(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def alone(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the case of `scaling` that does the same on one device, if it was timed."""
+    """Return the same `scaling` case on one device, or `None` if it was not timed."""
     same = (r for r in rows if r["who"] == row["who"] and r["devices"] == 1 and "failed" not in r)
     return next(same, None)
 
 
 def gain(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """Return the entries per second over those of one device, if they are known."""
+    """Return the entries per second divided by those of one device, or `None` if not known."""
     one = alone(row, rows)
     return row["entries_per_s"] / one["entries_per_s"] if one else None
 
 
 def spread(row: Mapping[str, Any]) -> float:
-    """Return half of the distance between the quartiles, over the median."""
+    """Return half of the interquartile range, divided by the median."""
     return (row["q3_s"] - row["q1_s"]) / row["median_s"] / 2
 
 
 def fingerprint(result: Mapping[str, Any]) -> str:
-    """Return a hash of the results of a figure."""
+    """Return a hash of the results that a figure shows."""
     return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
 
 
 def draw(result: Mapping[str, Any], path: pathlib.Path) -> None:
-    """Draw run times of each family and scaling, and keep the fingerprint in the file."""
+    """Draw the run times of each family and the scaling; store the fingerprint in the file."""
     rows = [row for row in result["cases"] if "failed" not in row]
     if result["devices"] == 1:
         rows = [row for row in rows if row["family"] != "scaling"]
@@ -67,13 +67,13 @@ def draw(result: Mapping[str, Any], path: pathlib.Path) -> None:
     for axes in panels.flat[len(families) :]:
         axes.set_axis_off()
     figure.suptitle(f"{result['device']}, --sizes {result['sizes']}", fontsize=10)
-    # No version of matplotlib in the file: the same results give the same one.
+    # Leave out the version of matplotlib, so that the same results give the same file.
     figure.savefig(path, dpi=100, metadata={"Software": None, "Source": fingerprint(result)})
     plt.close(figure)
 
 
 def _times(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Draw medians with quartiles, a line for all cases of equal sizes."""
+    """Draw medians with quartiles, with one line for all cases of equal sizes."""
     labels = list(dict.fromkeys(map(_label, rows)))
     for i, who in enumerate(dict.fromkeys(row["who"] for row in rows)):
         chosen = [row for row in rows if row["who"] == who]
@@ -96,11 +96,11 @@ def _label(row: Mapping[str, Any]) -> str:
 
 
 def _scaling(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Draw entries per second, over those of one device, against the number of devices."""
+    """Draw the rate relative to one device, against the number of devices."""
     most = max(row["devices"] for row in rows)
     for kind in dict.fromkeys(row["kind"] for row in rows):
         line = [row for row in rows if row["kind"] == kind and alone(row, rows)]
-        # On one device a weak case is the strong one.
+        # On one device, weak and strong scaling are the same case.
         gains = {1: 1.0} | {row["devices"]: gain(row, rows) for row in line}
         axes.plot(list(gains), list(gains.values()), "o-", label=kind)
     axes.plot([1, most], [1, most], "--", color="gray", label="ideal")

@@ -1,13 +1,13 @@
-"""Measure training with landmarks: time, memory and error, each case in a process of its own.
+"""Measure training with landmarks: time, memory and error, with a new process for each case.
 
     python -m benchmarks.landmarks [--cases million …] [--fashion FOLDER] [--out FILE]
 
-`million` has n = 10⁶ points in 20 dimensions and M = 2000; `linear` three numbers of points at M =
-1000; `fashion_1000`, `fashion_4000` and `fashion_10000` the images of Fashion-MNIST at that M. Each
-case chooses among 50 times by held-out points, and predicts. Times include compilation. `seconds`
-are those on the clock, `cpu_seconds` those of all cores: on a busy machine the former exceed the
-latter divided by the number of cores. The file is written anew after each case; cases that are not
-measured keep their numbers.
+`million` has n = 10⁶ points in 20 dimensions and M = 2000 landmarks. `linear` has three numbers of
+points and M = 1000. `fashion_1000`, `fashion_4000` and `fashion_10000` have the images of
+Fashion-MNIST and that M. Each case chooses among 50 times by held-out points, and predicts. Times
+include compilation. `seconds` is wall time, and `cpu_seconds` is the time of all cores together; on
+a busy machine `seconds` is more than `cpu_seconds` divided by the number of cores. FILE is
+rewritten after each case; cases that are not measured keep their numbers.
 """
 
 import argparse
@@ -33,23 +33,23 @@ def million(_: pathlib.Path | None) -> dict[str, Any]:
 
 
 def linear(_: pathlib.Path | None) -> dict[str, Any]:
-    """Return fits of more and more points. The first one compiles."""
+    """Return fits of increasing numbers of points. A first fit compiles, and is left out."""
     sizes = (10_000, 10_000, 100_000, 1_000_000)
     return {"fits": [_sphere(n, 1000, n_test=10_000) for n in sizes][1:]}
 
 
 def fashion_1000(folder: pathlib.Path | None) -> dict[str, Any]:
-    """Return the test accuracy on Fashion-MNIST."""
+    """Return a fit of Fashion-MNIST with 1000 landmarks, and its test accuracy."""
     return _fashion(folder, 1000)
 
 
 def fashion_4000(folder: pathlib.Path | None) -> dict[str, Any]:
-    """Return the test accuracy on Fashion-MNIST."""
+    """Return a fit of Fashion-MNIST with 4000 landmarks, and its test accuracy."""
     return _fashion(folder, 4000)
 
 
 def fashion_10000(folder: pathlib.Path | None) -> dict[str, Any]:
-    """Return the test accuracy on Fashion-MNIST."""
+    """Return a fit of Fashion-MNIST with 10,000 landmarks, and its test accuracy."""
     return _fashion(folder, 10_000)
 
 
@@ -78,7 +78,7 @@ def _fashion(folder: pathlib.Path | None, landmarks: int) -> dict[str, Any]:
 
 
 def _fit(x, y, x_val, y_val, x_test, landmarks) -> tuple[dict[str, Any], np.ndarray]:
-    """Return the seconds of each part, and predictions at the time that held-out points choose."""
+    """Return the seconds of each part, and predictions at the time chosen by held-out points."""
     seconds, cpu, before = {}, {}, (time.perf_counter(), time.process_time())
 
     def lap(name):
@@ -108,13 +108,13 @@ def _fit(x, y, x_val, y_val, x_test, landmarks) -> tuple[dict[str, Any], np.ndar
 
 
 def _measured(name: str, folder: pathlib.Path | None) -> dict[str, Any]:
-    """Return a case with the largest memory of this process, in bytes."""
+    """Return the numbers of a case, with the peak memory of this process in bytes."""
     found = CASES[name](folder)
     return found | {"peak_bytes": machine.peak_bytes()}
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Measure the chosen cases, print their numbers, and write them as JSON if asked to."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.landmarks",
         description=__doc__,
@@ -122,7 +122,7 @@ def main() -> None:
     )
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument(
-        "--fashion", type=pathlib.Path, help="folder with its files, as `root` of data.load"
+        "--fashion", type=pathlib.Path, help="folder of Fashion-MNIST, the `root` of data.load"
     )
     parser.add_argument("--out", type=pathlib.Path, help="write the numbers there, as JSON")
     options = parser.parse_args()

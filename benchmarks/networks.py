@@ -1,4 +1,4 @@
-"""Kernels, networks and inputs of several families, and float64 references."""
+"""Kernels, networks and inputs that several families use, and float64 references."""
 
 import functools
 
@@ -25,38 +25,38 @@ def inputs(n: int, dtype: str = "float32") -> np.ndarray:
 def kernel(depth: float) -> rntk.ResidualKernel:
     """Return the kernel of blocks with α = L^(−1/2)."""
     result = rntk.ResidualKernel(depth, SCHEDULE)
-    result.coefficients  # noqa: B018  Computed here, once, and not where it is compiled.
+    result.coefficients  # noqa: B018  Computed here once, so not while a program compiles.
     return result
 
 
 def exact(rows: np.ndarray, columns: np.ndarray, depth: float) -> np.ndarray:
-    """Compute that kernel from the recursion itself, in float64 on the host."""
+    """Compute the kernel of `kernel` from its recursion, in float64 on the host."""
     rows, columns = np.asarray(rows, np.float64), np.asarray(columns, np.float64)
     norms1, norms2 = (np.linalg.norm(x, axis=1, keepdims=True) for x in (rows, columns))
-    # From differences: between equal inputs the angle is zero, not the root of rounding.
+    # From differences: the angle between equal inputs is zero. From a cosine it would be √ε.
     halves = np.minimum(cdist(rows / norms1, columns / norms2) / 2, 1)
     return norms1 * norms2.T * kernel(depth).at_angle(2 * np.arcsin(halves))
 
 
 def error(matrix: np.ndarray, n: int, depth: float, scale: float = 1.0) -> float:
-    """Compute how far k(x, x) is from the reference, at entries from all of its parts."""
+    """Compute the error of k(x, x) against the reference, at entries in all parts of the matrix."""
     chosen = sampled(n)
     x = inputs(n)[chosen]
     return distance(matrix[np.ix_(chosen, chosen)], scale * exact(x, x, depth))
 
 
 def matrix_bytes(n: int, itemsize: int) -> int:
-    """Return the bytes of inputs that are read and of a matrix that is written."""
+    """Return the bytes to read the inputs and to write the matrix."""
     return (n * FEATURES + n * n) * itemsize
 
 
 def product_flops(n: int) -> int:
-    """Return the operations of the products of all pairs of inputs, each once."""
+    """Return the operations for the products of all pairs of inputs, each pair once."""
     return FEATURES * n * (n + 1)
 
 
 def nt_kernel(depth: int, gamma: float):
-    """Return neural-tangents' own NTK of the same blocks, α in the last layer of each branch."""
+    """Return the NTK of the same blocks in neural-tangents, with α in each branch's last layer."""
     alpha = float(depth) ** -gamma
 
     def kernel(x):
@@ -84,7 +84,7 @@ def images(n: int, side: int) -> jax.Array:
 
 
 def conv_kernels(pooling: str, side: int, blocks: int):
-    """Return ours, and neural-tangents' with the same scale, as functions of two batches."""
+    """Return our kernel and neural-tangents' of the same scale, as functions of two batches."""
     ours = conv.ResidualKernel(blocks, SCHEDULE, (side, side), pooling=pooling, normalize=False)
     _, _, kernel_fn = nt_residual.stax.ConvResNet(blocks, 16, schedule=SCHEDULE, pooling=pooling)
     return ours, lambda x1, x2=None: kernel_fn(x1, x2, "ntk")

@@ -1,4 +1,4 @@
-"""Read from the text of a compiled program (HLO) what it moves, multiplies and sends."""
+"""Memory traffic, products and collectives, read from the text of a compiled program (HLO)."""
 
 import math
 import re
@@ -21,7 +21,7 @@ _FREE = (
     *("after-all", "partition-id", "replica-id"),
 )
 _SLICES = ("slice", "dynamic-slice", "gather")
-# These write a part of their first operand in place. The number tells which operand has the part.
+# These write a part of their first operand in place. The number is the operand with the new part.
 _UPDATES = {"dynamic-update-slice": 1, "scatter": -1}
 
 
@@ -54,7 +54,7 @@ class Place(NamedTuple):
     """A computation, and where the program runs it."""
 
     computation: str
-    rounds: int = 1  # Of the loops around it; 0 if their number is not known.
+    rounds: int = 1  # The number of rounds of all loops around it; 0 if it is not known.
     in_loop: bool = False
     in_branch: bool = False
     in_kernel: bool = False
@@ -84,14 +84,14 @@ class Program:
 
     @property
     def instructions(self) -> list[Instruction]:
-        """All instructions, also of fused computations."""
+        """All instructions, including those of fused computations."""
         return [one for some in self.computations.values() for one in some.values()]
 
     def passes(self, entries: float) -> tuple[int, int]:
-        """Count the kernels that read or write the whole of an array of at least so many entries.
+        """Count the kernels that read or write a whole array of at least `entries` numbers.
 
         Returns:
-          Those outside of loops and conditionals; those inside of loops, each counted once.
+          The number outside of loops and conditionals; the number in loops, each kernel once.
         """
         places = [
             place
@@ -102,9 +102,9 @@ class Program:
         return straight, sum(place.in_loop for place in places)
 
     def bytes(self, cache: float = 0) -> float:
-        """Count what is read from main memory and written to it, of arrays larger than a cache.
+        """Count the bytes of arrays larger than a cache, read from and written to main memory.
 
-        Left out are conditionals, and loops whose number of rounds is not known.
+        Conditionals, and loops whose number of rounds is not known, are left out.
         """
         return sum(
             place.rounds * part
@@ -114,7 +114,7 @@ class Program:
         )
 
     def flops(self) -> float:
-        """Count operations of matrix products, in the same parts; of convolutions, one tap."""
+        """Count operations of matrix products and one tap of convolutions; omissions as `bytes`."""
         return sum(
             place.rounds * _flops(one, self.computations[place.computation])
             for place in self._places
@@ -123,11 +123,11 @@ class Program:
         )
 
     def collectives(self) -> dict[str, list[int]]:
-        """Return how many numbers each collective between chips gives, in the whole text."""
+        """Return how many numbers each collective between chips returns, in the whole text."""
         found = {}
         for one in self.instructions:
             if kind := _COLLECTIVE.match(one.opcode):
-                # The results of one that ends later begin with its operands.
+                # The results of an asynchronous collective begin with its operands.
                 results = one.results[-len(one.operands) :]
                 found.setdefault(kind[1], []).append(sum(math.prod(a.shape) for a in results))
         return found
@@ -141,7 +141,7 @@ class Program:
         return {array.dtype for one in self.instructions for array in one.results}
 
     def imprecise_products(self) -> list[str]:
-        """Return the products of float32 whose precision is less than 'highest'."""
+        """Return the products of float32 with a precision below 'highest'."""
         return [
             one.name
             for one in self.instructions
@@ -150,7 +150,7 @@ class Program:
         ]
 
     def _called(self, place: Place) -> Iterator[Place]:
-        """Yield a computation and all that it calls."""
+        """Yield the places of a computation and of all computations that it calls."""
         yield place
         for one in self.computations[place.computation].values():
             changes = {"in_kernel": place.in_kernel or one.opcode not in _CALLERS}
@@ -162,7 +162,7 @@ class Program:
                 yield from self._called(place._replace(computation=name, **changes))
 
     def _rounds(self, loop: Instruction) -> int:
-        """Return how often a loop runs, if it counts up to a constant, else 0."""
+        """Return the number of rounds of a loop if it counts up to a constant, else 0."""
         if known := re.search(r'known_trip_count"?:\{"n":"(\d+)"', loop.rest):
             return int(known[1])
         name = re.findall(r"condition=%?([\w.\-]+)", loop.rest)[0]
@@ -172,7 +172,7 @@ class Program:
         return int(limit.operands[0]) if counts else 0
 
     def _kernels(self) -> Iterator[tuple[Place, list[tuple[Array, float]]]]:
-        """Yield the place of each kernel, and the bytes that it reads or writes of which arrays."""
+        """Yield the place of each kernel, and the bytes that it reads or writes, by array."""
         for place in self._places:
             own = self.computations[place.computation]
             for one in own.values() if not place.in_kernel else ():
@@ -185,7 +185,7 @@ class Program:
                 yield place, accesses
 
     def _written(self, own: dict[str, Instruction], one: Instruction) -> list[float]:
-        """Return the bytes that are written in each result."""
+        """Return the bytes that an instruction writes in each of its results."""
         if one.opcode == "fusion":
             name = _CALLED.findall(one.rest)[0]
             return self._written(self.computations[name], self._roots[name])
@@ -198,7 +198,7 @@ class Program:
         return [array.bytes for array in _new(own, one)]
 
     def _read(self, own: dict[str, Instruction], name: str, users: list[Instruction]) -> float:
-        """Return the bytes that instructions read of an array."""
+        """Return the bytes that the instructions `users` read from an array."""
         total = 0.0
         for one in users:
             opcode, first = one.opcode.removesuffix("-start"), one.operands[0] == name
@@ -221,7 +221,7 @@ def _users(own: dict[str, Instruction], name: str) -> list[Instruction]:
 
 
 def _new(own: dict[str, Instruction], one: Instruction) -> list[Array]:
-    """Return the results, without the operands among those of a copy that ends later."""
+    """Return the results, without the operands that an asynchronous instruction returns too."""
     results = list(one.results)
     for name in one.operands if one.opcode.endswith("-start") else ():
         for operand in own[name].results:
@@ -239,7 +239,7 @@ def _array(found: re.Match) -> Array:
         padded[int(axis)] = -(-padded[int(axis)] // int(size)) * int(size)
     bits = re.findall(r"\d+", dtype)
     itemsize = int(bits[0]) / 8 if bits else float(dtype == "pred")
-    # S(0) is main memory; others are on the chip.
+    # S(0) is main memory; other spaces are on the chip.
     return Array(dtype, shape, math.prod(padded) * itemsize, not re.search(r"S\([1-9]", memory))
 
 

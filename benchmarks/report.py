@@ -2,8 +2,8 @@
 
     python -m benchmarks.report [--results benchmarks/results] [--out benchmarks/README.md]
 
-Every `suite_NAME.json` gets a section of tables and a figure, every `compiled_CHIP.json` a section
-of tables. The same files give the same text.
+Every `suite_NAME.json` gets a section with tables and a figure, and every `compiled_CHIP.json` a
+section with tables. The same files give the same text.
 """
 
 import argparse
@@ -22,7 +22,7 @@ HERE = pathlib.Path(__file__).parent
 INTRODUCTION = """\
 # Benchmarks
 
-<!-- Made by `python -m benchmarks.report` of the files in `results`: run it, do not edit this. -->
+<!-- `python -m benchmarks.report` writes this file from `results`. Do not edit it by hand. -->
 
 One suite runs on CPUs, GPUs and TPUs, from the root of a clone:
 
@@ -34,30 +34,31 @@ uv run python -m benchmarks.report                           # this page, from a
 ```
 
 `--cases` chooses families, `--sizes` is `quick`, `standard` or `large` (for accelerators), \
-`--float64` adds kernels in float64, `--repeats` is how often a case is timed. A case whose result \
-is further from its reference than it tolerates is not timed, and the exit status is 1.
+`--float64` adds kernels in float64, `--repeats` sets how often a case is timed. If the error of a \
+result is above the tolerance of its case, the case is not timed, and the exit status is 1.
 
-Run times are medians of the calls after the first, ± half of the distance between the quartiles. \
-Compile time is that of tracing and compiling or, where a function compiles by itself, the extra \
-time of its first call. Memory is the temporary memory of the compiled program. Rates count the \
-least work that a result takes, defined above each table. Percentages compare them with a copy \
-(reading and writing) and with a square product in the same dtype and precision 'highest', \
-measured in the same run; data in cache can beat the copy. `×` is the run time over that of the \
-first case of the same sizes, `efficiency` the rate of p devices over p times that of one.
+Run times are medians of the calls after the first, ± half of the interquartile range. Compile \
+time is the time to trace and compile or, if a function compiles by itself, the extra time of its \
+first call. Memory is the temporary memory of the compiled program. Rates count the least work \
+that a result needs, defined above each table. Percentages compare rates with a copy (bytes read \
+and written) and with a square matrix product in the same dtype and precision 'highest', measured \
+in the same run. Data in cache can be faster than the copy. `×` is the run time divided by the run \
+time of the first case of the same sizes. `efficiency` is the rate of p devices divided by p times \
+the rate of one device.
 """
 COMPILED = """\
-**Nothing was run, and no such chip was there.** The cases were compiled for it, and the compiled \
-programs tell these numbers. `at least` is a lower bound of the run time: the time to move the \
-bytes{cache} or to multiply, whichever is longer, at the peaks that the maker publishes ({peaks}). \
-The chip takes longer. `bytes` are read from main memory or written to it. `FLOP` are those of \
-matrix products; of a convolution only one tap counts. Conditionals, such as the correction of \
-nearly parallel pairs, and loops of unknown length are left out of these. `passes` are the kernels \
-that read or write the whole of an array of at least n × n numbers, outside of loops and \
-conditionals; `in loops`, those inside of loops, each counted once. `sent` has the collectives \
-between chips, with the numbers that each gives. Cases that run several programs are left out. \
-Compilation shared its cores with other work.
+**Nothing was run on this chip.** The cases were compiled on a machine without one, and the \
+numbers are from the compiled programs. `at least` is a lower bound of the run time: the time to \
+move the bytes{cache} or to multiply, whichever is longer, at the peak rates that the maker \
+publishes ({peaks}). The chip takes longer. `bytes` counts the bytes read from and written to main \
+memory. `FLOP` counts matrix products, and one tap of each convolution. Conditionals, such as the \
+correction of nearly parallel pairs, and loops of unknown length are left out of both. `passes` \
+counts the kernels that read or write a whole array of at least n × n numbers, outside of loops \
+and conditionals. `in loops` counts those inside of loops, each once. `sent` lists the collectives \
+between chips, with how many numbers each returns. Cases that run several programs are left out. \
+The compiler shared its cores with other work.
 """
-# Heads of their columns, and keys with units.
+# Columns for compiled cases: the key in a row, and the unit.
 COMPILED_COLUMNS = {
     "passes": ("passes", None),
     "in loops": ("passes_in_loops", None),
@@ -70,8 +71,8 @@ COMPILED_COLUMNS = {
 
 
 def readme(results: Mapping[str, Any]) -> str:
-    """Return the text, for results by name."""
-    # What was measured comes first.
+    """Return the text of README.md, for results by name."""
+    # Measured results come first.
     ordered = sorted(results.items(), key=lambda item: ("cache_bytes" in item[1], item[0]))
     return "\n".join([INTRODUCTION, *(section(name, result) for name, result in ordered)])
 
@@ -108,12 +109,12 @@ def section(name: str, result: Mapping[str, Any]) -> str:
             described = inspect.getdoc(module)
             parts += [f"### {family}\n", *([] if compiled else [f"{described}\n"]), table(rows)]
             if family == "scaling" and result["devices"] == 1:
-                parts.append("There was one device, so nothing is said about scaling.\n")
+                parts.append("There was only one device, so this table does not show scaling.\n")
     return "\n".join(parts)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return a table, one row a case."""
+    """Return a table with one row per case."""
     names = [name for name in rows[0] if name not in (*figures.NUMBERS, "family", "who")]
     relative = "efficiency" if "devices" in names else "×"
     measured = ["run", relative, "compile", "memory", "entries/s", "bytes/s", "FLOP/s", "error"]
@@ -180,7 +181,7 @@ def load(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the page, and a figure beside each file of results."""
+    """Write README.md, and a figure for each file of measured results."""
     parser = argparse.ArgumentParser(description="Write README.md and its figures.")
     parser.add_argument("--results", type=pathlib.Path, default=HERE / "results")
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "README.md")

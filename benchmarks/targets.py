@@ -1,4 +1,4 @@
-"""Chips that need not be there, and what the compiler says of a program for them."""
+"""Compilation for chips that this machine need not have, and analysis of the programs."""
 
 import functools
 import importlib.metadata
@@ -17,13 +17,13 @@ from benchmarks.suite.case import Case
 
 
 class Chip(NamedTuple):
-    """A chip, with what its maker publishes.
+    """A chip, with the numbers that its maker publishes.
 
     Attributes:
       name, platform: as JAX calls them.
-      bytes_per_s: of main memory.
-      flops_per_s: of matrix products of float32 in precision 'highest'.
-      memory, cache: bytes. Arrays up to the size of the cache may stay in it.
+      bytes_per_s: the rate of main memory.
+      flops_per_s: the rate of matrix products of float32 with precision 'highest'.
+      memory, cache: sizes in bytes. Arrays up to the size of the cache may stay in it.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Chip(NamedTuple):
     cache: float = 0.0
 
 
-# A TPU takes six products of bfloat16 for one of float32. Its own memory is managed by programs.
+# A TPU takes six products of bfloat16 for one of float32. Programs manage its on-chip memory.
 CHIPS = {
     "v5e": Chip("TPU v5e", "tpu", 819e9, 197e12 / 6, 16e9),
     "v6e": Chip("TPU v6e", "tpu", 1640e9, 918e12 / 6, 32e9),
@@ -66,7 +66,7 @@ dnn_version_info {{ major: 9 minor: 10 }} runtime_version {{ major: 12 minor: 9 
 
 @functools.cache
 def devices(target: str, topology: str = "2x2") -> tuple[Any, ...]:
-    """Return the chips of a TPU's topology, or as many GPUs, none of which need be there.
+    """Return the TPUs of a topology, or as many GPUs, that this machine need not have.
 
     Args:
       target: one of `CHIPS`, or another TPU as its compiler calls it, such as 'v2'.
@@ -78,16 +78,16 @@ def devices(target: str, topology: str = "2x2") -> tuple[Any, ...]:
     chip = CHIPS.get(target, Chip(target, "tpu", math.nan, math.nan, math.nan))
     if missing := [wheel for wheel in _WHEELS[chip.platform] if not _installed(wheel)]:
         raise ModuleNotFoundError(
-            f"compiling for {chip.name} takes {', '.join(missing)}. "
-            "Install what is missing by `uv sync --group accelerators`."
+            f"compiling for {chip.name} needs {', '.join(missing)}, which are not installed. "
+            "Install them with `uv sync --group accelerators`."
         )
     if chip.platform == "tpu":
-        # There may be no server to ask; and several processes may compile at once.
+        # There may be no metadata server, and several processes may compile at once.
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
         os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
         options = {"topology_name": f"{target}:{topology}"}
     else:
-        jax.local_devices(backend="cpu")  # Registers the compiler for GPUs, too.
+        jax.local_devices(backend="cpu")  # This registers the compiler for GPUs too.
         count = math.prod(map(int, topology.split("x")))
         text = _HOPPER.format(
             name=chip.name, bandwidth=chip.bytes_per_s, cache=chip.cache, memory=chip.memory
@@ -101,10 +101,10 @@ def _installed(wheel: str) -> bool:
 
 
 def compiled(function: Callable, arguments: Sequence[Any], device: Any) -> Any:
-    """Return function(*arguments), compiled.
+    """Return `function`, compiled for a device and for the shapes of `arguments`.
 
-    Leaves of `arguments` are arrays or `jax.ShapeDtypeStruct`, which are put on `device` unless
-    they have a sharding over devices of the target; others stay as they are.
+    Leaves of `arguments` that are arrays or `jax.ShapeDtypeStruct` are placed on `device`, unless
+    they have a sharding over devices of the target. Other leaves are passed unchanged.
     """
 
     def absent(leaf: Any) -> Any:
@@ -118,13 +118,13 @@ def compiled(function: Callable, arguments: Sequence[Any], device: Any) -> Any:
     traced = function.trace(*jax.tree.map(absent, tuple(arguments)))
     if device.platform == "tpu":
         return traced.lower(lowering_platforms=("tpu",)).compile()
-    # Without a chip no variants can be timed.
+    # Without a chip, the compiler cannot time variants.
     options = {"xla_gpu_autotune_level": 0}
     return traced.lower(lowering_platforms=("cuda",)).compile(options)
 
 
 def described(target: str) -> dict[str, Any]:
-    """Return the chip with its published peaks, and the versions of what compiles."""
+    """Return the chip with its published peak rates, and the versions of the packages used."""
     chip = CHIPS[target]
     compiler = {"tpu": "libtpu", "cuda": "jax-cuda12-plugin"}[chip.platform]
     packages = ("jax", compiler, "neural-tangents", "nt-residual")
@@ -139,12 +139,12 @@ def described(target: str) -> dict[str, Any]:
 
 
 def row(case: Case, target: str) -> dict[str, Any]:
-    """Return what the compiler says of a case, or the reason why it does not compile."""
+    """Return the analysis of a compiled case, or the reason why it does not compile."""
     described = {"family": case.family, "who": case.who, **case.sizes}
     try:
         program = case.program(devices(target)) if case.program else case.build()
         return described | analysis(*program, target)
-    # Whatever keeps one case from being compiled, others may be.
+    # If one case cannot be compiled, others may be.
     except Exception as error:
         return described | {"failed": f"{type(error).__name__}: {error}"}
 
@@ -152,8 +152,8 @@ def row(case: Case, target: str) -> dict[str, Any]:
 def analysis(function: Callable, arguments: Sequence[Any], target: str) -> dict[str, Any]:
     """Compile a function, and return what its program does on each device.
 
-    `passes` are those over n × n entries, or their share on a device, for n rows of the first
-    argument. XLA's own counts are `None` where it has none.
+    `passes` counts kernels over arrays of n × n entries, or their part on one device, for n rows
+    of the first argument. XLA's own counts are `None` if XLA has none.
     """
     chip = CHIPS[target]
     start = time.perf_counter()

@@ -1,1 +1,1 @@
-"""The families of cases, a file each, and what checks and times cases on any device."""
+"""The families of cases, one file each, and the code that checks and times them on any device."""

@@ -12,12 +12,12 @@ from nt_residual import compat
 
 
 class Counts(NamedTuple):
-    """The least work that a result takes, by any implementation.
+    """The least work that any implementation needs for a result.
 
     Attributes:
-      entries: numbers in the result.
-      bytes: read and written: inputs and results once, unless the family says otherwise; `None`
-        where this is no measure.
+      entries: the number of numbers in the result.
+      bytes: bytes read and written: inputs and results once, unless the family says otherwise;
+        `None` if bytes are not a useful measure.
       flops: floating-point operations; `None` to take XLA's count.
     """
 
@@ -37,10 +37,10 @@ class Case:
       build: returns the function and its arguments.
       check: returns the error of a result, as a fraction of the largest entry of the reference.
       tolerance: the largest error that is accepted.
-      counts: returns the work, for a result.
+      counts: returns the least work, given a result.
       jit: whether the runner compiles the function. If not, its first call does.
-      program: returns what to compile for devices that are not there, and its arguments. If it is
-        `None`, that is `build` where `jit`, or else nothing.
+      program: returns, for devices that this machine need not have, the function to compile and its
+        arguments. If it is `None`, `build` is compiled if `jit` is true, or else nothing.
     """
 
     family: str
@@ -60,27 +60,27 @@ class Case:
 
     @property
     def name(self) -> str:
-        """The family, the sizes and who computes, in a line."""
+        """The family, the sizes and the implementation, in one line."""
         return " ".join([self.family, *(f"{k}={v}" for k, v in self.sizes.items()), self.who])
 
 
 def distance(got: Any, expected: Any) -> float:
-    """Return the largest difference over the largest entry expected; NaN if there is one."""
+    """Return the largest error divided by the largest expected entry; NaN if an entry is NaN."""
     got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
     return float(np.abs(got - expected).max() / np.abs(expected).max())
 
 
 def sampled(n: int, count: int = 100) -> np.ndarray:
-    """Return indices from the first to the last, in every tile."""
+    """Return indices spread evenly from the first to the last, so that every tile has some."""
     return np.unique(np.linspace(0, n - 1, count).astype(int))
 
 
 @contextlib.contextmanager
 def exactly():
-    """Compute in float64 on the host, if there is one beside the accelerator."""
+    """Compute in float64, on the CPU of the host if JAX can use it."""
     try:
         host = jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # Left out by JAX_PLATFORMS.
+    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out.
         host = None
     with compat.enable_x64(), jax.default_device(host):
         yield

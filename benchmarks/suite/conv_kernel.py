@@ -1,6 +1,6 @@
 """The NTK of convolutional residual networks against neural-tangents, by pooling and image size.
 
-Both are compared with neural-tangents' in float64 on three of the images. Work is counted per
+Both are checked against neural-tangents in float64 on three of the images. Work is counted per
 block, per pair of images (n(n + 1)/2) and per pair of pixels (H·W for 'flatten', (H·W)² for 'gap'):
 three numbers read and written, 20 operations for averages and about 20 for the ReLU.
 """
@@ -24,7 +24,7 @@ _CHECKED = 3
 
 
 def cases(size: str) -> list[Case]:
-    """Return ours and neural-tangents' of each pooling and image size, in float32."""
+    """Return our kernel and neural-tangents' for each pooling and image size, in float32."""
     return [case(who, *sizes) for sizes in SIZES[size] for who in TOLERANCE]
 
 

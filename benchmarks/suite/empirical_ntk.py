@@ -1,6 +1,6 @@
 """The implementations of neural-tangents' empirical NTK on dense and convolutional networks.
 
-All are compared with products of Jacobians in float64, for two inputs and two outputs.
+All are checked against products of Jacobians in float64, for two inputs and two outputs.
 Operations are those that XLA counts in each implementation.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.suite.case import Case, Counts, distance, exactly
 from nt_residual import neural_tangents as nt
 
-# The network, its width, hidden layers and outputs, and the inputs.
+# The network, its width, the numbers of hidden layers and outputs, and the number of inputs.
 SIZES = {
     "quick": (("dense", 128, 3, 10, 8),),
     "standard": (("dense", 512, 3, 10, 8), ("convolutional", 32, 3, 10, 4)),

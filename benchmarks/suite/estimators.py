@@ -1,8 +1,8 @@
 """`RNTKRegressor` with its defaults: `fit`, `fit` with a new n in each call, `predict` of one row.
 
-Normal inputs, and a function of two of them with noise. Dual coefficients and predictions are
-compared with gradient flow and the kernel in float64, for the time that was chosen. No work is
-counted. The first case compiles the program of all of them.
+Inputs are normal, and targets are a function of two features with noise. Dual coefficients and
+predictions are checked against gradient flow with the kernel in float64, at the stopping time that
+was chosen. No work is counted. The first case compiles the program that all of them use.
 """
 
 import functools
@@ -16,7 +16,7 @@ from nt_residual.regression import preparation
 
 # The number of rows and of features.
 SIZES = {"quick": (600, 18), "standard": (600, 18), "large": (2000, 18)}
-# Of dual coefficients: the kernel is in float32.
+# For dual coefficients: the kernel is in float32.
 TOLERANCE = 1e-3
 
 
@@ -54,7 +54,7 @@ def _data(n, features):
 
 
 def _first(x, y, count):
-    """Return all but a few of the rows, another number for each count."""
+    """Return the first rows, all but a few; their number differs between counts."""
     n = len(x) - count % (len(x) // 2)
     return x[:n], y[:n]
 

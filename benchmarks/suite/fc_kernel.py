@@ -1,7 +1,7 @@
 """The NTK of fully-connected residual networks against neural-tangents, by n, depth and dtype.
 
-Both get the same inputs, and are compared with the recursion in float64. The work counted is
-that of the matrix product of the inputs, half of it by symmetry: 784·n(n + 1) operations, and
+Both get the same inputs, and are checked against the recursion in float64. The work counted is the
+matrix product of the inputs, half of it because of symmetry: 784·n(n + 1) operations, and
 (784 n + n²) numbers read and written.
 """
 
@@ -15,7 +15,7 @@ from benchmarks import networks
 from benchmarks.suite.case import Case, Counts
 from nt_residual import schedules
 
-# n and depth; then those of them that neural-tangents is timed with, too.
+# n and depth; then those pairs for which neural-tangents is timed too.
 SIZES = {
     "quick": (((500, 10), (500, 1000)), ((500, 10),)),
     "standard": (
@@ -27,7 +27,7 @@ SIZES = {
         ((4000, 10), (4000, 100)),
     ),
 }
-# neural-tangents' angles have half of the digits.
+# In neural-tangents, half of the digits of angles are correct.
 TOLERANCE = {
     "nt_residual": {"float32": 1e-5, "float64": 1e-9},
     "neural-tangents": {"float32": 1e-2, "float64": 1e-5},
@@ -35,7 +35,7 @@ TOLERANCE = {
 
 
 def cases(size: str, dtype: str = "float32") -> list[Case]:
-    """Return ours and neural-tangents' of each n and depth."""
+    """Return our kernel and neural-tangents' for each n and depth."""
     ours, theirs = SIZES[size]
     return [
         case(who, n, depth, dtype)
@@ -70,7 +70,7 @@ def _build(who, n, depth, dtype):
 
 
 def _nt_scale(depth):
-    """Its NTK is not normalized: Π(1 + α²) · 2 Σ α²/(1 + α²), over the number of features."""
+    """Return the diagonal of its NTK: Π(1 + α²) · 2 Σ α²/(1 + α²), over the number of features."""
     squares = schedules.PowerLaw(0.5)(depth) ** 2
     growth = math.exp(np.log1p(squares).sum())
     return growth * 2 * float(np.sum(squares / (1 + squares))) / networks.FEATURES

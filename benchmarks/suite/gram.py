@@ -1,7 +1,7 @@
-"""Gram matrices tile by tile, by the size of tiles, and products with one that is never stored.
+"""Gram matrices with several tile sizes, and products with a matrix that is never stored.
 
-The kernel is that of 100 blocks. Counted as for `fc_kernel`; a product with ten vectors adds
-20 n² operations, and reads and writes the vectors in place of the matrix.
+The kernel has 100 blocks. Work is counted as for `fc_kernel`. A product with ten vectors adds
+20 n² operations, and reads and writes the vectors instead of the matrix.
 """
 
 import functools
@@ -13,7 +13,7 @@ from benchmarks import networks
 from benchmarks.suite.case import Case, Counts, distance, sampled
 from nt_residual import gram
 
-# n, and the sizes of tiles, `None` for what is picked.
+# n, and the tile sizes; for `None`, `gram.compute` picks one.
 SIZES = {
     "quick": (1500, (None, 256)),
     "standard": (6000, (None, 500, 1000, 3000)),
@@ -50,7 +50,7 @@ def matrix(n: int, tile_size: int | None) -> Case:
         tolerance=TOLERANCE,
         counts=lambda _: counts,
         jit=False,
-        # What is picked depends on the memory that is free.
+        # A picked size depends on the free memory.
         program=tile if tile_size else None,
     )
 
@@ -81,7 +81,7 @@ def vectors(n: int) -> np.ndarray:
 
 
 def product_error(product, n: int) -> float:
-    """Compute how far some rows of K v are from the reference."""
+    """Compute the error of some rows of K v against the reference."""
     chosen = sampled(n, count=5)
     x = networks.inputs(n)
     return distance(product[chosen], networks.exact(x[chosen], x, DEPTH) @ vectors(n))

@@ -1,10 +1,10 @@
-"""The NTK of deep residual networks in layers of neural-tangents, by how they are written.
+"""The NTK of deep residual networks in layers of neural-tangents, written in several ways.
 
-The same network of dense blocks with α = 1/√L: as `stax.ResidualStack`, with the ReLU of
-`nt_residual.stax` and with that of neural-tangents; and in neural-tangents' own layers, block by
-block and with `stax.repeat`. Inputs
-have 32 features, and each occurs twice, where float32 is hardest. All are compared with
-`ResidualStack` in float64. Operations are those that XLA counts.
+The same network of dense blocks with α = 1/√L is written as `stax.ResidualStack`, with the ReLU of
+`nt_residual.stax` and with the ReLU of neural-tangents; and in neural-tangents' own layers, block
+by block and with `stax.repeat`. Inputs have 32 features, and each occurs twice, since equal inputs
+are hardest in float32. All are checked against `ResidualStack` in float64. Operations are those
+that XLA counts.
 """
 
 import functools
@@ -26,7 +26,7 @@ SIZES = {
 }
 # Networks deeper than this, written block by block, take minutes to compile.
 DEEPEST = 100
-# neural-tangents' angles have half of the digits.
+# In neural-tangents, half of the digits of angles are correct.
 TOLERANCE = {
     "ResidualStack": 1e-5,
     "neural-tangents' Relu": 1e-2,

@@ -1,8 +1,8 @@
-"""The sums over all inputs that training with landmarks takes, and bare products of that size.
+"""The sums over all inputs that training with landmarks needs, and bare products of that size.
 
-The kernel is that of 100 blocks, with one output. `bare products` multiplies a stored matrix of the
-size of a tile by an M × M matrix, and the result by its transpose, as often as there are tiles.
-Counted are these multiplications, of the symmetric product half, and inputs that are read once.
+The kernel has 100 blocks, and there is one output. `bare products` multiplies a stored matrix of
+the size of a tile by an M × M matrix, and the result by its transpose, as often as there are tiles.
+The work counted is these multiplications, half of the symmetric one, and reading inputs once.
 """
 
 import functools
@@ -18,7 +18,7 @@ from nt_residual import gram
 # n, and the number of landmarks M.
 SIZES = {"quick": (4000, 200), "standard": (20_000, 1000), "large": (400_000, 4000)}
 DEPTH, ROWS = 100, 2000
-# Small eigenvalues of the landmarks' matrix enlarge the rounding of the features.
+# Small eigenvalues of the landmarks' matrix amplify the rounding errors of the features.
 TOLERANCE = 1e-4
 
 
@@ -28,7 +28,7 @@ def cases(size: str) -> list[Case]:
 
 
 def case(who: str, n: int, count: int) -> Case:
-    """Return one of the two."""
+    """Return the case of the bare products, or of the sums."""
     flops = 3.0 * n * count**2 + 2.0 * n * count * networks.FEATURES * (who == "gram.LowRank")
     bare = who == "bare products"
     return Case(
@@ -65,7 +65,7 @@ def _factors(n, count):
 def _products(n, count):
     def function(tile, square):
         def step(i, total):
-            # The factor differs from step to step, so that no product can be left out.
+            # The factor differs between steps, so that the compiler cannot leave out a product.
             features = (tile * (1 + i / n)) @ square
             return total + features.T @ features
 
@@ -82,7 +82,7 @@ def _products_error(found, n, count):
 
 
 def _error(sums, n, count):
-    """Compare K_Zn K_nZ v and K_Zn y with the reference: bases of the features may differ."""
+    """Return the error of K_Zn K_nZ v and K_Zn y, which do not depend on the features' basis."""
     low_rank, y, x = _low_rank(n, count), _targets(n), networks.inputs(n)
     k = np.concatenate(
         [

@@ -1,9 +1,9 @@
-"""The path of 50 stopping times, given K: our solvers and neural-tangents'.
+"""Predictions at 50 stopping times, given K, by our solvers and by neural-tangents.
 
-Points of the sphere in ten dimensions, a quarter as many test points, ten outputs. Predictions at
-a time of the path are compared with exp(−tK/n) in float64, by scipy's `expm_multiply`. Counted
-for 'lanczos' are its products with K alone: n² numbers read and 20 n² operations each.
-Decompositions are not counted.
+Inputs are n points on the sphere in ten dimensions, with n/4 test points and ten outputs.
+Predictions at one of the times are checked against exp(−tK/n) in float64, by scipy's
+`expm_multiply`. For 'lanczos' only products with K are counted: n² numbers read and 20 n²
+operations each. Decompositions are not counted.
 """
 
 import functools
@@ -28,12 +28,12 @@ SIZES = {
 OUTPUTS, TIMES, DIMENSION = 10, 50, 10
 # The solver's own `tol` is 1e-4, root mean square.
 TOLERANCE = 1e-3
-# Where on the path predictions are compared: late enough that much is learned.
+# The index of the time at which predictions are checked: late enough that much is learned.
 _CHECKED = 20
 
 
 class Problem(NamedTuple):
-    """Kernels of training inputs, and between test and training inputs; targets and times."""
+    """The kernels of training inputs and between test and training inputs; targets and times."""
 
     k: jax.Array
     k_test: jax.Array
@@ -42,7 +42,7 @@ class Problem(NamedTuple):
 
 
 def cases(size: str) -> list[Case]:
-    """Return the solvers of each n."""
+    """Return all solvers for each n."""
     return [case(solver, n) for n, solvers in SIZES[size] for solver in solvers]
 
 
@@ -64,7 +64,7 @@ def case(solver: str, n: int) -> Case:
 
 @functools.lru_cache(maxsize=1)
 def problem(n: int) -> Problem:
-    """Return a function of degree two on the sphere, with noise."""
+    """Return a problem with noisy targets, a function of degree two on the sphere."""
     kernel, generator = networks.kernel(1000), np.random.default_rng(0)
     x = data.sphere.uniform(n + n // 4, DIMENSION).astype(np.float32)
     weights = generator.standard_normal((2, DIMENSION, OUTPUTS))
@@ -77,16 +77,16 @@ def _path(solver, problem):
     k, k_test, y, times = problem
     if solver == "neural-tangents":
         predict = nt.predict.gradient_descent_mse(k, y)
-        # Its loss is averaged over the outputs, too.
+        # The loss in neural-tangents is averaged over the outputs too.
         return predict(times * OUTPUTS, None, 0.0, k_test)
     return regression.GradientFlow.fit(k, y, solver=solver).predict(k_test, times)
 
 
 def _program(solver, n, devices):
-    """Return the path of neural-tangents; for 'lanczos', 16 of its products."""
+    """Return what to compile: all times for neural-tangents, 16 products for 'lanczos'."""
     k, k_test, y, times = problem(n)
     if solver == "neural-tangents":
-        # The times are no argument, since their values are looked at.
+        # The times are not an argument, since neural-tangents reads their values.
         path = lambda k, k_test, y: _path(solver, Problem(k, k_test, y, times))  # noqa: E731
         return path, (k, k_test, y)
     step = functools.partial(krylov._continued, count=16)
@@ -97,7 +97,7 @@ def _program(solver, n, devices):
 
 @functools.lru_cache(maxsize=1)
 def _reference(n):
-    """c_t solves c' = (y − K c)/n from zero: a column of the exponential of a larger matrix."""
+    """Return k_test c_t with c' = (y − K c)/n, c_0 = 0, by the exponential of a larger matrix."""
     k, k_test, y, times = (np.asarray(part, np.float64) for part in problem(n))
     generator = np.zeros((n + OUTPUTS, n + OUTPUTS))
     generator[:n, :n], generator[:n, n:] = -k / n, y / n

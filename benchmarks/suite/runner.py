@@ -1,4 +1,4 @@
-"""Checks cases, times them, and compares them with what the device can do."""
+"""Check cases, time them, and compare their rates with the peak rates of the device."""
 
 import importlib.metadata
 import math
@@ -13,8 +13,8 @@ import numpy as np
 from benchmarks.suite.case import Case
 from nt_residual import compat, machine
 
-# Numbers in the array that is copied; the side of the product; and the seconds after which a case
-# is not repeated.
+# The size of the array that is copied; the side of the matrices that are multiplied; and the
+# seconds after which a case is not repeated.
 SIZES = {
     "quick": (2**23, 1024, 1.0),
     "standard": (2**26, 4096, 10.0),
@@ -23,7 +23,7 @@ SIZES = {
 
 
 def described() -> dict[str, Any]:
-    """Return the device, its number, and the versions of what is compared."""
+    """Return the device, the number of devices, and the versions of the packages compared."""
     packages = ("jax", "neural-tangents", "nt-residual")
     return {
         "device": machine.device_name(),
@@ -55,7 +55,7 @@ def _best_time(function: Callable, x: jax.Array) -> float:
 def _run_times(
     function: Callable, *arguments: Any, repeats: int, seconds: float = math.inf
 ) -> list[float]:
-    """Return the seconds of several calls; of three, if they take longer than `seconds` in all."""
+    """Return the seconds of `repeats` calls, or of at least three that take `seconds` in all."""
     times = []
     while len(times) < repeats and (len(times) < 3 or sum(times) < seconds):
         start = time.perf_counter()
@@ -65,12 +65,12 @@ def _run_times(
 
 
 def row(case: Case, peaks: dict[str, Any], repeats: int, seconds: float) -> dict[str, Any]:
-    """Return what is written of a case: its numbers, or the reason why there are none."""
+    """Return the row of a case: its numbers, or the reason why there are none."""
     described = {"family": case.family, "who": case.who, **case.sizes}
     try:
         with compat.enable_x64(case.dtype == "float64"):
             return described | measure(case, peaks, repeats, seconds)
-    # Whatever keeps one case from running on some device, others may run there.
+    # If one case cannot run on a device, others may.
     except Exception as error:
         return described | {"failed": f"{type(error).__name__}: {error}"}
 

@@ -1,9 +1,9 @@
-"""Gram matrices and products over 1, 2, 4, … devices: one size, and one that grows with them.
+"""Gram matrices and products over 1, 2, 4, … devices, with strong and weak scaling.
 
-`strong` keeps n for all numbers p of devices; `weak` has n ~ √p, the same number of entries on each
-device. Devices compute entries on both sides of the diagonal: 2·784·n² operations. A product with
-ten vectors reads the matrix. Simulated devices of a CPU share its cores: they show the overhead of
-several devices, not a speed-up.
+`strong` has the same n for all numbers p of devices. `weak` has n ~ √p, so that each device has the
+same number of entries. Devices compute entries on both sides of the diagonal: 2·784·n² operations.
+A product with ten vectors reads the matrix. Simulated devices of a CPU share its cores: they show
+the overhead of several devices, not a speed-up.
 """
 
 import functools
@@ -21,7 +21,7 @@ SIZES = {"quick": 1024, "standard": 8192, "large": 32_768}
 
 
 def cases(size: str, devices: int) -> list[Case]:
-    """Return strong and weak scaling of the matrix, strong scaling of products with it."""
+    """Return strong and weak scaling of the matrix, and strong scaling of products with it."""
     n, result = SIZES[size], []
     for p in device_counts(devices):
         result += [matrix("matrix, strong", n, p), product(n, p)]
@@ -36,7 +36,7 @@ def device_counts(available: int) -> list[int]:
 
 
 def matrix(kind: str, n: int, p: int) -> Case:
-    """Return the case of a matrix, its rows over p devices."""
+    """Return the case of a matrix whose rows are spread over p devices."""
     counts = Counts(n * n, networks.matrix_bytes(n, 4), 2 * networks.FEATURES * n * n)
     return Case(
         family="scaling",
@@ -51,7 +51,7 @@ def matrix(kind: str, n: int, p: int) -> Case:
 
 
 def product(n: int, p: int) -> Case:
-    """Return the case of K v, the rows of K over p devices, the result on all."""
+    """Return the case of K v, with the rows of K spread over p devices, and the result on all."""
     size = n * on_one_device.VECTORS
     counts = Counts(n * n, 4 * (n * n + 2 * size), 2 * n * size)
 

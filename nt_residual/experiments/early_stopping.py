@@ -91,7 +91,7 @@ def with_noise(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
 
 
 def landmarks(kernel: Any, sets: Sets, count: int) -> np.ndarray | None:
-    """Return `count` centers of clusters of training images, or `None` if it has no more images."""
+    """Return `count` cluster centers of the training images; `None` for at most `count` images."""
     if count >= len(sets.x_train):
         return None
     return choose(kernel, data.unit_norm(sets.x_train), count, seed=0, method="kmeans")
