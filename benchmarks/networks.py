@@ -30,7 +30,7 @@ def kernel(depth: float) -> rntk.ResidualKernel:
 
 
 def exact(rows: np.ndarray, columns: np.ndarray, depth: float) -> np.ndarray:
-    """Compute the kernel of `kernel` from its recursion, in float64 on the host."""
+    """Compute `kernel(depth)` between inputs from its recursion, in float64 on the host."""
     rows, columns = np.asarray(rows, np.float64), np.asarray(columns, np.float64)
     norms1, norms2 = (np.linalg.norm(x, axis=1, keepdims=True) for x in (rows, columns))
     # From differences: the angle between equal inputs is zero. From a cosine it would be √ε.

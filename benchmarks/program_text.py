@@ -21,7 +21,7 @@ _FREE = (
     *("after-all", "partition-id", "replica-id"),
 )
 _SLICES = ("slice", "dynamic-slice", "gather")
-# These write a part of their first operand in place. The number is the operand with the new part.
+# These write a part of their first operand in place. The number is the new part's operand.
 _UPDATES = {"dynamic-update-slice": 1, "scatter": -1}
 
 
@@ -114,7 +114,7 @@ class Program:
         )
 
     def flops(self) -> float:
-        """Count operations of matrix products and one tap of convolutions; omissions as `bytes`."""
+        """Count operations of matrix products, one tap of convolutions; omit what `bytes` omits."""
         return sum(
             place.rounds * _flops(one, self.computations[place.computation])
             for place in self._places

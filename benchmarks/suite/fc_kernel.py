@@ -70,7 +70,7 @@ def _build(who, n, depth, dtype):
 
 
 def _nt_scale(depth):
-    """Return the diagonal of its NTK: Π(1 + α²) · 2 Σ α²/(1 + α²), over the number of features."""
+    """Return neural-tangents' NTK over ours: Π(1 + α²) · 2 Σ α²/(1 + α²), over FEATURES."""
     squares = schedules.PowerLaw(0.5)(depth) ** 2
     growth = math.exp(np.log1p(squares).sum())
     return growth * 2 * float(np.sum(squares / (1 + squares))) / networks.FEATURES

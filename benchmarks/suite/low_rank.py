@@ -23,7 +23,7 @@ TOLERANCE = 1e-4
 
 
 def cases(size: str) -> list[Case]:
-    """Return the products alone, and the sums with their kernel."""
+    """Return the case of the bare products, and the case of the sums."""
     return [case(who, *SIZES[size]) for who in ("bare products", "gram.LowRank")]
 
 

@@ -114,7 +114,7 @@ def evaluate(
     start = time.perf_counter()
     images = sets.x_train, sets.x_validation, sets.x_test
     if not isinstance(kernel, conv.ResidualKernel):
-        # Flat inputs need unit norm for the same scale of time.
+        # Unit norm gives flat inputs the same time scale as images in convolutional kernels.
         images = map(data.unit_norm, images)
     x_train, x_val, x_test = images
     n_classes = 1 + int(max(map(np.max, (sets.y_train, sets.y_validation, sets.y_test))))

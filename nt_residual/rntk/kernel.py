@@ -1,4 +1,4 @@
-"""The kernel of an infinitely wide residual network of any depth, also infinite."""
+"""The kernel of an infinitely wide residual network of any depth, infinite depth included."""
 
 import dataclasses
 import functools
@@ -38,8 +38,7 @@ class ResidualKernel(SeriesKernel, KernelOfBlocks):
     series of about 20 (float32) or 60 (float64) terms. After that a call costs little more than
     the matrix product of its inputs, at every depth.
 
-    Kernels are immutable and hashable. You can pass them to functions under `jax.jit`, as static
-    arguments.
+    Kernels are immutable and hashable, and static arguments of `jax.jit`.
 
     Args:
       depth: the number of blocks L ≥ 1, or `math.inf` for the limit.
@@ -54,8 +53,8 @@ class ResidualKernel(SeriesKernel, KernelOfBlocks):
         is the kernel of the network as written, which grows like Π(1 + α²).
       effective_time: the limit of T = Σ log(1 + α²), in [0, ∞]. Pass it with
         `depth=math.inf` for a schedule without `limiting_effective_time`. The α must tend
-        to zero uniformly, like c·L^(−1/2), or each α must not depend on the depth, like
-        1/ℓ. In the second case the first 16384 blocks are computed one by one, and the
+        to zero uniformly, like c·L^(−1/2), or the α of each block must be the same at all
+        depths, like 1/ℓ. Then the first 16384 blocks are computed one by one, and the
         others in the limit of small α. At finite depth it is T of the network; leave it out.
 
     Raises:
@@ -125,8 +124,9 @@ class ResidualKernel(SeriesKernel, KernelOfBlocks):
         """Return the kernel of two unit inputs at a given angle, from the recursion itself.
 
         This is the reference for the compiled form. If the blocks have different α, its cost grows
-        with depth. The error is 1e-12 of the diagonal, and 1e-10 at infinite depth. If each α does
-        not depend on depth (see `effective_time`), it is about Σ α⁴ of the blocks in the limit.
+        with depth. The error is 1e-12 of the diagonal, and 1e-10 at infinite depth. If the α of
+        each block is the same at all depths (see `effective_time`), the error is about Σ α⁴ over
+        the blocks that are not computed one by one.
 
         Args:
           theta: angles in radians, in [0, π], any shape.

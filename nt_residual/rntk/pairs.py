@@ -133,7 +133,7 @@ def _packed(marked: jax.Array) -> jax.Array:
 
 
 def _mark(word: jax.Array, left: jax.Array) -> jax.Array:
-    """Return the position of the mark of a word that has `left` marks from it on, with itself."""
+    """Return the position of the mark from which on a word has `left` marks, itself included."""
     place = jnp.zeros(word.shape, jnp.int32)
     for half in (16, 8, 4, 2, 1):
         above = jax.lax.population_count(word >> (place + half).astype(word.dtype))
