@@ -15,6 +15,7 @@ from neural_tangents import stax
 
 from .. import _checks, schedules
 from .residual import Residual
+from .scale import check_not_layer
 from .vanishing import abstract_init
 
 # The keyword argument that tells a block its scale.
@@ -84,6 +85,7 @@ def ResidualStack(
     OverflowError: without `normalize_blocks`, from `kernel_fn` and `apply_fn`,
       if finite inputs give infinite or NaN results.
   """
+  check_not_layer(alphas, 'alphas')
   alphas = schedules.alphas_of(alphas, name='alphas', traced=True)
   _checks.boolean(remat, 'remat')
   depth = alphas.shape[0]

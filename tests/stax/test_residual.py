@@ -116,6 +116,12 @@ def test_a_branch_that_is_no_layer_is_refused(not_a_layer):
             factory(not_a_layer)
 
 
+@pytest.mark.parametrize("factory", [stax.Residual, stax.ResidualStack])
+def test_a_layer_in_the_place_of_alpha_is_refused(factory):
+    with pytest.raises(TypeError, match=r"must be numeric, got a layer.*stax.serial.*shortcut="):
+        factory(nt_stax.Dense(8), nt_stax.Relu())
+
+
 def test_a_branch_of_another_width_is_refused(x1):
     layers = (stax.Residual(dense_branch(8)), stax.ResidualStack(dense_branch(8), [1.0]))
     for init_fn, _, kernel_fn in layers:
