@@ -17,7 +17,7 @@ NUMBERS = (
     *("temporary_bytes", "entries", "entries_per_s", "bytes", "flops"),
     *("bytes_per_s", "bytes_per_s_of_peak", "flops_per_s", "flops_per_s_of_peak", "failed"),
     *("bound_s", "output_bytes", "passes", "passes_in_loops", "collectives"),
-    *("xla_bytes", "xla_flops"),
+    *("least_bytes", "xla_bytes", "xla_flops"),
 )
 
 

@@ -51,12 +51,14 @@ COMPILED = """\
 numbers are from the compiled programs. `at least` is a lower bound of the run time: the time to \
 move the bytes{cache} or to multiply, whichever is longer, at the peak rates that the maker \
 publishes ({peaks}). The chip takes longer. `bytes` counts the bytes read from and written to main \
-memory. `FLOP` counts matrix products, and one tap of each convolution. Conditionals, such as the \
-correction of nearly parallel pairs, and loops of unknown length are left out of both. `passes` \
-counts the kernels that read or write a whole array of at least n × n numbers, outside of loops \
-and conditionals. `in loops` counts those inside of loops, each once. `sent` lists the collectives \
-between chips, with how many numbers each returns. Cases that run several programs are left out. \
-The compiler shared its cores with other work.
+memory; in parentheses, divided by the least bytes: for `fc_kernel` inputs and results once, for \
+`conv_kernel` 24 for each block, pair of images and pair of pixels. `FLOP` counts matrix products, \
+and one tap of each convolution. Conditionals, such as the correction of nearly parallel pairs, \
+and loops of unknown length are left out of both. `passes` counts the kernels that read or write a \
+whole array of at least n × n numbers, outside of loops and conditionals. `in loops` counts those \
+inside of loops, each once. `sent` lists the collectives between chips, with how many numbers each \
+returns. Cases that run several programs are left out. The compiler shared its cores with other \
+work.
 """
 # Columns for compiled cases: the key in a row, and the unit.
 COMPILED_COLUMNS = {
@@ -148,10 +150,14 @@ def _cells(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[st
 
 
 def _compiled_cells(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    numbers = [(row[key], unit) for key, unit in COMPILED_COLUMNS.values()]
+    cells = {
+        head: str(row[key]) if unit is None else si(row[key], unit)
+        for head, (key, unit) in COMPILED_COLUMNS.items()
+    }
+    if row["least_bytes"]:
+        cells["bytes"] += f" ({row['bytes'] / row['least_bytes']:.2g} ×)"
     sent = [f"{kind} {', '.join(map(str, sizes))}" for kind, sizes in row["collectives"].items()]
-    cells = [str(number) if unit is None else si(number, unit) for number, unit in numbers]
-    return [si(row["bound_s"], "s"), _relative(row, rows), *cells, "; ".join(sent)]
+    return [si(row["bound_s"], "s"), _relative(row, rows), *cells.values(), "; ".join(sent)]
 
 
 def _relative(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
