@@ -11,6 +11,7 @@ from accelerator_programs import (
     LAYERED,
     OUTPUTS,
     PRECISE,
+    SIDE,
     Rows,
     images_kernel,
     kernels_of,
@@ -90,6 +91,21 @@ def test_the_matrix_is_passed_over_a_few_times(target, batches, most):
 def test_a_kernel_needs_little_more_memory_than_its_values(target, batches):
     memory, _ = compiled(KERNEL, batches, devices(target)[0])
     assert memory.temp_size_in_bytes <= 1.3 * memory.output_size_in_bytes
+
+
+@pytest.mark.parametrize(
+    ("target", "pooling", "most"),
+    [("v5e", "flatten", 0.1), ("v5e", "gap", 0.2), ("h200", "flatten", 5), ("h200", "gap", 7)],
+)
+def test_a_convolutional_kernel_moves_few_bytes(target, pooling, most):
+    """In units of 24 for each block, pair of images and pair of pixels."""
+    n, blocks = 512 if pooling == "flatten" else 128, 4
+    kernel = images_kernel(blocks, pooling=pooling)
+    memory, text = compiled(kernel, (shape(n, SIDE, SIDE, 3),), devices(target)[0])
+    least = 24 * blocks * kernel._network.positions * n * (n + 1) / 2
+    # Tiles stay in a TPU's own memory. A GPU's cache holds what is in use.
+    assert text.bytes() <= most * least
+    assert memory.temp_size_in_bytes <= 50e6
 
 
 def of_depth(name, depth):

@@ -196,8 +196,16 @@ def _shifts(network: Network, x: jax.Array, stride: int) -> list[jax.Array]:
     shape = [-(-size // stride) for size in x.shape[:spatial]]
     if any(map(any, pads)):
         mode = "wrap" if network.padding == "CIRCULAR" else "constant"
-        # Without the barrier, XLA would compute the padded array again for each shift.
-        x = lax.optimization_barrier(jnp.pad(x, [*pads, *[(0, 0)] * (x.ndim - spatial)], mode))
+        pad = functools.partial(
+            jnp.pad, pad_width=[*pads, *[(0, 0)] * (x.ndim - spatial)], mode=mode
+        )
+        # Without the barrier, XLA would compute the argument again for each shift. Accelerators
+        # test for the border while they read a shift, at no cost. A CPU reads a padded copy.
+        x = lax.platform_dependent(
+            x,
+            cpu=lambda x: lax.optimization_barrier(pad(x)),
+            default=lambda x: pad(lax.optimization_barrier(x)),
+        )
 
     def shift(offsets: Sequence[int]) -> jax.Array:
         starts = [offset for offset in offsets for _ in range(repeat)]

@@ -60,7 +60,8 @@ def rows_of(
 def _directions(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return |x| and x/|x|."""
     norms = row_norms(x)
-    return norms[:, 0], x / norms
+    # Without the barrier, a CPU divides again for each sum over x/|x|, and takes five times as long.
+    return norms[:, 0], jax.lax.optimization_barrier(x / norms)
 
 
 def cosines(a: Rows, b: Rows) -> jax.Array:

@@ -84,7 +84,11 @@ def gram(
     profile = jax.tree.map(lambda leaf: jnp.asarray(leaf, x1.dtype), profile)
     same, n1, n2 = x2 is None, len(x1), len(x1 if x2 is None else x2)
     rows1, rows2 = rows_of(x1, x2, profile.degree, profile.scale)
-    whole = functools.partial(_tile, start=(0, 0), size=(n1, n2), same=same)
+
+    def whole(profile: Profile, rows1: Rows, rows2: Rows) -> jax.Array:
+        values = _tile(profile, rows1, rows2, (0, 0), (n1, n2), same)
+        return _mirrored(values) if same else values
+
     if side is None:
         return whole(profile, rows1, rows2)
     tiled = functools.partial(_fill, side=side, same=same)
@@ -136,6 +140,7 @@ def _fill(profile: Profile, rows1: Rows, rows2: Rows, side: int, same: bool) -> 
         row, column = starts[k]
         values = _tile(profile, rows1, rows2, (row, column), (height, width), same)
         if same:
+            values = jax.lax.cond(row == column, _mirrored, lambda values: values, values)
             # A last tile that overlaps may have entries below the diagonal. They are wrong until
             # the last tile on the diagonal, which is computed later, overwrites them.
             out = jax.lax.dynamic_update_slice(out, values.T, (column, row))
@@ -155,7 +160,7 @@ def _tile(
     size: tuple[int, int],
     same: bool,
 ) -> jax.Array:
-    """Return the tile of the given start and size, exactly symmetric if it is on the diagonal."""
+    """Return the tile of the given start and size. If `same`, use what is above the diagonal."""
     part1, part2 = (
         Rows(*(jax.lax.dynamic_slice_in_dim(a, begin, length) for a in rows))
         for rows, begin, length in zip((rows1, rows2), start, size, strict=True)
@@ -178,5 +183,10 @@ def _tile(
         theta = jnp.where(sign < 0, math.pi - acute, acute)
         return rows1.factors[row] * rows2.factors[column] * profile(theta)
 
-    values = replace(values, exact)
-    return jnp.where(row <= column, values, values.T) if same else values
+    return replace(values, exact)
+
+
+def _mirrored(values: jax.Array) -> jax.Array:
+    """Return the symmetric matrix with the same entries on and above the diagonal."""
+    row, column = (jax.lax.broadcasted_iota(jnp.int32, values.shape, axis) for axis in (0, 1))
+    return jnp.where(row <= column, values, values.T)
