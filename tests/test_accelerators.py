@@ -26,7 +26,11 @@ from benchmarks import targets
 from benchmarks.program_text import Program
 from nt_residual import rntk, stax
 
-pytestmark = [pytest.mark.accelerator, pytest.mark.full]
+pytestmark = [
+    pytest.mark.accelerator,
+    pytest.mark.full,
+    pytest.mark.filterwarnings("ignore:Linear scaling attention used"),
+]
 
 # What XLA does differently since.
 OLD = jax.__version_info__ < (0, 11)
