@@ -16,9 +16,9 @@ import pathlib
 import time
 
 import numpy as np
-from neural_tangents import stax as nt_stax
 
 from nt_residual import conv, data, gram, regression, schedules, stax
+from nt_residual import neural_tangents as nt
 
 # In percent, by depth: the number of convolutions and one.
 PUBLISHED = {
@@ -30,11 +30,11 @@ PUBLISHED = {
 def plain_kernel(depth, pooling):
     """The NTK of a convolutional network without residual blocks, in layers of neural-tangents."""
     gap = pooling == "gap"
-    convolution, dense = nt_stax.Conv(1, (3, 3), padding="SAME", W_std=2**0.5), nt_stax.Dense(1)
+    convolution, dense = nt.stax.Conv(1, (3, 3), padding="SAME", W_std=2**0.5), nt.stax.Dense(1)
     first, last = (stax.Frozen(convolution), stax.Frozen(dense)) if gap else (convolution, dense)
-    layers = [first, nt_stax.Relu(), *[convolution, nt_stax.Relu()] * (depth - 2)]
-    end = nt_stax.GlobalAvgPool() if gap else nt_stax.Flatten()
-    _, _, kernel_fn = nt_stax.serial(*layers, end, last)
+    layers = [first, nt.stax.Relu(), *[convolution, nt.stax.Relu()] * (depth - 2)]
+    end = nt.stax.GlobalAvgPool() if gap else nt.stax.Flatten()
+    _, _, kernel_fn = nt.stax.serial(*layers, end, last)
     return lambda x1, x2=None: kernel_fn(x1, x2, "ntk")
 
 
@@ -49,7 +49,7 @@ def accuracy(kernel, images, n_classes, tile_size):
     return 100 * np.mean(predicted == images.y_test)
 
 
-def main():
+def main(arguments=None):
     """Print the table, row by row."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--dataset", default="cifar10", help="a name of data.load")
@@ -58,7 +58,7 @@ def main():
     parser.add_argument("--depths", type=int, nargs="+", default=[3, 4, 6, 11, 21])
     parser.add_argument("--n-train", type=int, default=500)
     parser.add_argument("--n-test", type=int, default=500)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     images = data.load(args.dataset, args.n_train, args.n_test, root=args.root)
     n_classes = len(data.class_names(args.dataset))
     x_train, x_test = data.standardize(images.x_train, images.x_test, per="channel")

@@ -18,11 +18,11 @@ def run(tmp_path, capsys):
         specification = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
         module = importlib.util.module_from_spec(specification)
         specification.loader.exec_module(module)
-        out = tmp_path / "figure.png"
-        module.main([*options, "--out", str(out)] if "--store" not in options else options)
-        if "--store" not in options:
+        out, kept = tmp_path / "figure.png", EXAMPLES / f"{name}.png"
+        module.main([*options, "--out", str(out)] if kept.exists() else options)
+        if kept.exists():
             # The picture in the repository is one of this figure.
-            assert _size_of_png(out) == _size_of_png(EXAMPLES / f"{name}.png")
+            assert _size_of_png(out) == _size_of_png(kept)
         return capsys.readouterr().out
 
     yield run
@@ -70,6 +70,16 @@ def test_pooling_learns_moved_digits_from_few(run):
     plain, _, flatten, _, pooled, pooled_moved = percents
     assert pooled > max(plain, flatten)
     assert pooled_moved > 40
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("pooling", ["flatten", "gap"])
+def test_kernels_of_convolutions_with_and_without_blocks_learn_digits(run, pooling):
+    options = ["--dataset", "digits", "--pooling", pooling, "--depths", "3"]
+    printed = run("cntk_table", *options, "--n-train", "50", "--n-test", "50")
+    depth, without_blocks, residual, published, _ = printed.splitlines()[-1].split()
+    assert (depth, published) == ("3", "–")
+    assert min(float(without_blocks), float(residual)) > 60
 
 
 @pytest.mark.full
