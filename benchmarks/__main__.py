@@ -147,7 +147,14 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--cases", nargs="+", choices=FAMILIES, default=list(FAMILIES))
+    parser.add_argument(
+        "--cases",
+        nargs="+",
+        choices=FAMILIES,
+        default=list(FAMILIES),
+        metavar="CASE",
+        help=f"{', '.join(FAMILIES)} (default: all)",
+    )
     parser.add_argument(
         "--sizes",
         choices=runner.SIZES,

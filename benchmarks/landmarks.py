@@ -120,7 +120,14 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument(
+        "--cases",
+        nargs="+",
+        choices=CASES,
+        default=list(CASES),
+        metavar="CASE",
+        help=f"{', '.join(CASES)} (default: all)",
+    )
     parser.add_argument(
         "--fashion", type=pathlib.Path, help="folder of Fashion-MNIST, the `root` of data.load"
     )
