@@ -155,7 +155,7 @@ def _compiled_cells(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
         for head, (key, unit) in COMPILED_COLUMNS.items()
     }
     if row["least_bytes"]:
-        cells["bytes"] += f" ({row['bytes'] / row['least_bytes']:.2g} ×)"
+        cells["bytes"] += f" ({row['bytes'] / row['least_bytes']:.3g} ×)"
     sent = [f"{kind} {', '.join(map(str, sizes))}" for kind, sizes in row["collectives"].items()]
     return [si(row["bound_s"], "s"), _relative(row, rows), *cells.values(), "; ".join(sent)]
 

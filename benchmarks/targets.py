@@ -78,8 +78,8 @@ def devices(target: str, topology: str = "2x2") -> tuple[Any, ...]:
     chip = CHIPS.get(target, Chip(target, "tpu", math.nan, math.nan, math.nan))
     if missing := [wheel for wheel in _WHEELS[chip.platform] if not _installed(wheel)]:
         raise ModuleNotFoundError(
-            f"compiling for {chip.name} needs {', '.join(missing)}, which are not installed. "
-            "Install them with `uv sync --group accelerators`."
+            f"compiling for {chip.name} needs these packages: {', '.join(missing)}. Install them "
+            "with `uv sync --group accelerators`."
         )
     if chip.platform == "tpu":
         # There may be no metadata server, and several processes may compile at once.

@@ -76,7 +76,7 @@ def integrate(network: Network, state: State, time: jax.Array, own: jax.Array) -
 
 
 def _size(error: State, new: State) -> jax.Array:
-    """Return the largest error of a pair of images, relative to r r' ∓ K; for Θ, to variances."""
+    """Return the largest relative error of any pair of images: of Θ, relative to variances."""
 
     def mean(field):
         return jnp.mean(jnp.abs(field), tuple(range(field.ndim - 2)))

@@ -65,6 +65,7 @@ def Residual(branch, alpha=1.0, shortcut=None, normalize_blocks: bool = False):
   """
   shortcut = stax.Identity() if shortcut is None else shortcut
   check_layer(branch, 'branch')
+  check_not_layer(alpha, 'alpha')
   check_layer(shortcut, 'shortcut')
   _checks.boolean(normalize_blocks, 'normalize_blocks')
   return stax.serial(
@@ -172,6 +173,15 @@ def check_layer(layer, name):
         f'`{name}` must be a layer, an `(init_fn, apply_fn, kernel_fn)` triple,'
         f' got {got}. Pass `stax.Dense(512)`, say, not `stax.Dense`, and join'
         ' several layers by `stax.serial`.'
+    )
+
+
+def check_not_layer(value, name):
+  """Raises a `TypeError` if a layer is in the place of a number."""
+  if isinstance(value, tuple) and value and all(map(callable, value)):
+    raise TypeError(
+        f'{name} must be real, got a layer. Join the layers of a branch by '
+        f'`stax.serial`, and pass a shortcut by name: `shortcut=layer`.'
     )
 
 

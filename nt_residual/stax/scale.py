@@ -78,7 +78,6 @@ _RESERVED = (
 def scale_getter(alpha):
   """Returns the function that finds a scale among the keywords of a call."""
   if not isinstance(alpha, str):
-    check_not_layer(alpha, 'alpha')
     alpha = check_scalar(alpha, 'alpha', _REMEDY)
     return lambda kwargs: alpha
 
@@ -98,15 +97,6 @@ def scale_getter(alpha):
     return check_scalar(kwargs[alpha], 'alpha', _REMEDY)
 
   return get_alpha
-
-
-def check_not_layer(value, name):
-  """Raises a `TypeError` if a layer is in the place of a number."""
-  if isinstance(value, tuple) and value and all(map(callable, value)):
-    raise TypeError(
-        f'{name} must be numeric, got a layer. Join the layers of a branch by '
-        f'`stax.serial`, and pass a shortcut by name: `shortcut=layer`.'
-    )
 
 
 def as_factor(scale, inputs):

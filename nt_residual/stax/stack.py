@@ -14,8 +14,7 @@ from jax import numpy as jnp
 from neural_tangents import stax
 
 from .. import _checks, schedules
-from .residual import Residual
-from .scale import check_not_layer
+from .residual import Residual, check_not_layer
 from .vanishing import abstract_init
 
 # The keyword argument that tells a block its scale.

@@ -118,7 +118,7 @@ def test_a_branch_that_is_no_layer_is_refused(not_a_layer):
 
 @pytest.mark.parametrize("factory", [stax.Residual, stax.ResidualStack])
 def test_a_layer_in_the_place_of_alpha_is_refused(factory):
-    with pytest.raises(TypeError, match=r"must be numeric, got a layer.*stax.serial.*shortcut="):
+    with pytest.raises(TypeError, match=r"must be real, got a layer.*stax.serial.*shortcut="):
         factory(nt_stax.Dense(8), nt_stax.Relu())
 
 
