@@ -60,7 +60,7 @@ def rows_of(
 def _directions(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return |x| and x/|x|."""
     norms = row_norms(x)
-    # Without the barrier, a CPU divides again for each sum over x/|x|, and takes five times as long.
+    # Without the barrier, a CPU divides again for each sum over x/|x|, which takes much longer.
     return norms[:, 0], jax.lax.optimization_barrier(x / norms)
 
 
