@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
         help="quick: a minute on two cores; standard: minutes; large: for an accelerator",
     )
     parser.add_argument("--compile-for", choices=targets.CHIPS, help="compile, and run nothing")
-    parser.add_argument("--repeats", type=int, default=7, help="timed calls, at most")
+    parser.add_argument("--repeats", type=int, default=25, help="timed calls, at most")
     parser.add_argument("--float64", action="store_true", help="also the kernels in float64")
     parser.add_argument("--out", type=pathlib.Path, help="write the numbers there, as JSON")
     return parser
