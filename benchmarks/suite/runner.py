@@ -17,7 +17,7 @@ from nt_residual import compat, machine
 # seconds after which a case is not repeated.
 SIZES = {
     "quick": (2**23, 1024, 1.0),
-    "standard": (2**26, 4096, 10.0),
+    "standard": (2**26, 4096, 3.0),
     "large": (2**28, 8192, 10.0),
 }
 
