@@ -12,6 +12,7 @@ rewritten after each case; cases that are not measured keep their numbers.
 
 import argparse
 import concurrent.futures
+import functools
 import json
 import math
 import multiprocessing
@@ -38,24 +39,6 @@ def linear(_: pathlib.Path | None) -> dict[str, Any]:
     return {"fits": [_sphere(n, 1000, n_test=10_000) for n in sizes][1:]}
 
 
-def fashion_1000(folder: pathlib.Path | None) -> dict[str, Any]:
-    """Return a fit of Fashion-MNIST with 1000 landmarks, and its test accuracy."""
-    return _fashion(folder, 1000)
-
-
-def fashion_4000(folder: pathlib.Path | None) -> dict[str, Any]:
-    """Return a fit of Fashion-MNIST with 4000 landmarks, and its test accuracy."""
-    return _fashion(folder, 4000)
-
-
-def fashion_10000(folder: pathlib.Path | None) -> dict[str, Any]:
-    """Return a fit of Fashion-MNIST with 10,000 landmarks, and its test accuracy."""
-    return _fashion(folder, 10_000)
-
-
-CASES = {f.__name__: f for f in (million, linear, fashion_1000, fashion_4000, fashion_10000)}
-
-
 def _sphere(n: int, landmarks: int, n_test: int) -> dict[str, Any]:
     held_out = n // 20
     target = {1: 1.0, 2: 1.0, 3: 1.0}
@@ -68,6 +51,7 @@ def _sphere(n: int, landmarks: int, n_test: int) -> dict[str, Any]:
 
 
 def _fashion(folder: pathlib.Path | None, landmarks: int) -> dict[str, Any]:
+    """Return a fit of Fashion-MNIST, and its test accuracy."""
     images = data.load("fashion_mnist", root=folder).flat
     mean = images.x_train.mean(axis=0)
     x, x_val = np.split(data.unit_norm(images.x_train - mean), [54_000])
@@ -75,6 +59,13 @@ def _fashion(folder: pathlib.Path | None, landmarks: int) -> dict[str, Any]:
     x_test = data.unit_norm(images.x_test - mean)
     found, scores = _fit(x, y, x_val, y_val, x_test, landmarks)
     return found | {"accuracy": float(np.mean(scores.argmax(axis=1) == images.y_test))}
+
+
+CASES = {
+    "million": million,
+    "linear": linear,
+    **{f"fashion_{m}": functools.partial(_fashion, landmarks=m) for m in (1000, 4000, 10_000)},
+}
 
 
 def _fit(x, y, x_val, y_val, x_test, landmarks) -> tuple[dict[str, Any], np.ndarray]:

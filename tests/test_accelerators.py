@@ -24,6 +24,7 @@ from accelerator_programs import (
 
 from benchmarks import targets
 from benchmarks.program_text import Program
+from benchmarks.suite import conv_kernel
 from nt_residual import rntk, stax
 
 pytestmark = [
@@ -106,7 +107,7 @@ def test_a_convolutional_kernel_moves_few_bytes(target, pooling, most):
     n, blocks = 512 if pooling == "flatten" else 128, 4
     kernel = images_kernel(blocks, pooling=pooling)
     memory, text = compiled(kernel, (shape(n, SIDE, SIDE, 3),), devices(target)[0])
-    least = 24 * blocks * kernel._network.positions * n * (n + 1) / 2
+    least = conv_kernel.case("nt_residual", pooling, SIDE, n, blocks).counts(None).bytes
     # Tiles stay in a TPU's own memory. A GPU's cache holds what is in use.
     assert text.bytes() <= most * least
     assert memory.temp_size_in_bytes <= 50e6

@@ -44,8 +44,8 @@ def rows_of(
     Factors are |x|^degree, in the second batch times `scale`. The vector m is the mean of the
     second batch, so that a value does not depend on other rows of the first batch.
     """
-    norms1, unit1 = _directions(x1)
-    norms2, unit2 = _directions(x1 if x2 is None else x2)
+    x2 = x1 if x2 is None else x2
+    (norms1, unit1), (norms2, unit2) = _directions(x1), _directions(x2)
     # A zero row has NaN for its direction, which must not change other rows.
     mean = jnp.mean(jnp.where(jnp.isnan(unit2), 0, unit2), axis=0, keepdims=True)
     half = jnp.sum(mean * mean) / 2
@@ -53,7 +53,7 @@ def rows_of(
     along1, along2 = (jnp.sum(apart * mean, axis=1) + half for apart in (apart1, apart2))
     return (
         Rows(x1, norms1, norms1**degree, apart1, along1),
-        Rows(x1 if x2 is None else x2, norms2, scale * norms2**degree, apart2, along2),
+        Rows(x2, norms2, scale * norms2**degree, apart2, along2),
     )
 
 

@@ -192,7 +192,8 @@ def _tile(
 def _mirrored(values: jax.Array, start: int | jax.Array) -> jax.Array:
     """Return the symmetric matrix with the same entries on and above the diagonal.
 
-    `start` is the index of the first row and column.
+    `start`, the index of the first row and column, has no effect. It keeps the mask from being a
+    constant, see `_fill`.
     """
     row, column = (jax.lax.broadcasted_iota(jnp.int32, values.shape, axis) for axis in (0, 1))
     return jnp.where(start + row <= start + column, values, values.T)
